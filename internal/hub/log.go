@@ -1,0 +1,265 @@
+package hub
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"time"
+)
+
+// slack is how many entries the log keeps for readers that are merely a little
+// behind, whatever Limits.Events says: with a history of one, a reader that is
+// not scheduled between two events of a burst would lag otherwise. They count
+// for Limits.Bytes and Limits.Age all the same, and are never replayed.
+const slack = 1024
+
+// Segments grow with what the log holds, so that a quiet topic stays small.
+const (
+	minSegment = 1 << 10
+	maxSegment = 64 << 10
+)
+
+// minRing is the length of the shortest ring.
+const minRing = 4
+
+// A segment holds the bytes of consecutive entries back to back, so that what
+// a reader has to take is one run of bytes however many entries it spans. It is
+// only ever appended to: readers keep looking at what they were given, without
+// a lock, while more is added behind it.
+//
+// A segment is kept for as long as any of its entries is, and the newest has
+// room for more. Those between waste an eighth of their bytes at most (see
+// write). An entry that is large beside the others has a segment of its own.
+type segment struct {
+	buf  []byte
+	last Cursor // the newest entry in it
+}
+
+// An entry is what the log knows of one event. There is one for every event of
+// every topic: it is laid out to be small.
+type entry struct {
+	time    time.Duration // since the topic began
+	id      string        // in force after it
+	segment *segment
+	size    int
+	offset  uint32 // below maxSegment, as what is larger has a segment of its own
+	setsID  bool
+}
+
+// A log is a ring of the newest entries. The entry with sequence number c is
+// at ring[c % len(ring)], for tail <= c < head; len(ring) is a power of two. It
+// is not safe for concurrent use.
+type log struct {
+	limits Limits
+
+	ring       []entry
+	tail, head Cursor
+	bytes      int // of the entries kept
+	newest     *segment
+
+	// index has, for each id that an entry set, the newest entry that did.
+	index map[string]Cursor
+
+	// id is the id in force at head.
+	id string
+
+	// before is the id in force at tail. It names that position exactly only
+	// if exact: then whoever resumes with it has missed nothing. Otherwise
+	// entries without an id of their own lay between it and tail.
+	before string
+	exact  bool
+}
+
+func newLog(limits Limits) log {
+	return log{limits: limits, index: make(map[string]Cursor)}
+}
+
+func (l *log) startAfter(id string) {
+	if l.head > 0 {
+		return
+	}
+	l.id, l.before, l.exact = id, id, id != ""
+}
+
+func (l *log) at(c Cursor) *entry {
+	return &l.ring[uint64(c)&uint64(len(l.ring)-1)]
+}
+
+// oldest is the first entry that can be replayed.
+func (l *log) oldest() Cursor {
+	if n := Cursor(l.limits.Events); l.head-l.tail > n {
+		return l.head - n
+	}
+	return l.tail
+}
+
+// position returns the position before entry c.
+func (l *log) position(c Cursor) Position {
+	switch c {
+	case l.head:
+		return Position{Cursor: c, ID: l.id}
+	case l.tail:
+		return Position{Cursor: c, ID: l.before}
+	}
+	return Position{Cursor: c, ID: l.at(c - 1).id}
+}
+
+func (l *log) after(id string) (Cursor, bool) {
+	oldest := l.oldest()
+	if c, ok := l.index[id]; ok && c+1 >= oldest {
+		return c + 1, true
+	}
+	if oldest == l.tail && l.exact && id == l.before {
+		return l.tail, true
+	}
+	return 0, false
+}
+
+// run returns the bytes of the entries from c on, as far as they lie in one
+// segment, and the cursor behind them.
+func (l *log) run(c Cursor) ([]byte, Cursor) {
+	e := l.at(c)
+	return slices.Clip(e.segment.buf[e.offset:]), e.segment.last + 1
+}
+
+func (l *log) wire(e *entry) []byte {
+	return e.segment.buf[e.offset:][:e.size]
+}
+
+func (l *log) match(from Cursor, e *Entry) (Cursor, bool) {
+	// The index knows only the newest entry of an id that came repeatedly: a
+	// replay of those goes on from one to the next.
+	if l.equal(from, e) {
+		return from + 1, true
+	}
+	if e.SetsID {
+		if c, ok := l.index[e.ID]; ok && c >= from && l.equal(c, e) {
+			return c + 1, true
+		}
+	}
+	return from, false
+}
+
+// equal reports whether the log has e as entry c.
+func (l *log) equal(c Cursor, e *Entry) bool {
+	if c < l.tail || c >= l.head {
+		return false
+	}
+	have := l.at(c)
+	return have.setsID == e.SetsID && (!e.SetsID || have.id == e.ID) && bytes.Equal(l.wire(have), e.Wire)
+}
+
+func (l *log) append(e *Entry, now time.Duration) {
+	// Make room first, so that the bounds hold at every moment.
+	l.expire(now)
+	for l.head > l.tail && l.bytes+len(e.Wire) > l.limits.Bytes {
+		l.evict()
+	}
+	for int(l.head-l.tail) >= max(l.limits.Events, slack) {
+		l.evict()
+	}
+	l.fit()
+
+	s, offset := l.write(e.Wire)
+	s.last = l.head
+
+	if e.SetsID {
+		l.id = e.ID
+		if e.ID != "" {
+			l.index[e.ID] = l.head
+		}
+	}
+	*l.at(l.head) = entry{
+		time:    now,
+		id:      l.id,
+		segment: s,
+		size:    len(e.Wire),
+		offset:  uint32(offset),
+		setsID:  e.SetsID,
+	}
+	l.head++
+	l.bytes += len(e.Wire)
+}
+
+// fit gives the ring a place for one more entry, and gives back the memory of a
+// burst: neither a ring nor a map shrinks by itself.
+func (l *log) fit() {
+	n := int(l.head - l.tail)
+	size := max(minRing, len(l.ring))
+	for n >= size {
+		size *= 2
+	}
+	for n < size/4 && size > minRing {
+		size /= 2
+	}
+	if size == len(l.ring) {
+		return
+	}
+	if size < len(l.ring) {
+		index := make(map[string]Cursor, len(l.index))
+		maps.Copy(index, l.index)
+		l.index = index
+	}
+	old := *l
+	l.ring = make([]entry, size)
+	for c := l.tail; c < l.head; c++ {
+		*l.at(c) = *old.at(c)
+	}
+}
+
+// write puts the bytes of an entry where they stay, and returns the segment and
+// the offset in it.
+func (l *log) write(wire []byte) (*segment, int) {
+	s := l.newest
+	if s != nil && len(wire) <= cap(s.buf)-len(s.buf) {
+		s.buf = append(s.buf, wire...)
+		return s, len(s.buf) - len(wire)
+	}
+	if s != nil && cap(s.buf)-len(s.buf) > len(s.buf)/8 {
+		// Too much would stay empty. Who reads the old bytes goes on with them.
+		s.buf = slices.Clip(bytes.Clone(s.buf))
+	}
+	s = new(segment)
+	if room := min(maxSegment, max(minSegment, l.bytes)); len(wire) < room/4 {
+		s.buf = append(make([]byte, 0, room), wire...)
+	} else {
+		s.buf = slices.Clip(bytes.Clone(wire))
+	}
+	l.newest = s
+	return s, 0
+}
+
+// expire drops the entries that have reached their age.
+func (l *log) expire(now time.Duration) {
+	tail := l.tail
+	for l.tail < l.head && now-l.at(l.tail).time >= l.limits.Age {
+		l.evict()
+	}
+	switch l.tail {
+	case tail:
+	case l.head:
+		l.newest, l.ring = nil, nil
+		l.index = make(map[string]Cursor)
+	default:
+		l.fit()
+	}
+}
+
+// due returns when the oldest entry will have grown too old.
+func (l *log) due() (time.Duration, bool) {
+	if l.tail == l.head {
+		return 0, false
+	}
+	return l.at(l.tail).time + l.limits.Age, true
+}
+
+func (l *log) evict() {
+	e := l.at(l.tail)
+	l.before, l.exact = e.id, e.setsID && e.id != ""
+	if e.setsID && l.index[e.id] == l.tail {
+		delete(l.index, e.id)
+	}
+	l.bytes -= e.size
+	*e = entry{}
+	l.tail++
+}

@@ -1,0 +1,317 @@
+package hub
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Cursor is the sequence number of the entry that a reader will get next.
+// The first entry of a topic has sequence number 0.
+type Cursor uint64
+
+// A Position is a place between two entries: a cursor, and the id in force
+// just before the entry that the cursor names.
+type Position struct {
+	Cursor Cursor
+
+	// ID is the id a client standing here would resume with. It is empty when
+	// no id is in force.
+	ID string
+}
+
+// An Entry is one event in wire form.
+type Entry struct {
+	// Wire is never empty. It is copied by Publish; the caller may reuse it.
+	Wire []byte
+
+	// ID is the id that this entry sets, if SetsID. An entry that sets the
+	// empty id puts no id in force.
+	ID     string
+	SetsID bool
+}
+
+// Limits bound what a topic remembers. Each must be positive.
+type Limits struct {
+	// Events is how many of the newest entries can be replayed.
+	Events int
+
+	// Bytes bounds the wire bytes of all entries kept. The newest entry is
+	// always kept, even if it is larger, so that readers can have it. The
+	// memory held for them is at most an eighth more and twice 64 KiB. What
+	// the log knows of each entry takes 100 to 300 bytes beside it.
+	Bytes int
+
+	// Age is how long an entry is kept.
+	Age time.Duration
+}
+
+// A Batch is what a reader gets at its cursor.
+type Batch struct {
+	// Bytes are whole entries in wire form: shared, never to be modified. They
+	// stay valid, and in memory, for as long as the reader holds them: 64 KiB
+	// or one entry.
+	Bytes []byte
+
+	// Next is the reader's cursor once it has taken Bytes.
+	Next Cursor
+
+	// Lagged says that the log no longer has the entry at the cursor.
+	Lagged bool
+
+	// Beat counts the heartbeats of the topic so far (see Topic.Beat).
+	Beat uint64
+
+	// Wake is closed when there may be more to see. It is set only if there
+	// is nothing to take.
+	Wake <-chan struct{}
+}
+
+// A Topic is the fan-out point of one stream. All methods may be called from
+// any goroutine.
+type Topic struct {
+	start time.Time // what the log counts time from
+
+	mu sync.RWMutex
+
+	// Guarded by mu.
+	log  log
+	beat uint64
+	wake chan struct{}
+
+	// Set under a read lock by readers that are about to wait, cleared under
+	// the write lock by whoever wakes them: a topic that nobody waits for
+	// makes no channels.
+	waiting atomic.Bool
+}
+
+// New returns an empty topic.
+func New(limits Limits) *Topic {
+	return &Topic{
+		start: time.Now(),
+		log:   newLog(limits),
+		wake:  make(chan struct{}),
+	}
+}
+
+// now is the time as the log has it. It is always read before locking.
+func (t *Topic) now() time.Duration {
+	return time.Since(t.start)
+}
+
+// StartAfter says that the stream begins just after id: a reader that resumes
+// with it has missed nothing. It has no effect once there was an entry.
+func (t *Topic) StartAfter(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.log.startAfter(id)
+}
+
+// Publish appends entries and wakes the readers. It never waits for them.
+func (t *Topic) Publish(entries ...Entry) {
+	now := t.now()
+	t.mu.Lock()
+	for i := range entries {
+		t.log.append(&entries[i], now)
+	}
+	wake := t.takeWake()
+	t.mu.Unlock()
+	release(wake)
+}
+
+// Append adds one entry without waking anybody. It is for a publisher that
+// has more at hand and calls Wake when it has added all.
+func (t *Topic) Append(e Entry) {
+	now := t.now()
+	t.mu.Lock()
+	t.log.append(&e, now)
+	t.mu.Unlock()
+}
+
+// Wake makes every waiting reader look again. It may be for a reason of the
+// caller's own: a reader that looks for it after Read has returned the channel
+// to wait on, and before it waits, does not miss it.
+func (t *Topic) Wake() {
+	if !t.waiting.Load() {
+		return
+	}
+	t.mu.Lock()
+	wake := t.takeWake()
+	t.mu.Unlock()
+	release(wake)
+}
+
+// Beat counts a heartbeat and wakes the readers. One timer for a topic serves
+// all of its readers: each compares Batch.Beat with the last it saw.
+func (t *Topic) Beat() {
+	t.mu.Lock()
+	t.beat++
+	wake := t.takeWake()
+	t.mu.Unlock()
+	release(wake)
+}
+
+// takeWake returns the channel that readers wait on, or nil if none does, and
+// leaves a new one in its place. t.mu must be held for writing.
+func (t *Topic) takeWake() chan struct{} {
+	if !t.waiting.Swap(false) {
+		return nil
+	}
+	wake := t.wake
+	t.wake = make(chan struct{})
+	return wake
+}
+
+// release is called without the lock: closing the channel makes each waiting
+// goroutine runnable, which takes a while when there are many.
+func release(wake chan struct{}) {
+	if wake != nil {
+		close(wake)
+	}
+}
+
+// Read returns what a reader at cursor c gets: a run of entries, or the news
+// that it lags, or a channel to wait on. It never blocks.
+func (t *Topic) Read(c Cursor) Batch {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+
+	batch := Batch{Next: c, Beat: t.beat}
+	switch {
+	case c < t.log.tail:
+		batch.Lagged = true
+	case c < t.log.head:
+		batch.Bytes, batch.Next = t.log.run(c)
+	default:
+		batch.Wake = t.wait()
+	}
+	return batch
+}
+
+// Watch returns a channel that is closed at the next Publish, Wake or Beat, and
+// the heartbeats so far. It is for readers that have no cursor yet.
+func (t *Topic) Watch() (wake <-chan struct{}, beat uint64) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.wait(), t.beat
+}
+
+// wait returns the channel to wait on. t.mu must be held, for the flag must be
+// set under the same lock that showed that there is nothing to take.
+func (t *Topic) wait() <-chan struct{} {
+	if !t.waiting.Load() {
+		t.waiting.Store(true)
+	}
+	return t.wake
+}
+
+// At returns the position at cursor c. It reports false if the log has passed
+// it, or is not there yet.
+func (t *Topic) At(c Cursor) (Position, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if c < t.log.tail || c > t.log.head {
+		return Position{}, false
+	}
+	return t.log.position(c), true
+}
+
+// Newest returns the position after the newest entry: live.
+func (t *Topic) Newest() Position {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.log.position(t.log.head)
+}
+
+// Oldest returns the position before the oldest entry that can be replayed.
+func (t *Topic) Oldest() Position {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.log.expire(now)
+	return t.log.position(t.log.oldest())
+}
+
+// Last returns the position before the newest n entries, or before the oldest
+// if there are fewer.
+func (t *Topic) Last(n int) Position {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.log.expire(now)
+	from := t.log.oldest()
+	if have := uint64(t.log.head - from); uint64(n) < have {
+		from = t.log.head - Cursor(n)
+	}
+	return t.log.position(from)
+}
+
+// After returns the position just after the newest entry that set id. It
+// reports false if no entry that can be replayed, nor the position before the
+// oldest of them, has this id.
+func (t *Topic) After(id string) (Position, bool) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.log.expire(now)
+	c, ok := t.log.after(id)
+	return Position{Cursor: c, ID: id}, ok
+}
+
+// Match reports whether an entry equal to e, in id and bytes, is in the log at
+// or after from, and returns the position after it. It looks at from itself and
+// at the newest entry that set the id of e: an entry that sets none can only be
+// matched at from.
+func (t *Topic) Match(from Cursor, e Entry) (Cursor, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.log.match(from, &e)
+}
+
+// Expire drops entries that have reached their age. Publishing does so by
+// itself, and so does finding a position to begin at; a quiet topic gives its
+// memory back only through this. It reports when the oldest entry left will be
+// due, or false if none is left.
+func (t *Topic) Expire() (next time.Time, ok bool) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.log.expire(now)
+	due, ok := t.log.due()
+	if !ok {
+		return time.Time{}, false
+	}
+	return t.start.Add(due), true
+}
+
+// Stats are figures of a topic at one moment.
+type Stats struct {
+	// Published counts all entries ever published.
+	Published uint64
+	// Entries and Bytes are what the log holds.
+	Entries int
+	Bytes   int
+	// Oldest and Newest are the times of the ends of the log, zero if it is
+	// empty.
+	Oldest, Newest time.Time
+	// ID is the id in force.
+	ID string
+}
+
+// Stats returns figures of the topic.
+func (t *Topic) Stats() Stats {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	l := &t.log
+	s := Stats{
+		Published: uint64(l.head),
+		Entries:   int(l.head - l.tail),
+		Bytes:     l.bytes,
+		ID:        l.id,
+	}
+	if s.Entries > 0 {
+		s.Oldest = t.start.Add(l.at(l.tail).time)
+		s.Newest = t.start.Add(l.at(l.head - 1).time)
+	}
+	return s
+}
