@@ -1,0 +1,434 @@
+package ssefanout
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
+)
+
+const (
+	// maxQueued is how many subscribers of a topic may wait for catch-ups.
+	maxQueued = 1000
+
+	// ignoredMemory is how long an origin that has ignored an id is not asked
+	// for another.
+	ignoredMemory = time.Minute
+
+	// spliceTimeouts is how many times the timeout a catch-up may take to meet
+	// the log.
+	spliceTimeouts = 10
+)
+
+// catchups are those of one topic: running, up to the configured number, and
+// waiting for their turn, which goes round by client address so that nobody who
+// asks for many ids holds up the others.
+type catchups struct {
+	topic *topic
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	byID         map[string]*catchup
+	running      int
+	queued       int // subscribers
+	queues       map[string][]*catchup
+	turns        []string // keys of queues, the next first
+	ignoredUntil time.Time
+	closed       bool
+}
+
+// A catchup is a second, short-lived connection to the origin that fetches what
+// resuming subscribers have missed and the log no longer has. Its events go to
+// them alone, through a log of its own, until one is in the topic's log too,
+// where they continue.
+//
+// With an empty id, it fetches a new greeting instead.
+type catchup struct {
+	group *catchups
+	id    string
+	log   *hub.Topic
+
+	// Guarded by group.mu.
+	subscribers int
+	cancel      context.CancelFunc
+	started     atomic.Bool // read without the lock
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	floor    hub.Cursor // the oldest entry of the topic's log at the start
+	lastID   string     // of the newest event here
+	events   int
+	bytes    int
+	whole    bool // this log meets the topic's: nothing more is needed from the origin
+	over     bool
+	spliced  bool
+	splice   hub.Cursor // where in the topic's log the subscribers continue
+	why      error      // not spliced
+	finished chan struct{}
+	begun    chan struct{} // closed at the first event
+}
+
+var (
+	errCatchupIgnored = errors.New("the origin has ignored the last event id")
+	errCatchupSize    = errors.New("the origin has sent more than the history holds")
+	errCatchupSilent  = errors.New("the origin has sent no event in time")
+	errCatchupSlow    = errors.New("the origin has sent no event that the history has in time")
+	errCatchupEnded   = errors.New("the origin has ended the stream")
+	errCatchupRefused = errors.New("the origin has answered with something else than an event stream")
+)
+
+func newCatchups(t *topic) *catchups {
+	return &catchups{topic: t, byID: make(map[string]*catchup), queues: make(map[string][]*catchup)}
+}
+
+// join makes a subscriber part of the catch-up for id, which is started when its
+// turn comes. It returns nil if there can be none.
+func (g *catchups) join(id, clientIP string) *catchup {
+	opts := g.topic.pool.opts
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if opts.Catchup.Connections < 0 || g.closed || id != "" && time.Now().Before(g.ignoredUntil) {
+		return nil
+	}
+	c := g.byID[id]
+	if c != nil && c.started.Load() {
+		c.subscribers++
+		return c
+	}
+	if g.queued >= maxQueued {
+		return nil
+	}
+	if c == nil {
+		c = &catchup{
+			group: g,
+			id:    id,
+			// It is given up before it grows beyond a log's worth, and nobody
+			// in it lags.
+			log:      hub.New(hub.Limits{Events: int(opts.History.Size), Bytes: 2 * int(opts.History.Size+opts.MaxEventSize), Age: 24 * time.Hour}),
+			lastID:   id,
+			finished: make(chan struct{}),
+			begun:    make(chan struct{}),
+		}
+		c.log.StartAfter(id)
+		g.byID[id] = c
+		if len(g.queues[clientIP]) == 0 {
+			g.turns = append(g.turns, clientIP)
+		}
+		g.queues[clientIP] = append(g.queues[clientIP], c)
+	}
+	c.subscribers++
+	g.queued++
+	g.startNext()
+	return c
+}
+
+// leave takes a subscriber off a catch-up. One that nobody waits for is given up.
+func (c *catchup) leave() {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.subscribers--
+	if !c.started.Load() {
+		g.queued--
+	}
+	if c.subscribers > 0 {
+		return
+	}
+	if c.started.Load() {
+		c.cancel()
+		return
+	}
+	g.forget(c)
+	for ip, queue := range g.queues {
+		if i := slices.Index(queue, c); i >= 0 {
+			g.setQueue(ip, slices.Delete(queue, i, i+1))
+			break
+		}
+	}
+}
+
+// setQueue replaces the queue of an address. g.mu must be held.
+func (g *catchups) setQueue(ip string, queue []*catchup) {
+	if len(queue) > 0 {
+		g.queues[ip] = queue
+		return
+	}
+	delete(g.queues, ip)
+	g.turns = slices.DeleteFunc(g.turns, func(other string) bool { return other == ip })
+}
+
+// forget makes the next who asks for the id of c start anew. g.mu must be held.
+func (g *catchups) forget(c *catchup) {
+	if g.byID[c.id] == c {
+		delete(g.byID, c.id)
+	}
+}
+
+// startNext starts catch-ups as long as there is room. g.mu must be held.
+func (g *catchups) startNext() {
+	for !g.closed && g.running < g.topic.pool.opts.Catchup.Connections && len(g.turns) > 0 && g.topic.connectedNow() {
+		ip := g.turns[0]
+		queue := g.queues[ip]
+		c := queue[0]
+		g.turns = append(g.turns[1:], ip)
+		g.setQueue(ip, queue[1:])
+
+		c.started.Store(true)
+		g.queued -= c.subscribers
+		g.running++
+		ctx, cancel := context.WithCancel(g.topic.ctx)
+		c.cancel = cancel
+		g.topic.helpers.Go(func() {
+			defer cancel()
+			c.run(ctx)
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.running--
+			g.forget(c)
+			g.startNext()
+		})
+	}
+}
+
+// close gives up all catch-ups and takes no more.
+func (g *catchups) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	for _, c := range g.byID {
+		if c.started.Load() {
+			c.cancel()
+		}
+	}
+}
+
+// wake starts what was waiting for the topic to be connected.
+func (g *catchups) wake() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.startNext()
+}
+
+// run fetches events until the catch-up meets the log, or must be given up.
+func (c *catchup) run(ctx context.Context) {
+	t := c.group.topic
+	opts := t.pool.opts
+	t.pool.stats.catchups.Add(1)
+	started := time.Now()
+	t.log.Wake() // those who have waited read c.log from now on
+
+	c.mu.Lock()
+	c.floor = t.log.Oldest().Cursor
+	c.mu.Unlock()
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream := &catchupStream{catchup: c}
+	stream.decoder = sse.NewDecoder(int(opts.MaxEventSize), stream.publish)
+	a := newAnswer(func(http.Header) io.Writer { return stream }, func() {})
+	answered := make(chan outcome, 1)
+	t.helpers.Go(func() {
+		if src, ok := t.pool.sourceOf(t); ok {
+			answered <- ask(ctx, src, t.request, c.id, a)
+		} else {
+			answered <- outcome{err: errTopicClosing}
+		}
+	})
+
+	timeout := time.Duration(opts.Catchup.Timeout)
+	silent := time.NewTimer(timeout)
+	defer silent.Stop()
+	slow := time.NewTimer(spliceTimeouts * timeout)
+	defer slow.Stop()
+	begun := c.begun
+	_, beat := t.log.Watch()
+	for {
+		wake, beats := t.log.Watch()
+		c.meet()
+		if beats != beat {
+			beat = beats
+			c.log.Beat()
+		} else {
+			c.log.Wake() // a subscriber may have to end
+		}
+		select {
+		case <-c.finished:
+		case <-begun:
+			silent.Stop()
+			begun = nil
+			continue
+		case <-wake:
+			continue
+		case out := <-answered:
+			answered = nil
+			if c.isWhole() {
+				continue
+			}
+			switch {
+			case out.verdict != verdictStream:
+				c.fail(errCatchupRefused)
+			default:
+				c.fail(errCatchupEnded)
+			}
+		case <-silent.C:
+			c.fail(errCatchupSilent)
+		case <-slow.C:
+			c.fail(errCatchupSlow)
+		case <-ctx.Done():
+			c.fail(context.Cause(ctx))
+		}
+		break
+	}
+	cancel()
+	if answered != nil {
+		<-answered
+	}
+	if errors.Is(c.why, errCatchupIgnored) {
+		c.group.mu.Lock()
+		c.group.ignoredUntil = time.Now().Add(ignoredMemory)
+		c.group.mu.Unlock()
+	}
+	t.pool.log().Debug("catch-up ended",
+		zap.String("topic", t.name),
+		zap.String("last_event_id", c.id),
+		zap.Int("events", c.events),
+		zap.Bool("resumed", c.spliced),
+		zap.Duration("duration", time.Since(started)),
+		zap.NamedError("reason", c.why))
+}
+
+// A catchupStream decodes what the origin sends to a catch-up.
+type catchupStream struct {
+	catchup *catchup
+	decoder *sse.Decoder
+	wire    []byte
+}
+
+func (s *catchupStream) Write(p []byte) (int, error) {
+	n, err := s.decoder.Write(p)
+	s.catchup.log.Wake()
+	return n, err
+}
+
+// publish takes an event until the catch-up meets the log.
+func (s *catchupStream) publish(e *sse.Event) {
+	c := s.catchup
+	t := c.group.topic
+	s.wire = sse.Append(s.wire[:0], e)
+	entry := hub.Entry{Wire: s.wire, SetsID: e.HasID, ID: string(e.ID)}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over || c.whole {
+		return
+	}
+	if c.events == 0 {
+		close(c.begun)
+	}
+	if e.HasID && len(e.ID) > 0 {
+		if at, ok := t.log.After(entry.ID); ok {
+			if !c.continues(at.Cursor) {
+				c.finish(false, 0, errCatchupIgnored)
+				return
+			}
+			c.append(entry)
+			c.finish(true, at.Cursor, nil)
+			return
+		}
+	}
+	c.append(entry)
+	if c.bytes > int(t.pool.opts.History.Size) && c.events > 1 {
+		c.finish(false, 0, errCatchupSize)
+	}
+}
+
+// continues reports whether an event behind which the topic's log has the
+// position at is the one that follows what is here: then the origin has sent all
+// that lies between. c.mu must be held.
+func (c *catchup) continues(at hub.Cursor) bool {
+	if c.id == "" || at <= c.floor+1 {
+		return true
+	}
+	before, ok := c.group.topic.log.At(at - 1)
+	return ok && before.ID == c.lastID
+}
+
+// append adds an event. c.mu must be held.
+func (c *catchup) append(e hub.Entry) {
+	c.log.Append(e)
+	c.events++
+	c.bytes += len(e.Wire)
+	if e.SetsID {
+		c.lastID = e.ID
+	}
+}
+
+// meet looks whether the topic's log has come to have what is here: the catch-up
+// may run ahead of it. Then no more is taken from the origin, and the catch-up is
+// spliced as soon as the log has the last event too.
+func (c *catchup) meet() {
+	t := c.group.topic
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over || c.lastID == "" {
+		return
+	}
+	if c.events > 0 && !c.whole {
+		newest := t.log.Newest().ID
+		if newest == "" {
+			return
+		}
+		if _, ok := c.log.After(newest); !ok || newest == c.id {
+			return
+		}
+		c.whole = true
+	}
+	// Without an event yet, the last id is the one that was asked for: the topic
+	// may have been opened with an older one just now, and come past it.
+	if at, ok := t.log.After(c.lastID); ok {
+		c.finish(true, at.Cursor, nil)
+	}
+}
+
+func (c *catchup) isWhole() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.whole
+}
+
+func (c *catchup) fail(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.finish(false, 0, why)
+	}
+}
+
+// finish ends the catch-up. c.mu must be held.
+func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
+	c.over, c.spliced, c.splice, c.why = true, spliced, at, why
+	close(c.finished)
+	if spliced && c.id == "" {
+		c.group.topic.greeting.renew(c.log, at)
+	}
+	c.log.Wake()
+}
+
+// result tells whether the catch-up is over and, if it was spliced, where its
+// subscribers continue once they have all that is here.
+func (c *catchup) result() (over, spliced bool, at hub.Cursor) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.over, c.spliced, c.splice
+}

@@ -1,0 +1,285 @@
+package ssefanout
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+const gapComment = ": gap: events may be missing here\n\n"
+
+// joinLive opens the topic /events, lets the origin send events, and returns
+// the connection.
+func (s *setup) joinLive(from, to int) (*conn, *client) {
+	s.t.Helper()
+	c := s.get("/events")
+	up := s.origin.next().accept().events(from, to)
+	c.expect(primer("") + numbered(from, to))
+	return up, c
+}
+
+func TestCatchupFetchesWhatTheLogHasNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		up, live := s.joinLive(10, 12)
+
+		c := s.get("/events", "Last-Event-ID", "7")
+		c.expect(primer("7"))
+		catchup := s.origin.next()
+		if got := catchup.request.Header.Get("Last-Event-ID"); got != "7" {
+			t.Errorf("the origin was asked for %q, want 7", got)
+		}
+		catchup.accept().events(8, 9)
+		c.expect(numbered(8, 9))
+		catchup.events(10, 10)
+		c.expect(numbered(10, 12))
+		if !catchup.closed() {
+			t.Error("the catch-up goes on though it has met the log")
+		}
+		up.events(13, 13)
+		c.expect(numbered(13, 13))
+		live.expect(numbered(13, 13))
+		if got := s.pool.stats.resumed.Load(); got != 1 {
+			t.Errorf("resumed %d, want 1", got)
+		}
+	})
+}
+
+func TestCatchupIsSharedByID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.joinLive(10, 12)
+		var clients []*client
+		for range 50 {
+			c := s.get("/events", "Last-Event-ID", "8")
+			c.expect(primer("8"))
+			clients = append(clients, c)
+		}
+		s.origin.next().accept().events(9, 10)
+		s.origin.idle()
+		for _, c := range clients {
+			c.expect(numbered(9, 12))
+		}
+	})
+}
+
+// A catch-up that is ahead of the shared connection would never meet the log by
+// looking only at what it receives itself.
+func TestCatchupAheadOfTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		up, _ := s.joinLive(10, 10)
+		c := s.get("/events", "Last-Event-ID", "10000")
+		c.expect(primer("10000"))
+		catchup := s.origin.next().accept().events(11, 12)
+		c.expect(numbered(11, 12))
+		up.events(11, 11)
+		c.expect("")
+		if !catchup.closed() {
+			catchup.events(13, 13) // no longer wanted
+		}
+		up.events(12, 13)
+		c.expect(numbered(13, 13))
+		up.events(14, 14)
+		c.expect(numbered(14, 14))
+	})
+}
+
+func TestCatchupThatEndsInAGap(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		opts Options
+		do   func(*conn)
+		got  string // before the gap
+		left bool   // the connection is left to the origin to end
+	}{
+		{name: "origin ignores the id", do: func(c *conn) { c.accept().events(12, 12) }},
+		{name: "origin answers 204", do: func(c *conn) { c.answer(204).end() }},
+		{name: "origin answers 410", do: func(c *conn) { c.answer(410).end() }},
+		{name: "origin answers 500", do: func(c *conn) { c.answer(500).end() }},
+		{name: "origin cannot be reached", do: func(c *conn) { c.fail(502) }},
+		{name: "origin never answers", do: func(c *conn) { time.Sleep(10 * time.Second) }},
+		{name: "origin sends no event", do: func(c *conn) { c.accept(); time.Sleep(10 * time.Second) }},
+		{name: "origin sends comments only", do: func(c *conn) { c.accept().send(": hi\n\n"); time.Sleep(10 * time.Second) }},
+		{name: "origin ends the stream", do: func(c *conn) { c.accept().events(8, 8).end() }, got: numbered(8, 8)},
+		{name: "origin sends no ids", do: func(c *conn) { c.accept().send("data: x\n\n"); time.Sleep(100 * time.Second) }, got: "data: x\n\n"},
+		{
+			name: "origin sends more than the history holds", opts: Options{History: History{Size: 100}},
+			do: func(c *conn) { c.accept().events(1, 8) }, got: numbered(1, 5),
+		},
+		{name: "origin leaves out what the log has", do: func(c *conn) { c.accept().events(8, 8).events(12, 12) }, got: numbered(8, 8)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tc.opts.Heartbeat.Interval = -1
+				s := newSetup(t, tc.opts)
+				up, live := s.joinLive(10, 12)
+				c := s.get("/events", "Last-Event-ID", "7")
+				c.expect(primer("7"))
+				tc.do(s.origin.next())
+				c.expect(tc.got + "id: 12\n" + gapComment)
+				up.events(13, 13)
+				c.expect(numbered(13, 13))
+				live.expect(numbered(13, 13))
+				if got := s.pool.stats.gaps.Load(); got != 1 {
+					t.Errorf("counted %d gaps, want 1", got)
+				}
+			})
+		})
+	}
+}
+
+func TestOriginThatIgnoresIDsIsNotAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.joinLive(10, 12)
+		s.get("/events", "Last-Event-ID", "7")
+		s.origin.next().accept().events(12, 12)
+
+		c := s.get("/events", "Last-Event-ID", "6")
+		s.origin.idle()
+		c.expect(": sse_fanout\nretry: 3000\nid: 12\n\n" + gapComment)
+
+		time.Sleep(ignoredMemory)
+		s.get("/events", "Last-Event-ID", "6")
+		s.origin.next()
+	})
+}
+
+func TestCatchupsAreBoundedAndTakeTurnsByAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		s.joinLive(100, 101)
+		// An attacker with many ids comes first.
+		for i := range 20 {
+			s.getFrom("203.0.113.1", "/events", "Last-Event-ID", fmt.Sprint("random ", i))
+		}
+		resumer := s.getFrom("203.0.113.2", "/events", "Last-Event-ID", "98")
+		first, second := s.origin.next(), s.origin.next()
+		s.origin.idle()
+		first.accept()
+		second.accept()
+		time.Sleep(10 * time.Second) // both are given up
+		var found bool
+		for range 2 {
+			if c := s.origin.next(); c.request.Header.Get("Last-Event-ID") == "98" {
+				c.accept().events(99, 100)
+				found = true
+			}
+		}
+		if !found {
+			t.Fatal("the resumer had no turn among the next two")
+		}
+		resumer.expect(primer("98") + numbered(99, 101))
+	})
+}
+
+func TestTooManyQueuedAreToldOfAGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		s.joinLive(1, 1)
+		for i := range maxQueued + 2 {
+			s.get("/events", "Last-Event-ID", fmt.Sprint("x", i)).expect(primer(fmt.Sprint("x", i)))
+		}
+		s.get("/events", "Last-Event-ID", "one more").expect(primer("1") + gapComment)
+	})
+}
+
+func TestCatchupWaitsForTheSharedUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: caddy.Duration(4 * time.Second)}})
+		up, _ := s.joinLive(10, 11)
+		up.abort()
+		c := s.get("/events", "Last-Event-ID", "8")
+		c.expect(primer("8"))
+		time.Sleep(999 * time.Millisecond)
+		again := s.origin.next()
+		s.origin.idle()
+		time.Sleep(4 * time.Second)
+		c.expect(":\n\n")
+		again.accept()
+		s.origin.next().accept().events(9, 11)
+		c.expect(numbered(9, 11))
+	})
+}
+
+func TestWaitingForACatchupHasHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.joinLive(10, 10)
+		running := s.get("/events", "Last-Event-ID", "1")
+		s.get("/events", "Last-Event-ID", "2")
+		queued := s.get("/events", "Last-Event-ID", "3")
+		s.origin.next().accept().events(2, 2)
+		running.read()
+		queued.expect(primer("3"))
+		time.Sleep(15 * time.Second)
+		running.expect(":\n\n")
+		queued.expect(":\n\n")
+	})
+}
+
+func TestCatchupIsGivenUpWhenNobodyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.joinLive(10, 10)
+		c := s.get("/events", "Last-Event-ID", "1")
+		catchup := s.origin.next().accept().events(2, 2)
+		c.leave()
+		if !catchup.closed() {
+			t.Error("the catch-up goes on for nobody")
+		}
+	})
+}
+
+func TestCatchupOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{Catchup: Catchup{Connections: -1}, GapEvent: "resync"})
+		s.joinLive(10, 10)
+		c := s.get("/events", "Last-Event-ID", "1")
+		s.origin.idle()
+		c.expect(primer("10") + ": gap: events may be missing here\nevent: resync\ndata: \n\n")
+	})
+}
+
+// After a restart of Caddy, clients come back with many different ids.
+func TestManyIDsOnAColdTopic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		opener := s.get("/events", "Last-Event-ID", "50")
+		clients := map[int]*client{}
+		for id := 40; id <= 60; id++ {
+			clients[id] = s.get("/events", "Last-Event-ID", fmt.Sprint(id))
+		}
+		up := s.origin.next()
+		if got := up.request.Header.Get("Last-Event-ID"); got != "50" {
+			t.Fatalf("opened with id %q, want 50", got)
+		}
+		up.accept().events(51, 60)
+		opener.expect(primer("50") + numbered(51, 60))
+		asked := 0
+		for s.origin.asked() {
+			c := s.origin.next()
+			asked++
+			if c.closed() {
+				continue // the log has come past its id just now
+			}
+			var id int
+			_, _ = fmt.Sscan(c.request.Header.Get("Last-Event-ID"), &id)
+			c.accept().events(id+1, 60)
+			if n := s.origin.most.Load(); n > 3 {
+				t.Fatalf("the origin had %d connections at once, want 3 at most", n)
+			}
+		}
+		if asked < 10 || asked > 12 {
+			t.Errorf("%d catch-ups, want one for each of the 10 ids that the log has not, and 2 more at most", asked)
+		}
+		up.events(61, 61)
+		for id, c := range clients {
+			c.expect(primer(fmt.Sprint(id)) + numbered(id+1, 61))
+		}
+	})
+}

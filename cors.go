@@ -1,0 +1,110 @@
+package ssefanout
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// A corsPolicy answers for the origin which pages may read the streams (Fetch
+// standard, "CORS protocol"). The zero value has no opinion.
+type corsPolicy struct {
+	any     bool
+	origins map[string]bool // serialized: scheme://host[:port]
+}
+
+func newCORSPolicy(origins []string) (corsPolicy, error) {
+	var c corsPolicy
+	for _, origin := range origins {
+		if origin == "*" {
+			c.any = true
+			continue
+		}
+		serialized, ok := serializeOrigin(origin)
+		if !ok {
+			return c, fmt.Errorf("checking cors_origins: %q is neither an origin such as https://example.com nor *", origin)
+		}
+		if c.origins == nil {
+			c.origins = make(map[string]bool)
+		}
+		c.origins[serialized] = true
+	}
+	return c, nil
+}
+
+// serializeOrigin returns an origin as browsers send it (HTML standard,
+// "ASCII serialization of an origin"): without the port that the scheme implies.
+func serializeOrigin(origin string) (string, bool) {
+	u, err := url.Parse(origin)
+	if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || strings.ContainsAny(origin, "?#") || u.Path != "" {
+		return "", false
+	}
+	host := strings.ToLower(u.Host)
+	switch u.Scheme {
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	}
+	return u.Scheme + "://" + host, true
+}
+
+func (c *corsPolicy) enabled() bool {
+	return c.any || len(c.origins) > 0
+}
+
+// apply takes over the headers of the origin's answer that speak of CORS.
+func (c *corsPolicy) apply(header http.Header, r *http.Request) {
+	if !c.enabled() {
+		return
+	}
+	for name := range header {
+		if strings.HasPrefix(name, "Access-Control-") {
+			delete(header, name)
+		}
+	}
+	header.Add("Vary", "Origin")
+	origin := r.Header.Get("Origin")
+	switch {
+	case origin != "" && c.origins[strings.ToLower(origin)]:
+		header.Set("Access-Control-Allow-Origin", origin)
+		header.Set("Access-Control-Allow-Credentials", "true")
+	case c.any:
+		header.Set("Access-Control-Allow-Origin", "*")
+	}
+}
+
+// preflightHeaders are what a page that reads an event stream may want to send
+// beyond what needs no preflight.
+var preflightHeaders = headerSet("Last-Event-ID Cache-Control Accept")
+
+// answersPreflight reports whether r asks for no more than to read an event
+// stream from an allowed origin. Every other preflight is the origin's business.
+func (c *corsPolicy) answersPreflight(r *http.Request) bool {
+	if !c.enabled() || r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") != http.MethodGet {
+		return false
+	}
+	origin := r.Header.Get("Origin")
+	if origin == "" || !c.any && !c.origins[strings.ToLower(origin)] {
+		return false
+	}
+	for _, names := range r.Header["Access-Control-Request-Headers"] {
+		for name := range strings.SplitSeq(names, ",") {
+			if name = strings.TrimSpace(name); name != "" && !preflightHeaders[canonicalHeader(name)] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (c *corsPolicy) servePreflight(w http.ResponseWriter, r *http.Request) error {
+	header := w.Header()
+	c.apply(header, r)
+	header.Set("Access-Control-Allow-Methods", http.MethodGet)
+	header.Set("Access-Control-Allow-Headers", "Last-Event-ID, Cache-Control, Accept")
+	header.Set("Access-Control-Max-Age", "86400")
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

@@ -1,0 +1,78 @@
+package ssefanout
+
+import (
+	"strconv"
+	"sync"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
+)
+
+// A greeting is what an origin sends at the start of every connection, usually
+// a snapshot, kept for subscribers that join later: the greeting and all that
+// came after it put them in the same state as a connection of their own.
+type greeting struct {
+	// Static after construction. Both zero: there is none.
+	events int    // the first of each connection
+	name   string // or the newest event of this type
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	wire  []byte
+	after hub.Cursor // in the topic's log
+	known bool
+}
+
+// parseGreeting reads the option: a number of events, or an event's type.
+func parseGreeting(option string) (events int, name string) {
+	if n, err := strconv.Atoi(option); err == nil {
+		return n, ""
+	}
+	return 0, option
+}
+
+func (g *greeting) configured() bool { return g.events > 0 || g.name != "" }
+
+// greets reports whether the event after nth others of a connection is part of
+// its greeting.
+func (g *greeting) greets(e *sse.Event, nth int) bool {
+	return nth < g.events || g.name != "" && string(e.Type) == g.name
+}
+
+// add takes an event of the greeting; after is the position behind it in the
+// topic's log. The first event of a greeting replaces the last one.
+func (g *greeting) add(wire []byte, first bool, after hub.Cursor) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if first || g.name != "" {
+		g.wire = nil // subscribers may still be sending the old one
+	}
+	g.wire = append(g.wire, wire...)
+	g.after, g.known = after, true
+}
+
+// renew takes a greeting from a catch-up that was spliced at a position of the
+// topic's log.
+func (g *greeting) renew(log *hub.Topic, after hub.Cursor) {
+	var wire []byte
+	for c := hub.Cursor(0); ; {
+		batch := log.Read(c)
+		if len(batch.Bytes) == 0 {
+			break
+		}
+		wire = append(wire, batch.Bytes...)
+		c = batch.Next
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wire, g.after, g.known = wire, after, true
+}
+
+// at returns the greeting and where it ends. The position may have been passed
+// by the log.
+func (g *greeting) at() (wire []byte, after hub.Cursor, known bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.wire[:len(g.wire):len(g.wire)], g.after, g.known
+}

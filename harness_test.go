@@ -1,0 +1,527 @@
+package ssefanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// The tests of the root package that need no sockets run in a synctest bubble:
+// an origin and clients in memory, and a clock that stands still until all of
+// them wait.
+
+// An origin is a source in memory. Each request to it becomes a conn that the
+// test answers.
+type origin struct {
+	t     *testing.T
+	conns chan *conn
+	open  atomic.Int64 // connections now
+	most  atomic.Int64 // connections at once, ever
+	total atomic.Int64
+}
+
+func newOrigin(t *testing.T) *origin {
+	return &origin{t: t, conns: make(chan *conn, 100)}
+}
+
+// A conn is one request to an origin, and the script of the answer to it.
+type conn struct {
+	t       *testing.T
+	request *http.Request
+	at      time.Time // when it came
+	do      chan func(http.ResponseWriter) error
+	gone    chan struct{} // closed when the origin has answered to the end, or been cancelled
+}
+
+var errEnd = errors.New("end of script")
+
+func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	o.total.Add(1)
+	n := o.open.Add(1)
+	for most := o.most.Load(); n > most && !o.most.CompareAndSwap(most, n); {
+		most = o.most.Load()
+	}
+	defer o.open.Add(-1)
+	c := &conn{t: o.t, request: r, at: time.Now(), do: make(chan func(http.ResponseWriter) error), gone: make(chan struct{})}
+	defer close(c.gone)
+	o.conns <- c
+	for {
+		select {
+		case step := <-c.do:
+			if err := step(w); errors.Is(err, errEnd) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler) // as reverse_proxy does
+		}
+	}
+}
+
+// next returns the next request to the origin, which must have come.
+func (o *origin) next() *conn {
+	o.t.Helper()
+	synctest.Wait()
+	select {
+	case c := <-o.conns:
+		return c
+	default:
+		o.t.Fatal("the origin was not asked")
+		return nil
+	}
+}
+
+// await waits for the next request to the origin, for as long as a backoff may
+// last.
+func (o *origin) await() *conn {
+	o.t.Helper()
+	select {
+	case c := <-o.conns:
+		synctest.Wait()
+		return c
+	case <-time.After(2 * time.Hour):
+		o.t.Fatal("the origin was not asked again")
+		return nil
+	}
+}
+
+// keepAnswering gives the same answer to every request that comes within d.
+func (o *origin) keepAnswering(d time.Duration, answer func(*conn)) {
+	o.t.Helper()
+	over := time.After(d)
+	for {
+		select {
+		case c := <-o.conns:
+			answer(c)
+		case <-over:
+			synctest.Wait()
+			return
+		}
+	}
+}
+
+// asked reports whether a request waits for next.
+func (o *origin) asked() bool {
+	synctest.Wait()
+	return len(o.conns) > 0
+}
+
+// idle checks that the origin was not asked again.
+func (o *origin) idle() {
+	o.t.Helper()
+	synctest.Wait()
+	select {
+	case c := <-o.conns:
+		o.t.Fatalf("the origin was asked for %s", c.request.URL)
+	default:
+	}
+}
+
+func (c *conn) step(f func(http.ResponseWriter) error) {
+	c.t.Helper()
+	select {
+	case c.do <- f:
+	case <-c.gone:
+		c.t.Fatal("the connection to the origin is gone")
+	}
+	synctest.Wait()
+}
+
+// accept answers with an event stream.
+func (c *conn) accept() *conn {
+	c.t.Helper()
+	return c.answer(http.StatusOK, "Content-Type", "text/event-stream")
+}
+
+// answer sends a header of pairs.
+func (c *conn) answer(status int, header ...string) *conn {
+	c.t.Helper()
+	c.step(func(w http.ResponseWriter) error {
+		for i := 0; i < len(header); i += 2 {
+			w.Header().Add(header[i], header[i+1])
+		}
+		w.WriteHeader(status)
+		return nil
+	})
+	return c
+}
+
+// send writes a part of the body.
+func (c *conn) send(text string) *conn {
+	c.t.Helper()
+	c.step(func(w http.ResponseWriter) error {
+		if _, err := io.WriteString(w, text); err != nil {
+			return err
+		}
+		return http.NewResponseController(w).Flush()
+	})
+	return c
+}
+
+// events sends events with the ids from..to, and data that names them.
+func (c *conn) events(from, to int) *conn {
+	c.t.Helper()
+	return c.send(numbered(from, to))
+}
+
+func numbered(from, to int) string {
+	var b strings.Builder
+	for i := from; i <= to; i++ {
+		fmt.Fprintf(&b, "id: %d\ndata: event %d\n\n", i, i)
+	}
+	return b.String()
+}
+
+// end ends the answer cleanly.
+func (c *conn) end() {
+	c.t.Helper()
+	c.step(func(http.ResponseWriter) error { return errEnd })
+}
+
+// fail ends the answer with an error of the handler, as reverse_proxy does when
+// it cannot connect.
+func (c *conn) fail(status int) {
+	c.t.Helper()
+	c.step(func(http.ResponseWriter) error {
+		return caddyhttp.Error(status, errors.New("connecting to the origin: refused"))
+	})
+}
+
+// abort breaks the connection.
+func (c *conn) abort() {
+	c.t.Helper()
+	c.step(func(http.ResponseWriter) error { panic(http.ErrAbortHandler) })
+}
+
+// closed reports whether the connection has ended.
+func (c *conn) closed() bool {
+	synctest.Wait()
+	select {
+	case <-c.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// A setup is a handler in memory, with an origin as its source.
+type setup struct {
+	t       *testing.T
+	origin  *origin
+	handler *Handler
+	pool    *pool
+	server  *caddyhttp.Server
+	logs    *observer.ObservedLogs
+
+	lineageName string       // of handlers that replace each other
+	lazy        bool         // the pool is not resolved before the first request
+	passed      atomic.Int64 // requests that went through one to one, in the wrapping form
+}
+
+var setups atomic.Int64
+
+// newSetup provisions a handler of the endpoint form. It is cleaned up at the
+// end of the test, which fails if anything is left then.
+func newSetup(t *testing.T, opts Options) *setup {
+	t.Helper()
+	s := &setup{t: t, origin: newOrigin(t)}
+	s.handler = &Handler{Options: opts, source: s.origin}
+	s.provision()
+	return s
+}
+
+// newWrappingSetup provisions a handler of the wrapping form. Requests that go
+// through one to one are counted and answered with their Cookie header.
+func newWrappingSetup(t *testing.T, opts Options) *setup {
+	t.Helper()
+	s := &setup{t: t, origin: newOrigin(t)}
+	s.handler = &Handler{Options: opts}
+	s.provision()
+	return s
+}
+
+func (s *setup) provision() {
+	s.t.Helper()
+	h := s.handler
+	core, logs := observer.New(zap.DebugLevel)
+	h.logger, s.logs = zap.New(core), logs
+	if s.server == nil {
+		s.server = new(caddyhttp.Server)
+	}
+	h.server = s.server
+	if err := h.provision(h.wraps()); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := h.Validate(); err != nil {
+		s.t.Fatal(err)
+	}
+	if s.lineageName == "" {
+		s.lineageName = fmt.Sprint("test ", setups.Add(1))
+	}
+	h.lineage = joinLineage(s.lineageName, h)
+	if !s.lazy {
+		s.pool = h.lineage.poolOf(h)
+	}
+	s.t.Cleanup(func() {
+		_ = h.Cleanup()
+		time.Sleep(time.Hour) // of the bubble's clock: drains and timers run out
+		synctest.Wait()
+		p := s.pool
+		p.lineage.mu.Lock()
+		inherited := len(p.lineage.handlers) > 0
+		p.lineage.mu.Unlock()
+		if inherited {
+			return // it is for the cleanup of the last handler to check
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.total != 0 || len(p.topics) != 0 || len(p.detached) != 0 || len(p.closing) != 0 || len(p.perIP) != 0 || len(p.lingering) != 0 {
+			s.t.Errorf("left behind: %d subscribers, %d topics, %d detached, %d closing, %d client addresses, %d lingering",
+				p.total, len(p.topics), len(p.detached), len(p.closing), len(p.perIP), len(p.lingering))
+		}
+		for _, other := range alive.all() {
+			if other == p {
+				s.t.Error("the pool is still alive")
+			}
+		}
+		if n := s.origin.open.Load(); n != 0 {
+			s.t.Errorf("%d connections to the origin are left", n)
+		}
+	})
+}
+
+// onlyTopic returns the topic that newcomers join, of which there must be one.
+func (s *setup) onlyTopic() *topic {
+	s.t.Helper()
+	synctest.Wait()
+	p := s.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.topics) != 1 {
+		s.t.Fatalf("there are %d topics, want 1", len(p.topics))
+	}
+	for _, t := range p.topics {
+		return t
+	}
+	return nil
+}
+
+// A client is a response writer in memory, and the request it is the answer to.
+type client struct {
+	t      *testing.T
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // of ServeHTTP, once done is closed
+	panic  any
+
+	mu       sync.Mutex
+	header   http.Header
+	status   int
+	body     strings.Builder
+	flushed  int // bytes of body
+	flushes  int
+	writes   int
+	deadline time.Time
+	largest  int           // write
+	stalled  bool          // the client does not read
+	slowness time.Duration // how long the client takes for one write
+	taken    int           // of body, by read
+}
+
+// get makes a request with header pairs and serves it in a goroutine.
+func (s *setup) get(target string, header ...string) *client {
+	s.t.Helper()
+	r := httptest.NewRequest(http.MethodGet, target, nil)
+	r.Header.Set("Accept", "text/event-stream")
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	return s.serve(r)
+}
+
+func (s *setup) serve(r *http.Request) *client {
+	s.t.Helper()
+	return s.serveAfter(r, func(*http.Request) {})
+}
+
+// serveAfter serves r after an earlier directive of the site has dealt with it.
+func (s *setup) serveAfter(r *http.Request, earlier func(*http.Request)) *client {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(r.Context())
+	c := &client{t: s.t, cancel: cancel, done: make(chan struct{}), header: make(http.Header)}
+	r = caddyhttp.PrepareRequest(r.WithContext(ctx), caddy.NewReplacer(), c, s.handler.server)
+	earlier(r)
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		if r.RemoteAddr == strangerAddr {
+			return s.origin.ServeHTTP(w, r, nil)
+		}
+		s.passed.Add(1)
+		_, err := io.WriteString(w, "passed "+r.Header.Get("Cookie"))
+		return err
+	})
+	go func() {
+		defer close(c.done)
+		defer func() { c.panic = recover() }()
+		c.err = s.handler.ServeHTTP(c, r, next)
+	}()
+	s.t.Cleanup(c.leave)
+	synctest.Wait()
+	return c
+}
+
+func (c *client) Header() http.Header { return c.header }
+
+func (c *client) WriteHeader(status int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.status == 0 {
+		c.status = status
+	}
+}
+
+func (c *client) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	if c.stalled {
+		deadline := c.deadline
+		c.mu.Unlock()
+		if deadline.IsZero() {
+			c.t.Error("a write without a deadline would wait for ever")
+			return 0, os.ErrDeadlineExceeded
+		}
+		time.Sleep(time.Until(deadline))
+		return 0, fmt.Errorf("writing: %w", os.ErrDeadlineExceeded)
+	}
+	if slowness := c.slowness; slowness > 0 {
+		left := time.Until(c.deadline)
+		c.mu.Unlock()
+		if left < slowness {
+			time.Sleep(left)
+			return 0, fmt.Errorf("writing: %w", os.ErrDeadlineExceeded)
+		}
+		time.Sleep(slowness)
+		c.mu.Lock()
+	}
+	defer c.mu.Unlock()
+	if c.status == 0 {
+		c.status = http.StatusOK
+	}
+	c.writes++
+	c.largest = max(c.largest, len(p))
+	return c.body.Write(p)
+}
+
+func (c *client) FlushError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.flushed = c.body.Len()
+	c.flushes++
+	return nil
+}
+
+func (c *client) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = t
+	return nil
+}
+
+// leave hangs up and waits for the handler to return.
+func (c *client) leave() {
+	c.cancel()
+	<-c.done
+}
+
+// ended reports whether the handler has returned.
+func (c *client) ended() bool {
+	synctest.Wait()
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// read returns what has come since the last read, and checks that it was
+// flushed and ends where a block ends (R5, R6).
+func (c *client) read() string {
+	c.t.Helper()
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := c.body.String()
+	if c.flushed != len(all) {
+		c.t.Errorf("not flushed: %q", all[c.flushed:])
+	}
+	if c.header.Get("Content-Type") == "text/event-stream" && all != "" && !strings.HasSuffix(all, "\n\n") {
+		c.t.Errorf("ends within a block: %q", all)
+	}
+	text := all[c.taken:]
+	c.taken = len(all)
+	return text
+}
+
+// expect reads and compares.
+func (c *client) expect(want string) {
+	c.t.Helper()
+	if got := c.read(); got != want {
+		c.t.Errorf("client got %q, want %q", got, want)
+	}
+}
+
+// expectStatus waits for the header.
+func (c *client) expectStatus(want int) {
+	c.t.Helper()
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.status != want {
+		c.t.Errorf("client got status %d, want %d", c.status, want)
+	}
+}
+
+// expectBody checks that the answer has ended, and what it was.
+func (c *client) expectBody(want string) {
+	c.t.Helper()
+	if !c.ended() {
+		c.t.Error("the answer has not ended")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if got := c.body.String(); got != want {
+		c.t.Errorf("client got %q, want %q", got, want)
+	}
+}
+
+// stall makes the client stop reading.
+func (c *client) stall() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stalled = true
+}
+
+// primer is what a client gets first: with a position, if id is not empty.
+func primer(id string) string {
+	b := ": sse_fanout\nretry: 3000\n"
+	if id != "" {
+		b += "id: " + id + "\n"
+	}
+	return b + "\n"
+}

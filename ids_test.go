@@ -1,0 +1,60 @@
+package ssefanout
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestAssignedIDsLetClientsResume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{IDs: "assign", Catchup: Catchup{Connections: -1}})
+		c := s.get("/events")
+		up := s.origin.next().accept().send("data: a\n\ndata: b\n\n")
+		_, text, _ := strings.Cut(c.read(), "\n\n")
+		events := strings.SplitAfter(text, "\n\n")
+		id := strings.TrimPrefix(strings.SplitN(events[0], "\n", 2)[0], "id: ")
+		if !strings.HasPrefix(id, assignedPrefix) || len(id) > 128 {
+			t.Fatalf("the first event has id %q", id)
+		}
+		c.leave()
+		up.send("data: c\n\n")
+		c = s.get("/events", "Last-Event-ID", id)
+		got := c.read()
+		if !strings.HasPrefix(got, primer(id)) || !strings.Contains(got, "data: b\n\n") ||
+			!strings.Contains(got, "data: c\n\n") || strings.Contains(got, "data: a\n\n") {
+			t.Errorf("a client that resumes with %q got %q", id, got)
+		}
+
+		// Ids of ours never go to the origin.
+		up.abort()
+		time.Sleep(time.Second)
+		if up = s.origin.next(); up.request.Header.Get("Last-Event-ID") != "" {
+			t.Errorf("the origin was asked with %q", up.request.Header.Get("Last-Event-ID"))
+		}
+	})
+}
+
+func TestAssignedIDOfAnotherEpochIsAGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{IDs: "assign"})
+		cold := s.get("/events", "Last-Event-ID", assignedPrefix+"ANOTHER:5")
+		up := s.origin.next()
+		if up.request.Header.Get("Last-Event-ID") != "" {
+			t.Errorf("the origin was asked with %q", up.request.Header.Get("Last-Event-ID"))
+		}
+		up.accept()
+		cold.expect(": sse_fanout\nretry: 3000\nid: \n\n" + gapComment)
+		late := s.get("/events", "Last-Event-ID", assignedPrefix+"ANOTHER:5")
+		late.expect(": sse_fanout\nretry: 3000\nid: \n\n" + gapComment)
+		s.origin.idle()
+	})
+}
+
+func TestAssignLeavesTheOriginsIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{IDs: "assign"})
+		s.joinLive(1, 3)
+	})
+}

@@ -1,0 +1,247 @@
+package ssefanout
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// maxLastEventID is the longest last event id that a client may bring, in
+// bytes.
+const maxLastEventID = 1 << 10
+
+// lastEventIDParams are the query parameters in which polyfills (Yaffle's
+// EventSource) and hubs (Mercure, nchan) put the last event id, as a page
+// cannot set a header on its first connection.
+var lastEventIDParams = map[string]bool{
+	"lastEventId":   true,
+	"lastEventID":   true,
+	"last_event_id": true,
+	"Last-Event-ID": true,
+}
+
+// sharedVars are the variables set by earlier directives (root, fs) that a
+// source may need to find what it serves.
+var sharedVars = []string{"root", "fs"}
+
+// A topicRequest is all that the origin may ever learn from a client's request:
+// the upstream request is made from it alone, and so is the topic's key (R1).
+type topicRequest struct {
+	tls    bool
+	host   string // lower case, with the port if the client named one
+	url    url.URL
+	orig   url.URL      // wrapping form: before rewrites
+	vars   []namedValue // of sharedVars, those that are set
+	vary   []namedValue // placeholders
+	header http.Header  // headers that vary names
+}
+
+type namedValue struct{ name, value string }
+
+// newTopicRequest extracts from r what defines its topic.
+func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
+	req := &topicRequest{
+		tls:    r.TLS != nil,
+		host:   strings.ToLower(r.Host),
+		url:    streamURL(r.URL),
+		header: make(http.Header),
+	}
+	if h.wraps() {
+		if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+			req.orig = streamURL(orig.URL)
+		}
+	} else {
+		req.orig = req.url
+	}
+	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	for _, name := range sharedVars {
+		if value, ok := vars[name]; ok {
+			req.vars = append(req.vars, namedValue{name, caddy.ToString(value)})
+		}
+	}
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	for _, name := range h.varyReplacer {
+		if value, ok := repl.Get(name); ok {
+			req.vary = append(req.vary, namedValue{name, caddy.ToString(value)})
+		}
+	}
+	for _, name := range h.varyHeaders {
+		if values, ok := r.Header[name]; ok {
+			req.header[name] = values
+		}
+	}
+	return req
+}
+
+func serverOf(r *http.Request) *caddyhttp.Server {
+	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return server
+}
+
+// clientIP returns the address of the client that the server's trusted_proxies
+// setting makes out, without its port.
+func clientIP(r *http.Request) string {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return ip
+}
+
+// streamURL returns what of u names a stream: path and query, without a last
+// event id.
+func streamURL(u *url.URL) url.URL {
+	return url.URL{
+		Path:       u.Path,
+		RawPath:    u.RawPath,
+		RawQuery:   withoutLastEventID(u.RawQuery),
+		ForceQuery: u.ForceQuery,
+	}
+}
+
+// withoutLastEventID removes the parameters of lastEventIDParams from a query
+// and leaves the rest as it is, to the byte.
+func withoutLastEventID(query string) string {
+	found := false
+	kept := make([]string, 0, 8)
+	for param := range strings.SplitSeq(query, "&") {
+		if isLastEventIDParam(param) {
+			found = true
+		} else {
+			kept = append(kept, param)
+		}
+	}
+	if !found {
+		return query
+	}
+	return strings.Join(kept, "&")
+}
+
+func isLastEventIDParam(param string) bool {
+	name, _, _ := strings.Cut(param, "=")
+	if unescaped, err := url.QueryUnescape(name); err == nil {
+		name = unescaped
+	}
+	return lastEventIDParams[name]
+}
+
+// lastEventID returns the id that a client wants to resume with, from the
+// header or else from the query; ok is false if it brought one that cannot be
+// used.
+func lastEventID(r *http.Request) (id string, ok bool) {
+	id = r.Header.Get("Last-Event-ID")
+	if id == "" {
+		for param := range strings.SplitSeq(r.URL.RawQuery, "&") {
+			if !isLastEventIDParam(param) {
+				continue
+			}
+			_, value, _ := strings.Cut(param, "=")
+			if unescaped, err := url.QueryUnescape(value); err == nil && unescaped != "" {
+				id = unescaped
+				break
+			}
+		}
+	}
+	if len(id) > maxLastEventID || strings.ContainsAny(id, "\x00\r\n") {
+		return "", false
+	}
+	return id, true
+}
+
+// key names the topic within its pool. Each part is preceded by its length, so
+// that no two different requests have one key, and what is absent differs from
+// what is empty.
+func (req *topicRequest) key() string {
+	var k keyBuilder
+	if req.tls {
+		k.add("https")
+	} else {
+		k.add("http")
+	}
+	k.add(req.host)
+	k.addURL(&req.url)
+	k.addURL(&req.orig)
+	k.addValues(req.vars)
+	k.addValues(req.vary)
+	k.addHeader(req.header)
+	return string(k.b)
+}
+
+type keyBuilder struct{ b []byte }
+
+func (k *keyBuilder) count(n int) {
+	k.b = binary.AppendUvarint(k.b, uint64(n))
+}
+
+func (k *keyBuilder) add(part string) {
+	k.count(len(part))
+	k.b = append(k.b, part...)
+}
+
+func (k *keyBuilder) addURL(u *url.URL) {
+	k.add(u.EscapedPath())
+	k.add(u.RawQuery)
+	if u.ForceQuery {
+		k.count(1)
+	} else {
+		k.count(0)
+	}
+}
+
+func (k *keyBuilder) addValues(values []namedValue) {
+	k.count(len(values))
+	for _, v := range values {
+		k.add(v.name)
+		k.add(v.value)
+	}
+}
+
+func (k *keyBuilder) addHeader(header http.Header) {
+	k.count(len(header))
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		k.add(name)
+		k.count(len(header[name]))
+		for _, value := range header[name] {
+			k.add(value)
+		}
+	}
+}
+
+// nameKey makes public names of topics unlinkable to what their keys hold:
+// without it, a value of vary could be guessed by hashing candidates.
+var nameKey = func() []byte {
+	key := make([]byte, sha256.Size)
+	_, _ = rand.Read(key)
+	return key
+}()
+
+// publicName names a topic in logs and to administrators. It never holds a
+// query or a value of vary.
+func (req *topicRequest) publicName(key string) string {
+	mac := hmac.New(sha256.New, nameKey)
+	mac.Write([]byte(key))
+	return req.host + req.url.EscapedPath() + " " + hex.EncodeToString(mac.Sum(nil)[:6])
+}
+
+// validVary reports whether name is a header name or a placeholder in braces.
+func validVary(name string) bool {
+	if placeholder, ok := strings.CutPrefix(name, "{"); ok {
+		inner, ok := strings.CutSuffix(placeholder, "}")
+		return ok && inner != "" && !strings.ContainsAny(inner, "{} \t")
+	}
+	return name != "" && strings.IndexFunc(name, func(r rune) bool { return !isTokenRune(r) }) < 0
+}
+
+// isTokenRune reports whether r may be part of a token (RFC 9110, section
+// 5.6.2).
+func isTokenRune(r rune) bool {
+	return '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' ||
+		strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+}

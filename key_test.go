@@ -1,0 +1,453 @@
+package ssefanout
+
+import (
+	"crypto/tls"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// A visit is a client's request with what earlier directives have done to it.
+type visit struct {
+	target      string // before rewrites
+	rewritten   string // the URI after rewrites, if there were any
+	tls         bool
+	header      []string // pairs
+	vars        map[string]any
+	placeholder map[string]string
+}
+
+// keyOf returns the topic key of a visit to a handler with these options.
+func keyOf(t *testing.T, wrapping bool, vary []string, v visit) string {
+	t.Helper()
+	return topicRequestOf(t, wrapping, vary, v).key()
+}
+
+func topicRequestOf(t *testing.T, wrapping bool, vary []string, v visit) *topicRequest {
+	t.Helper()
+	h := &Handler{Options: Options{Vary: vary}}
+	if !wrapping {
+		h.source = new(spy)
+	}
+	if err := h.provision(wrapping); err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, v.target, nil)
+	for i := 0; i < len(v.header); i += 2 {
+		r.Header.Add(v.header[i], v.header[i+1])
+	}
+	r.TLS = nil
+	if v.tls {
+		r.TLS = new(tls.ConnectionState)
+	}
+	repl := caddy.NewReplacer()
+	r = caddyhttp.PrepareRequest(r, repl, httptest.NewRecorder(), new(caddyhttp.Server))
+	for name, value := range v.vars {
+		caddyhttp.SetVar(r.Context(), name, value)
+	}
+	for name, value := range v.placeholder {
+		repl.Set(name, value)
+	}
+	if v.rewritten != "" {
+		u, err := url.ParseRequestURI(v.rewritten)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.URL = u
+	}
+	return h.newTopicRequest(r)
+}
+
+func TestTopicKey(t *testing.T) {
+	const base = "http://example.com/events"
+	header := func(pairs ...string) visit { return visit{target: base, header: pairs} }
+	vars := func(v map[string]any) visit { return visit{target: base, vars: v} }
+	placeholder := func(v map[string]string) visit { return visit{target: base, placeholder: v} }
+	for _, tc := range []struct {
+		name string
+		vary []string
+		a, b visit
+		same bool
+	}{
+		{name: "equal", a: visit{target: base}, b: visit{target: base}, same: true},
+		{name: "host case", a: visit{target: base}, b: visit{target: "http://EXAMPLE.com/events"}, same: true},
+		{name: "host", a: visit{target: base}, b: visit{target: "http://example.org/events"}},
+		{name: "port", a: visit{target: base}, b: visit{target: "http://example.com:8080/events"}},
+		{name: "scheme", a: visit{target: base}, b: visit{target: base, tls: true}},
+		{name: "path", a: visit{target: base}, b: visit{target: base + "/"}},
+		{name: "path case", a: visit{target: base}, b: visit{target: "http://example.com/Events"}},
+		{name: "escaped slash", a: visit{target: base + "/a/b"}, b: visit{target: base + "/a%2Fb"}},
+		{name: "question mark in the path", a: visit{target: base + "%3Fa"}, b: visit{target: base + "?a"}},
+		{name: "query", a: visit{target: base + "?a=1"}, b: visit{target: base + "?a=2"}},
+		{name: "query order", a: visit{target: base + "?a=1&b=2"}, b: visit{target: base + "?b=2&a=1"}},
+		{name: "query escapes", a: visit{target: base + "?a=%41"}, b: visit{target: base + "?a=A"}},
+		{name: "empty query", a: visit{target: base}, b: visit{target: base + "?"}},
+
+		{name: "lastEventId", a: visit{target: base}, b: visit{target: base + "?lastEventId=1"}, same: true},
+		{name: "lastEventID", a: visit{target: base + "?a=1"}, b: visit{target: base + "?lastEventID=1&a=1"}, same: true},
+		{name: "last_event_id", a: visit{target: base + "?a=1"}, b: visit{target: base + "?a=1&last_event_id="}, same: true},
+		{name: "Last-Event-ID", a: visit{target: base + "?a=1&b"}, b: visit{target: base + "?a=1&Last-Event-ID=1&b"}, same: true},
+		{name: "escaped name", a: visit{target: base + "?a=1"}, b: visit{target: base + "?a=1&last%45vent%49d=1"}, same: true},
+		{name: "without a value", a: visit{target: base}, b: visit{target: base + "?lastEventId"}, same: true},
+		{name: "another case", a: visit{target: base}, b: visit{target: base + "?LASTEVENTID=1"}},
+		{name: "a longer name", a: visit{target: base}, b: visit{target: base + "?lastEventIds=1"}},
+		{name: "Last-Event-ID header", a: visit{target: base}, b: header("Last-Event-ID", "1"), same: true},
+
+		{name: "header that vary does not name", a: header("X-A", "1"), b: header("X-A", "2"), same: true},
+		{name: "Cookie", a: header("Cookie", "1"), b: header("Cookie", "2"), same: true},
+		{name: "Origin", a: header("Origin", "https://a"), b: header("Origin", "https://b")},
+		{name: "header", vary: []string{"x-a"}, a: header("X-A", "1"), b: header("X-A", "2")},
+		{name: "equal header", vary: []string{"x-a"}, a: header("X-A", "1", "X-B", "1"), b: header("X-A", "1", "X-B", "2"), same: true},
+		{name: "absent and empty header", vary: []string{"X-A"}, a: visit{target: base}, b: header("X-A", "")},
+		{name: "which of two headers", vary: []string{"X-A", "X-B"}, a: header("X-A", "1"), b: header("X-B", "1")},
+		{name: "two values and one", vary: []string{"X-A"}, a: header("X-A", "1", "X-A", "2"), b: header("X-A", "1")},
+		{name: "two values and a list", vary: []string{"X-A"}, a: header("X-A", "1", "X-A", "2"), b: header("X-A", "1,2")},
+		{name: "order of values", vary: []string{"X-A"}, a: header("X-A", "1", "X-A", "2"), b: header("X-A", "2", "X-A", "1")},
+
+		{name: "root", a: vars(map[string]any{"root": "/a"}), b: vars(map[string]any{"root": "/b"})},
+		{name: "fs", a: vars(map[string]any{"fs": "a"}), b: vars(map[string]any{"fs": "b"})},
+		{name: "root and fs", a: vars(map[string]any{"root": "a"}), b: vars(map[string]any{"fs": "a"})},
+		{name: "absent and empty root", a: vars(nil), b: vars(map[string]any{"root": ""})},
+		{name: "another variable", a: vars(nil), b: vars(map[string]any{"user": "alice"}), same: true},
+
+		{name: "placeholder", vary: []string{"{http.auth.user.id}"},
+			a: placeholder(map[string]string{"http.auth.user.id": "alice"}), b: placeholder(map[string]string{"http.auth.user.id": "bob"})},
+		{name: "equal placeholder", vary: []string{"{http.auth.user.id}"},
+			a: placeholder(map[string]string{"http.auth.user.id": "alice", "x": "1"}), b: placeholder(map[string]string{"http.auth.user.id": "alice"}), same: true},
+		{name: "absent and empty placeholder", vary: []string{"{http.auth.user.id}"},
+			a: visit{target: base}, b: placeholder(map[string]string{"http.auth.user.id": ""})},
+		{name: "variable as placeholder", vary: []string{"{http.vars.user}"},
+			a: vars(map[string]any{"user": "alice"}), b: vars(map[string]any{"user": "bob"})},
+		{name: "cookie as placeholder", vary: []string{"{http.request.cookie.tenant}"},
+			a: header("Cookie", "tenant=1; session=1"), b: header("Cookie", "session=2; tenant=1"), same: true},
+		{name: "another cookie as placeholder", vary: []string{"{http.request.cookie.tenant}"},
+			a: header("Cookie", "tenant=1"), b: header("Cookie", "tenant=2")},
+
+		{name: "parts that run together", vary: []string{"X-A", "X-B"},
+			a: header("X-A", "1\x00X-B\x002"), b: header("X-A", "1", "X-B", "2")},
+		{name: "a value that looks like a part", vary: []string{"X-A", "X-B"},
+			a: header("X-A", "1\x03X-B\x01\x012"), b: header("X-A", "1", "X-B", "2")},
+		{name: "where one header ends", vary: []string{"X-A", "X-B"},
+			a: header("X-A", "1", "X-B", "X-B", "X-B", "2"), b: header("X-A", "1", "X-A", "X-B", "X-B", "2")},
+		{name: "path and query run together", a: visit{target: base + "a?b"}, b: visit{target: base + "?ab"}},
+	} {
+		for _, wrapping := range []bool{false, true} {
+			form := map[bool]string{false: "endpoint", true: "wrapping"}[wrapping]
+			t.Run(tc.name+", "+form, func(t *testing.T) {
+				a, b := keyOf(t, wrapping, tc.vary, tc.a), keyOf(t, wrapping, tc.vary, tc.b)
+				if got := a == b; got != tc.same {
+					t.Errorf("same key: got %t, want %t (%q and %q)", got, tc.same, a, b)
+				}
+			})
+		}
+	}
+}
+
+// What stands in front of a wrapping handler may judge by the URI that the
+// client has asked for.
+func TestOriginalURIIsPartOfTheKeyInTheWrappingForm(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		private  string
+		wrapping bool
+		same     bool
+	}{
+		{"handle_path, wrapping", "http://example.com/private/events", true, false},
+		{"handle_path, endpoint", "http://example.com/private/events", false, true},
+		{"query removed, wrapping", "http://example.com/public/events?key=1", true, false},
+		{"last event id, wrapping", "http://example.com/public/events?lastEventId=1", true, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			private := keyOf(t, tc.wrapping, nil, visit{target: tc.private, rewritten: "/events"})
+			public := keyOf(t, tc.wrapping, nil, visit{target: "http://example.com/public/events", rewritten: "/events"})
+			if got := private == public; got != tc.same {
+				t.Errorf("same key: got %t, want %t", got, tc.same)
+			}
+		})
+	}
+}
+
+func TestLastEventIDIsTakenOutOfTheQuery(t *testing.T) {
+	for _, tc := range []struct{ query, want string }{
+		{"", ""},
+		{"a=1&b=2", "a=1&b=2"},
+		{"lastEventId=1", ""},
+		{"lastEventID=1", ""},
+		{"last_event_id=1", ""},
+		{"Last-Event-ID=1", ""},
+		{"l%61stEventId=1", ""},
+		{"last%5fevent_id=%31", ""},
+		{"Last%2DEvent-ID", ""},
+		{"lastEventId=1&a=%41+b&&c", "a=%41+b&&c"},
+		{"a=b=c&lastEventId=1&;d=%zz&", "a=b=c&;d=%zz&"},
+		{"a&lastEventId=1&b&last_event_id=2", "a&b"},
+		{"%zz=1&lastEventId=1", "%zz=1"},
+		{"lasteventid=1", "lasteventid=1"},
+		{"xlastEventId=1&lastEventIdx=1", "xlastEventId=1&lastEventIdx=1"},
+		{"a=lastEventId=1", "a=lastEventId=1"},
+		{"lastEventId+=1", "lastEventId+=1"},
+	} {
+		if got := withoutLastEventID(tc.query); got != tc.want {
+			t.Errorf("%q: got %q, want %q", tc.query, got, tc.want)
+		}
+	}
+}
+
+func TestLastEventID(t *testing.T) {
+	longest := strings.Repeat("x", 1024)
+	for _, tc := range []struct {
+		name   string
+		query  string
+		header []string
+		want   string
+		ok     bool
+	}{
+		{"none", "", nil, "", true},
+		{"header", "", []string{"7"}, "7", true},
+		{"header before query", "lastEventId=8", []string{"7"}, "7", true},
+		{"empty header", "lastEventId=8", []string{""}, "8", true},
+		{"lastEventId", "lastEventId=8", nil, "8", true},
+		{"lastEventID", "lastEventID=8", nil, "8", true},
+		{"last_event_id", "last_event_id=8", nil, "8", true},
+		{"Last-Event-ID", "Last-Event-ID=8", nil, "8", true},
+		{"escaped", "a=1&last%45ventId=%C3%A4+%3D%26", nil, "ä =&", true},
+		{"first that is not empty", "lastEventId=&last_event_id=8&lastEventID=9", nil, "8", true},
+		{"not unescapable", "lastEventId=%zz&lastEventID=9", nil, "9", true},
+		{"opaque", "", []string{` a,"b" `}, ` a,"b" `, true},
+		{"longest", "", []string{longest}, longest, true},
+		{"longest in the query", "lastEventId=" + longest, nil, longest, true},
+		{"too long", "", []string{longest + "x"}, "", false},
+		{"too long in the query", "lastEventId=x" + longest, nil, "", false},
+		{"NUL", "lastEventId=a%00b", nil, "", false},
+		{"CR", "lastEventId=a%0Db", nil, "", false},
+		{"LF", "lastEventId=%0A", nil, "", false},
+		{"unusable header before query", "lastEventId=8", []string{longest + "x"}, "", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodGet, "/events?"+tc.query, nil)
+			r.Header["Last-Event-Id"] = tc.header
+			if id, ok := lastEventID(r); id != tc.want || ok != tc.ok {
+				t.Errorf("got %q, %t, want %q, %t", id, ok, tc.want, tc.ok)
+			}
+		})
+	}
+}
+
+func TestUnusableLastEventIDIsIgnoredAndCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		c := s.get("/events?lastEventId=a%0Aid:b")
+		up := s.origin.next().accept()
+		if got, ok := up.request.Header["Last-Event-Id"]; ok {
+			t.Errorf("the origin got the id %q", got)
+		}
+		c.expect(primer(""))
+		up.events(1, 1)
+		late := s.get("/events", "Last-Event-ID", strings.Repeat("x", 1025))
+		late.expect(primer("1"))
+		if got := s.pool.stats.ignoredIDs.Load(); got != 2 {
+			t.Errorf("counted %d unusable ids, want 2", got)
+		}
+		if got := s.pool.stats.gaps.Load(); got != 0 {
+			t.Errorf("counted %d gaps, want 0", got)
+		}
+	})
+}
+
+func TestPublicNameKeepsSecrets(t *testing.T) {
+	vary := []string{"X-Secret", "{http.vars.secret}"}
+	name := func(query, header, value string) string {
+		req := topicRequestOf(t, false, vary, visit{
+			target: "http://Example.com:8080/a%20b?" + query,
+			header: []string{"X-Secret", header},
+			vars:   map[string]any{"secret": value},
+		})
+		return req.publicName(req.key())
+	}
+	one := name("token=swordfish", "swordfish", "swordfish")
+	if strings.Contains(one, "swordfish") || strings.Contains(one, "token") {
+		t.Errorf("the name tells secrets: %q", one)
+	}
+	visible, hash, ok := strings.Cut(one, " ")
+	if !ok || visible != "example.com:8080/a%20b" || len(hash) != 12 || strings.Trim(hash, "0123456789abcdef") != "" {
+		t.Errorf("got %q, want host, path and 12 hex digits", one)
+	}
+	if again := name("token=swordfish", "swordfish", "swordfish"); again != one {
+		t.Errorf("one key has two names, %q and %q", one, again)
+	}
+	for _, other := range []string{
+		name("token=another", "swordfish", "swordfish"),
+		name("token=swordfish", "another", "swordfish"),
+		name("token=swordfish", "swordfish", "another"),
+	} {
+		if other == one {
+			t.Errorf("two keys have one name: %q", one)
+		}
+	}
+}
+
+// R1: what the origin sees is a function of the topic key alone.
+func TestOriginSeesTheSameRequestWhateverTheClient(t *testing.T) {
+	clients := map[string]func() *http.Request{
+		"bare": func() *http.Request { return streamRequest() },
+		"credentials": func() *http.Request {
+			return streamRequest("Cookie", "a=1", "Authorization", "Bearer 1", "X-Forwarded-User", "alice")
+		},
+		"headers": func() *http.Request {
+			return streamRequest("User-Agent", "Mozilla", "Accept-Language", "de", "Accept-Encoding", "br",
+				"X-Forwarded-For", "203.0.113.7", "X-Forwarded-Host", "other", "Forwarded", "host=other",
+				"If-None-Match", `"1"`, "Referer", "https://example.com/secret", "Traceparent", "00-1-1-01")
+		},
+		"Accept": func() *http.Request {
+			r := streamRequest()
+			r.Header["Accept"] = []string{"*/*", "text/html"}
+			return r
+		},
+		"address": func() *http.Request {
+			r := streamRequest()
+			r.RemoteAddr = "[2001:db8::1]:4711"
+			return r
+		},
+		"host case": func() *http.Request {
+			r := streamRequest()
+			r.Host = "EXAMPLE.com"
+			return r
+		},
+		"absolute URI": func() *http.Request {
+			r := streamRequest()
+			r.URL, _ = url.Parse("http://alice:secret@elsewhere/events#there")
+			r.RequestURI = r.URL.String()
+			return r
+		},
+		"protocol": func() *http.Request {
+			r := streamRequest()
+			r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+			return r
+		},
+		"variables": func() *http.Request { return streamRequest("X-Variable", "alice") },
+	}
+	seen := func(t *testing.T, client *http.Request) (seen *http.Request, values [3]string) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, Options{})
+			s.serveAfter(client, func(r *http.Request) {
+				if value := r.Header.Get("X-Variable"); value != "" {
+					caddyhttp.SetVar(r.Context(), "user", value)
+					r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.auth.user.id", value)
+				}
+			})
+			seen = s.origin.next().request
+			repl := seen.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+			for i, name := range []string{"http.auth.user.id", "http.vars.user", "http.vars.client_ip"} {
+				values[i] = repl.ReplaceAll("{"+name+"}", "")
+			}
+		})
+		return seen, values
+	}
+	want, wantValues := seen(t, clients["bare"]())
+	for name, client := range clients {
+		t.Run(name, func(t *testing.T) {
+			got, values := seen(t, client())
+			if !maps.EqualFunc(got.Header, want.Header, slices.Equal) {
+				t.Errorf("got header %v, want %v", got.Header, want.Header)
+			}
+			for _, field := range []struct{ name, got, want string }{
+				{"method", got.Method, want.Method},
+				{"host", got.Host, want.Host},
+				{"URL", got.URL.String(), want.URL.String()},
+				{"request URI", got.RequestURI, want.RequestURI},
+				{"address", got.RemoteAddr, want.RemoteAddr},
+				{"protocol", got.Proto, want.Proto},
+			} {
+				if field.got != field.want {
+					t.Errorf("%s: got %q, want %q", field.name, field.got, field.want)
+				}
+			}
+			if values != wantValues {
+				t.Errorf("variables: got %q, want %q", values, wantValues)
+			}
+		})
+	}
+}
+
+func TestUpstreamRequestIsOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.get("http://example.com/events?a=1&lastEventId=7", "Accept-Encoding", "br", "User-Agent", "Mozilla")
+		r := s.origin.next().request
+		want := http.Header{
+			"Accept":          {"text/event-stream"},
+			"Accept-Encoding": {"identity"},
+			"Cache-Control":   {"no-cache"},
+			"User-Agent":      {"caddy-sse-fanout"},
+			"Last-Event-Id":   {"7"},
+		}
+		if !maps.EqualFunc(r.Header, want, slices.Equal) {
+			t.Errorf("got header %v, want %v", r.Header, want)
+		}
+		if r.Host != "example.com" || r.RequestURI != "/events?a=1" || r.RemoteAddr != "192.0.2.1:1" {
+			t.Errorf("got %s%s from %s, want example.com/events?a=1 from 192.0.2.1:1", r.Host, r.RequestURI, r.RemoteAddr)
+		}
+	})
+}
+
+// A key must tell all of its parts apart, whatever bytes are in them.
+func FuzzTopicKeyIsInjective(f *testing.F) {
+	f.Add(false, "example.com", "/events", "a=1", "", "", "", "", uint8(0))
+	f.Add(true, "example.com:443", "/a%2Fb", "", "/orig", "x", "1", "2", uint8(0xff))
+	f.Add(false, "", "/", "\x01\x00", "", "\x00", "X-A\x01", "1\x03X-B", uint8(0x55))
+	f.Fuzz(func(t *testing.T, https bool, host, path, query, origPath, variable, one, two string, set uint8) {
+		request := func(shift int) *topicRequest {
+			// The same strings in neighbouring places, and what is absent in
+			// others: two such requests differ, and so must their keys.
+			parts := []string{host, path, query, origPath, variable, one, two}
+			part := func(i int) string { return parts[(i+shift)%len(parts)] }
+			has := func(i int) bool { return set>>((i+shift)%8)&1 == 1 }
+			req := &topicRequest{tls: https, host: part(0), header: make(http.Header)}
+			req.url = url.URL{Path: part(1), RawQuery: part(2), ForceQuery: has(0)}
+			req.orig = url.URL{Path: part(3), RawQuery: part(2), ForceQuery: has(1)}
+			if has(2) {
+				req.vars = append(req.vars, namedValue{"root", part(4)})
+			}
+			if has(3) {
+				req.vars = append(req.vars, namedValue{"fs", part(4)})
+			}
+			if has(4) {
+				req.vary = append(req.vary, namedValue{"http.auth.user.id", part(5)})
+			}
+			if has(5) {
+				req.header["X-A"] = []string{part(5), part(6)}
+			}
+			if has(6) {
+				req.header["X-B"] = []string{part(6)}
+			}
+			if has(7) {
+				req.header["X-C"] = nil
+			}
+			return req
+		}
+		first := request(0)
+		for shift := range 7 {
+			other := request(shift)
+			if got, want := first.key() == other.key(), sameTopic(first, other); got != want {
+				t.Fatalf("same key: got %t, want %t\n%+v\n%+v", got, want, first, other)
+			}
+		}
+	})
+}
+
+func sameTopic(a, b *topicRequest) bool {
+	sameURL := func(a, b url.URL) bool {
+		return a.EscapedPath() == b.EscapedPath() && a.RawQuery == b.RawQuery && a.ForceQuery == b.ForceQuery
+	}
+	return a.tls == b.tls && a.host == b.host && sameURL(a.url, b.url) && sameURL(a.orig, b.orig) &&
+		slices.Equal(a.vars, b.vars) && slices.Equal(a.vary, b.vary) &&
+		maps.EqualFunc(a.header, b.header, slices.Equal)
+}

@@ -1,0 +1,305 @@
+package ssefanout
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// getFrom makes a request from an address.
+func (s *setup) getFrom(ip, target string, header ...string) *client {
+	s.t.Helper()
+	r := httptest.NewRequest(http.MethodGet, target, nil)
+	r.Header.Set("Accept", "text/event-stream")
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	r.RemoteAddr = ip + ":4711"
+	return s.serve(r)
+}
+
+// expectTurnedAway checks that a client got an empty stream and a time between
+// 5 and 30 s to come back after, and returns that time.
+func (c *client) expectTurnedAway() time.Duration {
+	c.t.Helper()
+	if !c.ended() {
+		c.t.Error("the stream has not ended")
+	}
+	c.expectStatus(http.StatusOK)
+	if got := c.header.Get("Content-Type"); got != "text/event-stream" {
+		c.t.Errorf("got Content-Type %q", got)
+	}
+	text := c.read()
+	ms, ok := strings.CutPrefix(text, "retry: ")
+	ms, terminated := strings.CutSuffix(ms, "\n\n")
+	n, err := strconv.Atoi(ms)
+	if !ok || !terminated || err != nil || n < 5000 || n > 30000 {
+		c.t.Errorf("got %q, want a retry between 5000 and 30000", text)
+	}
+	return time.Duration(n) * time.Millisecond
+}
+
+// expectServed checks that a client has its stream.
+func (c *client) expectServed() {
+	c.t.Helper()
+	if c.ended() {
+		c.t.Error("the stream has ended")
+	}
+	c.expectStatus(http.StatusOK)
+	c.read()
+}
+
+func (s *setup) expectRejected(why rejection, want uint64) {
+	s.t.Helper()
+	if got := s.pool.stats.rejected.get(why); got != want {
+		s.t.Errorf("counted %d rejections for %s, want %d", got, why, want)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	type request struct{ ip, target string }
+	for _, tc := range []struct {
+		name    string
+		opts    Options
+		allowed []request
+		refused request
+		why     rejection
+		leaver  int     // of those allowed, who makes room
+		also    request // fits beside those allowed
+	}{
+		{
+			name:    "max_topics",
+			opts:    Options{MaxTopics: TopicLimits{Total: 2}},
+			allowed: []request{{"203.0.113.1", "/1"}, {"203.0.113.1", "/2"}},
+			refused: request{"203.0.113.2", "/3"},
+			leaver:  1,
+			why:     rejectTopics,
+			also:    request{"203.0.113.2", "/1"},
+		}, {
+			name:    "max_topics per_client_ip",
+			opts:    Options{MaxTopics: TopicLimits{PerClientIP: 2}},
+			allowed: []request{{"203.0.113.1", "/1"}, {"203.0.113.1", "/2"}},
+			refused: request{"203.0.113.1", "/3"},
+			why:     rejectTopicsIP,
+			also:    request{"203.0.113.2", "/4"},
+		}, {
+			name:    "max_subscribers",
+			opts:    Options{MaxSubscribers: SubscriberLimits{Total: 3}},
+			allowed: []request{{"203.0.113.1", "/1"}, {"203.0.113.2", "/2"}},
+			refused: request{"203.0.113.3", "/1"},
+			why:     rejectTotal,
+			also:    request{"203.0.113.1", "/2"},
+		}, {
+			name:    "max_subscribers per_topic",
+			opts:    Options{MaxSubscribers: SubscriberLimits{PerTopic: 2}},
+			allowed: []request{{"203.0.113.1", "/1"}, {"203.0.113.2", "/1"}},
+			refused: request{"203.0.113.3", "/1"},
+			why:     rejectTopic,
+			also:    request{"203.0.113.3", "/2"},
+		}, {
+			name:    "max_subscribers per_client_ip",
+			opts:    Options{MaxSubscribers: SubscriberLimits{PerClientIP: 2}},
+			allowed: []request{{"203.0.113.1", "/1"}, {"203.0.113.1", "/2"}},
+			refused: request{"203.0.113.1", "/1"},
+			why:     rejectIP,
+			also:    request{"203.0.113.2", "/1"},
+		},
+	} {
+		for _, unavailable := range []string{"hold", "reject"} {
+			t.Run(tc.name+", "+unavailable, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					opts := tc.opts
+					opts.Unavailable = unavailable
+					opts.Linger.Duration = -1
+					s := newSetup(t, opts)
+					get := func(r request) *client {
+						c := s.getFrom(r.ip, r.target)
+						if len(s.origin.conns) > 0 {
+							s.origin.next().accept()
+						}
+						return c
+					}
+					var served []*client
+					for _, r := range tc.allowed {
+						served = append(served, get(r))
+					}
+					served = append(served, get(tc.also))
+
+					const tries = 3
+					for range tries {
+						c := get(tc.refused)
+						if unavailable == "hold" {
+							c.expectTurnedAway()
+						} else {
+							c.expectUnavailable()
+						}
+					}
+					s.expectRejected(tc.why, tries)
+					for _, c := range served {
+						c.expectServed()
+					}
+
+					served[tc.leaver].leave()
+					get(tc.refused).expectServed()
+					s.expectRejected(tc.why, tries)
+				})
+			})
+		}
+	}
+}
+
+// expectUnavailable checks that a client was answered 503, with a Retry-After
+// between 5 and 30 s.
+func (c *client) expectUnavailable() {
+	c.t.Helper()
+	c.expectStatus(http.StatusServiceUnavailable)
+	c.expectBody("")
+	if n, err := strconv.Atoi(c.header.Get("Retry-After")); err != nil || n < 5 || n > 30 {
+		c.t.Errorf("got Retry-After %q, want between 5 and 30", c.header.Get("Retry-After"))
+	}
+}
+
+func TestThoseTurnedAwayComeBackSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{MaxSubscribers: SubscriberLimits{Total: 1}})
+		s.get("/events")
+		s.origin.next().accept()
+		var early, late int
+		for range 200 {
+			switch d := s.get("/events").expectTurnedAway(); {
+			case d < 10*time.Second:
+				early++
+			case d > 25*time.Second:
+				late++
+			}
+		}
+		// 40 of each are to be expected.
+		if early < 10 || late < 10 {
+			t.Errorf("of 200, %d come back within 10 s and %d after 25 s", early, late)
+		}
+	})
+}
+
+func TestLingeringTopicMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{MaxTopics: TopicLimits{Total: 3}})
+		busy := s.get("/busy")
+		busyUp := s.origin.next().accept().events(1, 1)
+		var lingering []*conn
+		for _, target := range []string{"/longest", "/longer"} {
+			c := s.get(target)
+			lingering = append(lingering, s.origin.next().accept().events(1, 1))
+			c.leave()
+			time.Sleep(time.Second)
+		}
+		s.get("/new").read()
+		s.origin.next().accept()
+		if !lingering[0].closed() {
+			t.Error("the topic that lingered longest is still open")
+		}
+		if lingering[1].closed() || busyUp.closed() {
+			t.Error("another topic had to go")
+		}
+		s.expectRejected(rejectTopics, 0)
+		s.get("/newer")
+		s.origin.next().accept()
+		s.get("/newest").expectTurnedAway()
+		busy.expectServed()
+	})
+}
+
+// A client that is turned away for one limit must not have cost a topic that
+// only another limit would have made go.
+func TestTurningAwayClosesNoTopic(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		opts Options
+		why  rejection
+	}{
+		{"topics of an address", Options{MaxTopics: TopicLimits{Total: 2, PerClientIP: 1}}, rejectTopicsIP},
+		{"subscribers", Options{MaxTopics: TopicLimits{Total: 2}, MaxSubscribers: SubscriberLimits{Total: 1}}, rejectTotal},
+		{"subscribers of an address", Options{MaxTopics: TopicLimits{Total: 2}, MaxSubscribers: SubscriberLimits{PerClientIP: 1}}, rejectIP},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, tc.opts)
+				c := s.getFrom("203.0.113.1", "/lingering")
+				lingering := s.origin.next().accept().events(1, 1)
+				c.leave()
+				s.getFrom("203.0.113.2", "/busy")
+				s.origin.next().accept()
+
+				s.getFrom("203.0.113.2", "/new").expectTurnedAway()
+				s.expectRejected(tc.why, 1)
+				if lingering.closed() {
+					t.Error("a lingering topic was closed for a client that was turned away")
+				}
+			})
+		})
+	}
+}
+
+func TestCountsGoBackWhenClientsLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{
+			Linger:         Linger{Duration: caddy.Duration(time.Second), Topics: 2},
+			MaxTopics:      TopicLimits{Total: 5, PerClientIP: 3},
+			MaxSubscribers: SubscriberLimits{Total: 8, PerTopic: 4, PerClientIP: 5},
+		})
+		for round := range 200 {
+			var clients []*client
+			for i := range 12 {
+				ip := "203.0.113." + strconv.Itoa(1+(round+i)%3)
+				clients = append(clients, s.getFrom(ip, "/"+strconv.Itoa((round*7+i*i)%7)))
+				for len(s.origin.conns) > 0 {
+					switch up := s.origin.next(); (round + i) % 4 {
+					case 0:
+						up.accept()
+					case 1:
+						up.accept().events(1, 1)
+					case 2:
+						up.answer(http.StatusNoContent).end()
+					}
+				}
+			}
+			for i := range clients {
+				clients[(i*5)%len(clients)].leave()
+			}
+			time.Sleep(time.Duration(round%3) * time.Second)
+		}
+		for _, why := range []rejection{rejectTopics, rejectTopicsIP, rejectTotal, rejectTopic, rejectIP} {
+			if s.pool.stats.rejected.get(why) == 0 {
+				t.Logf("%s was never passed", why)
+			}
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		s.pool.mu.Lock()
+		defer s.pool.mu.Unlock()
+		if len(s.pool.perIP) != 0 || s.pool.total != 0 || len(s.pool.topics) != 0 || len(s.pool.lingering) != 0 {
+			t.Errorf("left: %d addresses, %d subscribers, %d topics, %d of them lingering",
+				len(s.pool.perIP), s.pool.total, len(s.pool.topics), len(s.pool.lingering))
+		}
+	})
+}
+
+// What is written to a client that is turned away has a deadline too: it counts
+// for no limit, and may not read.
+func TestTurningAwayDoesNotWaitForTheClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{MaxSubscribers: SubscriberLimits{Total: 1}})
+		s.get("/events")
+		s.origin.next().accept()
+		deaf := &client{t: t, header: make(http.Header), stalled: true}
+		r := caddyhttp.PrepareRequest(streamRequest(), caddy.NewReplacer(), deaf, s.handler.server)
+		_ = s.handler.ServeHTTP(deaf, r, nil)
+		s.expectRejected(rejectTotal, 1)
+	})
+}

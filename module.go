@@ -1,0 +1,176 @@
+// Package ssefanout registers a Caddy HTTP handler module that holds one
+// event-stream connection to the origin per topic and shares it among any
+// number of clients.
+//
+// The way of an event:
+//
+//	origin ──▶ source ──▶ sse.Decoder ──▶ hub.Topic (log) ──▶ cursor ──▶ writer ──▶ client
+//	           any Caddy   bytes to        append, wake        one per     batch,      EventSource
+//	           handler     events          encode once         subscriber  one write   curl, SDK
+//
+// One goroutine owns everything left of the log; everything right of it only
+// reads. An event is decoded once and encoded once, and is shared, immutable
+// bytes from then on.
+//
+// Where to look: caddyfile.go and options.go for the configuration, share.go
+// for what is shared and what passes untouched, key.go for what makes two
+// requests meet in one topic, fanout.go for the topics of a handler,
+// upstream.go for a topic's way to its origin (source.go is the request and the
+// answer, verdict.go what the answer means), subscriber.go for serving one
+// client.
+package ssefanout
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(&Handler{})
+}
+
+// Handler holds one event-stream connection to the origin per topic and shares
+// it among any number of clients. A topic is everything that asks for the same
+// thing: same host, same URI, and same values of what Vary names.
+//
+// With a source, it is the end of the route: every GET is shared (the endpoint
+// form). Without one, the next handler of the route is the source (the wrapping
+// form): one line beside a site's reverse_proxy or php_fastcgi. Then only what
+// is certainly a public event stream is shared, and everything else goes
+// through untouched.
+//
+// **Clients that share a topic see the same events.** Access control belongs in
+// front of this handler, and whatever an answer depends on (a cookie, a user,
+// a token) must be named in Vary. The origin never sees a client's headers,
+// cookies or address unless Vary names them.
+type Handler struct {
+	Options
+
+	// The handler that answers a topic's upstream request, usually a
+	// reverse_proxy. Absent means the next handler of the route.
+	SourceRaw json.RawMessage `json:"source,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
+
+	source caddyhttp.MiddlewareHandler
+	server *caddyhttp.Server
+	logger *zap.Logger
+
+	lineage *lineage
+	pool    atomic.Pointer[pool] // set by lineage
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.sse_fanout",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision sets up h: it loads the source and joins the pool of topics that
+// an earlier configuration may have left for it.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+
+	key, err := h.lineageKey()
+	if err != nil {
+		return err
+	}
+	if h.SourceRaw != nil {
+		mod, err := ctx.LoadModule(h, "SourceRaw")
+		if err != nil {
+			return fmt.Errorf("loading source: %w", err)
+		}
+		h.source = mod.(caddyhttp.MiddlewareHandler)
+	}
+	if err := h.Options.provision(h.wraps()); err != nil {
+		return err
+	}
+	if h.server != nil {
+		h.server.RegisterOnShutdown(endAllIfExiting)
+		if h.server.WriteTimeout > 0 {
+			h.logger.Warn("the server's write timeout cuts every stream after this time; "+
+				"set stream_timeout below it, so that streams end at an event boundary and spread",
+				zap.Duration("write_timeout", time.Duration(h.server.WriteTimeout)))
+		}
+	}
+	h.lineage = joinLineage(key, h)
+	return nil
+}
+
+// Validate reports settings that contradict each other.
+func (h *Handler) Validate() error {
+	return h.Options.validate()
+}
+
+// Cleanup lets go of the topics. They go on if a newer configuration has
+// inherited them, and are drained otherwise.
+func (h *Handler) Cleanup() error {
+	if h.lineage == nil {
+		return nil
+	}
+	return h.lineage.leave(h)
+}
+
+// wraps reports whether this is the wrapping form.
+func (h *Handler) wraps() bool {
+	return h.source == nil
+}
+
+// lineageKey is the definition of this handler: the server's addresses (its name
+// shifts when other sites come and go) and everything that is configured.
+func (h *Handler) lineageKey() (string, error) {
+	config, err := json.Marshal(h)
+	if err != nil {
+		return "", fmt.Errorf("encoding configuration: %w", err)
+	}
+	var addresses string
+	if h.server != nil {
+		addresses = strings.Join(h.server.Listen, ",")
+	}
+	return addresses + "\n" + string(config), nil
+}
+
+// ServeHTTP shares r, or passes it on untouched.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	p := h.lineage.poolOf(h)
+	pass := func(why passReason) error {
+		p.stats.passed.count(why)
+		if h.wraps() {
+			return next.ServeHTTP(w, r)
+		}
+		return h.source.ServeHTTP(w, r, next)
+	}
+	if why := h.whyPass(r); why != "" {
+		if h.cors.answersPreflight(r) {
+			return h.cors.servePreflight(w, r)
+		}
+		h.explainPass(p, why, r)
+		return pass(why)
+	}
+
+	req := h.newTopicRequest(r)
+	err := p.serve(w, r, req, source{handler: next, server: serverOf(r)})
+	if why, ok := errors.AsType[passReason](err); ok {
+		return pass(why)
+	}
+	return err
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,410 @@
+package ssefanout
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
+)
+
+// Options are the settings of a handler. Durations accept Go's notation and
+// days ("1d"); in JSON, a number is nanoseconds. Where nothing else is said,
+// zero or absent means the default, and negative values are errors.
+type Options struct {
+	// Tells handlers with equal settings apart over a reload. Default: none.
+	Name string `json:"name,omitempty"`
+
+	// The request headers and placeholders that an answer depends on. A header
+	// named here is forwarded to the origin, and a placeholder is available to
+	// the source's configuration; clients share a topic only if they agree on
+	// the values of all of them. Default: none.
+	Vary []string `json:"vary,omitempty"`
+
+	// What becomes of requests that carry credentials or anything else that may
+	// identify a client: "strip" shares them like any other, without what they
+	// carry; "pass" lets them through one to one. Default: "strip" with a
+	// source, "pass" without.
+	Credentials string `json:"credentials,omitempty"`
+
+	// What is sent when a topic has been quiet.
+	Heartbeat Heartbeat `json:"heartbeat,omitzero"`
+
+	// What a topic remembers for clients that resume or join late.
+	History History `json:"history,omitzero"`
+
+	// Where a client without a last event id begins: "newest" (only what is
+	// yet to come), "oldest" (all that the history has), or the number of
+	// events to begin with. Default: "newest".
+	FirstEvent string `json:"first_event,omitempty"`
+
+	// For origins that send a snapshot first and changes afterwards: what of a
+	// connection's events is the snapshot, as the number of events at its start,
+	// or the type of event of which the newest is. A client without a last event
+	// id gets it first, then all that came after it, whatever FirstEvent says.
+	// It is kept beside the history, at most that many events of MaxEventSize.
+	// Default: none; such origins are not shareable then.
+	Greeting string `json:"greeting,omitempty"`
+
+	// Whose ids events have: "origin", or "assign", which gives events without
+	// an id one, so that clients can resume though the origin has no ids. Such
+	// ids never go to the origin. Default: "origin".
+	IDs string `json:"ids,omitempty"`
+
+	// How the events that a resuming client has missed are fetched when the
+	// history does not have them any more.
+	Catchup Catchup `json:"catchup,omitzero"`
+
+	// The reconnection time that clients are told, in steps of a millisecond.
+	// Default: the origin's, or 3s if it has not named one.
+	Retry caddy.Duration `json:"retry,omitempty"`
+
+	// The type of the event that tells a client of a gap: that the id it
+	// resumed with is not known any more. Default: none, only a comment.
+	GapEvent string `json:"gap_event,omitempty"`
+
+	// What happens to a topic that has no subscribers.
+	Linger Linger `json:"linger,omitzero"`
+
+	// How long a client waits for the origin's first answer before it is
+	// accepted and held with heartbeats, or rejected (see Unavailable).
+	// Default: 10s.
+	Wait caddy.Duration `json:"wait,omitempty"`
+
+	// What a client gets when the origin has not answered within Wait: "hold"
+	// accepts it and sends heartbeats until the origin is back, "reject"
+	// answers 503 with Retry-After, after which a browser's EventSource gives
+	// up for good. "reject" also applies to limits. Default: "hold".
+	Unavailable string `json:"unavailable,omitempty"`
+
+	// How long to wait before connecting to the origin again.
+	Reconnect Reconnect `json:"reconnect,omitzero"`
+
+	// How long the origin may be silent, comments included, before its
+	// connection counts as dead. Default: no limit.
+	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
+
+	// What a clean end of the origin's stream means: "reconnect", as it does
+	// for EventSource, or "close", which ends the subscribers too. Default:
+	// "reconnect".
+	OnEnd string `json:"on_end,omitempty"`
+
+	// The largest event, and the longest line, that is accepted from the
+	// origin, in bytes. Its connection is cut at a larger one. At most 1 GiB.
+	// Default: 16 MiB.
+	MaxEventSize int64 `json:"max_event_size,omitempty"`
+
+	// How many topics there may be at once.
+	MaxTopics TopicLimits `json:"max_topics,omitzero"`
+
+	// How many subscribers there may be at once.
+	MaxSubscribers SubscriberLimits `json:"max_subscribers,omitzero"`
+
+	// How long a client's stream may last. Streams are ended over the last
+	// fifth of this time, each at a random moment, so that they do not all
+	// come back at once. Default: no limit.
+	StreamTimeout caddy.Duration `json:"stream_timeout,omitempty"`
+
+	// How long a write to a client may make no progress. Default: 10s.
+	DispatchTimeout caddy.Duration `json:"dispatch_timeout,omitempty"`
+
+	// Over how long subscribers are ended when a reload has changed or removed
+	// their handler, and by how much the reconnection times that they are told
+	// differ. Default: 10s.
+	StreamCloseDelay caddy.Duration `json:"stream_close_delay,omitempty"`
+
+	// The origins (as in "https://example.com") whose pages may read the
+	// streams, or "*" for all. Default: the CORS headers of the upstream's
+	// answer pass, and pages of different origins do not share a topic.
+	CORSOrigins []string `json:"cors_origins,omitempty"`
+
+	// Derived by provision.
+	wrapping     bool
+	strip        bool
+	reject       bool
+	first        int // how many events a fresh subscriber begins with; allEvents for "oldest"
+	varyHeaders  []string
+	varyReplacer []string
+	cors         corsPolicy
+}
+
+// Heartbeat is what subscribers get when a topic has been quiet.
+type Heartbeat struct {
+	// How long a topic is quiet before a heartbeat. A negative value turns
+	// heartbeats off. Default: 15s.
+	Interval caddy.Duration `json:"interval,omitempty"`
+
+	// The text of the comment that is sent. Default: empty.
+	Comment string `json:"comment,omitempty"`
+
+	// If set, an event of this type, with empty data and without an id, is
+	// sent in place of the comment, so that scripts in a page can see it.
+	Event string `json:"event,omitempty"`
+}
+
+// wire returns what is sent.
+func (h *Heartbeat) wire() []byte {
+	if h.Event != "" {
+		return sse.Append(nil, &sse.Event{Type: []byte(h.Event), HasData: true})
+	}
+	return append(sse.AppendComment(nil, h.Comment), '\n')
+}
+
+// History bounds what a topic remembers.
+type History struct {
+	// How many of the newest events. Default: 1000.
+	Events int `json:"events,omitempty"`
+
+	// For how long. Default: 5m.
+	Age caddy.Duration `json:"age,omitempty"`
+
+	// How many bytes of events. The newest is kept even if it alone is larger.
+	// Default: 4 MiB.
+	Size int64 `json:"size,omitempty"`
+}
+
+// Catchup is how missed events are fetched from the origin over a second,
+// short-lived connection. All clients with the same last event id share one. If
+// it does not work out, the client is told of a gap and goes on live.
+type Catchup struct {
+	// How many such connections a topic may have at once. A negative value
+	// turns catching up off. Default: 2.
+	Connections int `json:"connections,omitempty"`
+
+	// How long the first event may take. A catch-up that has not met the history
+	// within ten times as long, or has brought more bytes than the history
+	// holds, is given up. Default: 10s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+}
+
+// Linger is what happens to a topic that has no subscribers.
+type Linger struct {
+	// How long its connection to the origin stays open. A negative value
+	// closes it at once. A topic that never had an event never lingers.
+	// Default: 10s.
+	Duration caddy.Duration `json:"duration,omitempty"`
+
+	// How many topics may linger at once; the longest is closed first.
+	// Default: 100.
+	Topics int `json:"topics,omitempty"`
+}
+
+// Reconnect is how long to wait before connecting to the origin again: random
+// between Min and a bound that doubles with each failure up to Max. The
+// origin's "retry" field and its Retry-After header are waited out too, if
+// they are longer, but no longer than an hour.
+type Reconnect struct {
+	// Default: 500ms.
+	Min caddy.Duration `json:"min,omitempty"`
+
+	// Default: 30s.
+	Max caddy.Duration `json:"max,omitempty"`
+}
+
+// TopicLimits bound the topics of a handler. A client over a limit gets an
+// empty stream that tells it when to come back (see Options.Unavailable).
+type TopicLimits struct {
+	// Default: 10000.
+	Total int `json:"total,omitempty"`
+
+	// How many topics that one client address opened. Default: no limit.
+	PerClientIP int `json:"per_client_ip,omitempty"`
+}
+
+// SubscriberLimits bound the subscribers of a handler. A client over a limit
+// gets an empty stream that tells it when to come back (see
+// Options.Unavailable).
+type SubscriberLimits struct {
+	// Default: no limit.
+	Total int `json:"total,omitempty"`
+
+	// Default: no limit.
+	PerTopic int `json:"per_topic,omitempty"`
+
+	// Default: no limit.
+	PerClientIP int `json:"per_client_ip,omitempty"`
+}
+
+const (
+	defaultHeartbeat        = 15 * time.Second
+	defaultHistoryEvents    = 1000
+	defaultHistoryAge       = 5 * time.Minute
+	defaultHistorySize      = 4 << 20
+	defaultRetry            = 3 * time.Second
+	defaultCatchups         = 2
+	defaultCatchupTimeout   = 10 * time.Second
+	defaultLinger           = 10 * time.Second
+	defaultLingerTopics     = 100
+	defaultWait             = 10 * time.Second
+	defaultReconnectMin     = 500 * time.Millisecond
+	defaultReconnectMax     = 30 * time.Second
+	defaultMaxEventSize     = 16 << 20
+	defaultMaxTopics        = 10000
+	defaultDispatchTimeout  = 10 * time.Second
+	defaultStreamCloseDelay = 10 * time.Second
+
+	largestEventSize = 1 << 30
+
+	// allEvents stands for `first_event oldest`.
+	allEvents = int(^uint(0) >> 1)
+)
+
+// provision fills in the defaults and derives what is looked up per request.
+func (o *Options) provision(wrapping bool) error {
+	o.wrapping = wrapping
+	o.strip = o.Credentials == "strip" || o.Credentials == "" && !wrapping
+	o.reject = o.Unavailable == "reject"
+
+	setDefault(&o.Heartbeat.Interval, caddy.Duration(defaultHeartbeat))
+	setDefault(&o.History.Events, defaultHistoryEvents)
+	setDefault(&o.History.Age, caddy.Duration(defaultHistoryAge))
+	setDefault(&o.History.Size, defaultHistorySize)
+	setDefault(&o.Catchup.Connections, defaultCatchups)
+	setDefault(&o.Catchup.Timeout, caddy.Duration(defaultCatchupTimeout))
+	setDefault(&o.Linger.Duration, caddy.Duration(defaultLinger))
+	setDefault(&o.Linger.Topics, defaultLingerTopics)
+	setDefault(&o.Wait, caddy.Duration(defaultWait))
+	if o.Reconnect.Min == 0 {
+		o.Reconnect.Min = caddy.Duration(defaultReconnectMin)
+		if o.Reconnect.Max > 0 {
+			o.Reconnect.Min = min(o.Reconnect.Min, o.Reconnect.Max)
+		}
+	}
+	setDefault(&o.Reconnect.Max, max(o.Reconnect.Min, caddy.Duration(defaultReconnectMax)))
+	setDefault(&o.MaxEventSize, defaultMaxEventSize)
+	setDefault(&o.MaxTopics.Total, defaultMaxTopics)
+	setDefault(&o.DispatchTimeout, caddy.Duration(defaultDispatchTimeout))
+	setDefault(&o.StreamCloseDelay, caddy.Duration(defaultStreamCloseDelay))
+
+	switch o.FirstEvent {
+	case "", "newest":
+		o.first = 0
+	case "oldest":
+		o.first = allEvents
+	default:
+		n, err := strconv.Atoi(o.FirstEvent)
+		if err != nil || n < 1 {
+			return fmt.Errorf("checking first_event: %q is not newest, oldest or a positive number", o.FirstEvent)
+		}
+		o.first = n
+	}
+
+	for _, name := range o.Vary {
+		if placeholder, ok := strings.CutPrefix(name, "{"); ok {
+			o.varyReplacer = append(o.varyReplacer, strings.TrimSuffix(placeholder, "}"))
+		} else {
+			o.varyHeaders = append(o.varyHeaders, canonicalHeader(name))
+		}
+	}
+
+	var err error
+	o.cors, err = newCORSPolicy(o.CORSOrigins)
+	if err != nil {
+		return err
+	}
+	if !o.cors.enabled() {
+		// The origin decides which pages may read the stream, so it must see
+		// who asks, and its answer holds for them alone.
+		o.varyHeaders = append(o.varyHeaders, "Origin")
+	}
+	return nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// validate reports every setting that is out of its range.
+func (o *Options) validate() error {
+	var errs []error
+	complain := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("checking "+format, args...))
+	}
+	oneOf := func(option, value string, allowed ...string) {
+		for _, a := range append(allowed, "") {
+			if value == a {
+				return
+			}
+		}
+		complain("%s: %q is not one of %s", option, value, strings.Join(allowed, ", "))
+	}
+	positive := func(option string, value int64) {
+		if value < 0 {
+			complain("%s: must be positive", option)
+		}
+	}
+	oneLine := func(option, value string) {
+		if !sse.Valid(value) {
+			complain("%s: must not contain a line break or NUL", option)
+		}
+	}
+
+	oneOf("credentials", o.Credentials, "strip", "pass")
+	oneOf("unavailable", o.Unavailable, "hold", "reject")
+	oneOf("ids", o.IDs, "origin", "assign")
+	oneOf("on_end", o.OnEnd, "reconnect", "close")
+
+	oneLine("name", o.Name)
+	oneLine("heartbeat comment", o.Heartbeat.Comment)
+	oneLine("heartbeat event", o.Heartbeat.Event)
+	oneLine("gap_event", o.GapEvent)
+	oneLine("greeting", o.Greeting)
+	if n, err := strconv.Atoi(o.Greeting); err == nil && n < 1 {
+		complain("greeting: %d is not a positive number of events", n)
+	}
+	if o.Heartbeat.Comment != "" && o.Heartbeat.Event != "" {
+		complain("heartbeat: it is a comment or an event, not both")
+	}
+
+	positive("history events", int64(o.History.Events))
+	positive("history age", int64(o.History.Age))
+	positive("history size", o.History.Size)
+	positive("retry", int64(o.Retry))
+	positive("catchup timeout", int64(o.Catchup.Timeout))
+	positive("linger topics", int64(o.Linger.Topics))
+	positive("wait", int64(o.Wait))
+	positive("reconnect min", int64(o.Reconnect.Min))
+	positive("reconnect max", int64(o.Reconnect.Max))
+	positive("idle_timeout", int64(o.IdleTimeout))
+	positive("max_event_size", o.MaxEventSize)
+	positive("max_topics", int64(o.MaxTopics.Total))
+	positive("max_topics per_client_ip", int64(o.MaxTopics.PerClientIP))
+	positive("max_subscribers", int64(o.MaxSubscribers.Total))
+	positive("max_subscribers per_topic", int64(o.MaxSubscribers.PerTopic))
+	positive("max_subscribers per_client_ip", int64(o.MaxSubscribers.PerClientIP))
+	positive("stream_timeout", int64(o.StreamTimeout))
+	positive("dispatch_timeout", int64(o.DispatchTimeout))
+	positive("stream_close_delay", int64(o.StreamCloseDelay))
+
+	if o.Reconnect.Min > o.Reconnect.Max {
+		complain("reconnect: the minimum of %s is above the maximum of %s",
+			time.Duration(o.Reconnect.Min), time.Duration(o.Reconnect.Max))
+	}
+	if o.MaxEventSize > largestEventSize {
+		complain("max_event_size: must be at most 1 GiB")
+	}
+	atLeastMillisecond := func(option string, d caddy.Duration) {
+		if d > 0 && time.Duration(d) < time.Millisecond {
+			complain("%s: must be at least 1ms", option)
+		}
+	}
+	atLeastMillisecond("heartbeat", o.Heartbeat.Interval)
+	atLeastMillisecond("retry", o.Retry)
+	atLeastMillisecond("reconnect", o.Reconnect.Min)
+	for _, name := range o.Vary {
+		switch {
+		case !validVary(name):
+			complain("vary: %q is neither a header name nor a placeholder in braces", name)
+		case canonicalHeader(name) == "Last-Event-Id":
+			complain("vary: %s cannot be named, as it says where a client resumes and not what it asks for", name)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,288 @@
+package ssefanout
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// reload provisions a handler of a new configuration beside that of s, and
+// cleans the old one up unless both are to be kept.
+func (s *setup) reload(opts Options, source *origin) *setup {
+	s.t.Helper()
+	n := &setup{t: s.t, origin: source, lineageName: s.lineageName, lazy: s.lazy}
+	n.handler = &Handler{Options: opts}
+	if !s.handler.wraps() {
+		n.handler.source = source
+	}
+	n.provision()
+	return n
+}
+
+// resolve does what the first request does.
+func (s *setup) resolve() { s.pool = s.handler.lineage.poolOf(s.handler) }
+
+func (s *setup) cleanup() {
+	s.t.Helper()
+	if err := s.handler.Cleanup(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.handler.lineage = nil
+	synctest.Wait()
+}
+
+func TestReloadUnchangedEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		up, c := s.joinLive(1, 2)
+
+		after := s.reload(Options{}, newOrigin(t))
+		s.cleanup()
+		up.events(3, 3)
+		c.expect(numbered(3, 3))
+		late := after.get("/events", "Last-Event-ID", "2")
+		late.expect(primer("2") + numbered(3, 3))
+		s.origin.idle()
+		after.origin.idle()
+
+		// The next connection is the new configuration's.
+		up.abort()
+		time.Sleep(time.Second)
+		s.origin.idle()
+		again := after.origin.next()
+		if got := again.request.Header.Get("Last-Event-ID"); got != "3" {
+			t.Errorf("resumed with %q, want 3", got)
+		}
+		again.accept().events(4, 4)
+		c.expect(numbered(4, 4))
+		late.expect(numbered(4, 4))
+	})
+}
+
+func TestReloadThatFailsChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		up, c := s.joinLive(1, 2)
+		failed := s.reload(Options{}, newOrigin(t))
+		failed.cleanup()
+		up.events(3, 3)
+		c.expect(numbered(3, 3))
+		up.abort()
+		time.Sleep(time.Second)
+		s.origin.next().accept().events(4, 4)
+		c.expect(numbered(4, 4))
+	})
+}
+
+func TestReloadThatRemovesTheHandlerDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		var clients []*client
+		for range 50 {
+			clients = append(clients, s.get("/events"))
+		}
+		up := s.origin.next().accept().events(1, 1)
+		s.cleanup()
+		retries := map[string]bool{}
+		ended := func() (n int) {
+			for _, c := range clients {
+				if c.ended() {
+					n++
+				}
+			}
+			return n
+		}
+		time.Sleep(5 * time.Second)
+		up.events(2, 2) // those who are still here go on
+		if n := ended(); n < 10 || n > 40 {
+			t.Errorf("%d of 50 have ended after half of the delay", n)
+		}
+		time.Sleep(5 * time.Second)
+		if n := ended(); n != 50 {
+			t.Errorf("%d of 50 have ended after the delay", n)
+		}
+		for _, c := range clients {
+			blocks := strings.Split(strings.TrimSuffix(c.read(), "\n\n"), "\n\n")
+			last := blocks[len(blocks)-1]
+			if !strings.HasPrefix(last, "retry: ") {
+				t.Fatalf("a stream has ended with %q", last)
+			}
+			retries[last] = true
+		}
+		if len(retries) < 25 {
+			t.Errorf("only %d different reconnection times for 50 clients", len(retries))
+		}
+		if !up.closed() {
+			t.Error("the upstream is open though all have gone")
+		}
+	})
+}
+
+func TestReloadOfAWrappingHandlerSwitchesAtTheFirstRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		up, c := s.joinLive(1, 2)
+		after := s.reload(Options{}, newOrigin(t))
+		s.cleanup()
+		up.events(3, 3)
+		c.expect(numbered(3, 3))
+		after.origin.idle()
+
+		late := after.get("/events")
+		late.expect(primer("3"))
+		again := after.origin.next()
+		if got := again.request.Header.Get("Last-Event-ID"); got != "3" {
+			t.Errorf("resumed with %q, want 3", got)
+		}
+		up.events(4, 4) // make before break
+		c.expect(numbered(4, 4))
+		again.accept()
+		if !up.closed() {
+			t.Error("the old connection is open though the new one serves")
+		}
+		again.events(4, 5)
+		c.expect(numbered(5, 5))
+		late.expect(numbered(4, 5))
+	})
+}
+
+func TestReloadOfAWrappingHandlerBreaksBeforeMakeWithOneWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		up, c := s.joinLive(1, 2)
+		after := s.reload(Options{}, newOrigin(t))
+		s.cleanup()
+		after.get("/events")
+		again := after.origin.next()
+		time.Sleep(9 * time.Second)
+		if up.closed() {
+			t.Fatal("the old connection was broken before wait has passed")
+		}
+		time.Sleep(time.Second)
+		if !up.closed() {
+			t.Fatal("the old connection is open though the new one has waited for it")
+		}
+		again.accept().events(3, 3)
+		c.expect(numbered(3, 3))
+	})
+}
+
+func TestReloadOfAWrappingHandlerWhoseNewRouteRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		up, c := s.joinLive(1, 2)
+		after := s.reload(Options{}, newOrigin(t))
+		s.cleanup()
+		after.get("/events")
+		after.origin.next().answer(404).end()
+		up.events(3, 3)
+		c.expect(numbered(3, 3))
+	})
+}
+
+func TestReloadOfAWrappingHandlerWhoseUpstreamBreaksFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		up, c := s.joinLive(1, 2)
+		after := s.reload(Options{}, newOrigin(t))
+		s.cleanup()
+		up.abort()
+		time.Sleep(11 * time.Second)
+		if !c.ended() {
+			t.Fatal("the client was not sent to the new configuration")
+		}
+		s.origin.idle()
+		c = after.get("/events", "Last-Event-ID", "2")
+		after.origin.next().accept().events(3, 3)
+		c.expect(primer("2") + numbered(3, 3))
+	})
+}
+
+// One of the two may stand behind access control.
+func TestTwoWrappingHandlersOfOneConfigurationNeverShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := new(caddyhttp.Server)
+		s := &setup{t: t, origin: newOrigin(t), server: server}
+		s.handler = new(Handler)
+		other := &setup{t: t, origin: newOrigin(t), server: server}
+		other.handler = new(Handler)
+		s.lineageName, other.lineageName = "two", "two"
+		s.lazy, other.lazy = true, true
+		s.provision()
+		other.provision()
+		s.resolve()
+		other.resolve()
+
+		s.get("/events")
+		other.get("/events")
+		s.origin.next()
+		other.origin.next()
+
+		// Neither has an heir: nobody knows which one it would be.
+		after := s.reload(Options{}, newOrigin(t))
+		s.cleanup()
+		other.cleanup()
+		if after.resolve(); after.pool == s.pool || after.pool == other.pool {
+			t.Error("a handler has inherited from one of two")
+		}
+	})
+}
+
+func TestRequestUnderWayDuringAReloadIsTurnedAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		l := s.handler.lineage
+		s.joinLive(1, 1)
+		s.cleanup()
+		s.handler.lineage = l
+		c := s.get("/events")
+		if got := c.read(); !c.ended() || !strings.HasPrefix(got, "retry: ") {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+func TestReloadWhileOpeningReconnectingAndLingering(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		prep func(s *setup) *client
+	}{
+		{"opening", func(s *setup) *client {
+			c := s.get("/events")
+			s.origin.next()
+			return c
+		}},
+		{"reconnecting", func(s *setup) *client {
+			up, c := s.joinLive(1, 1)
+			up.abort()
+			return c
+		}},
+		{"lingering", func(s *setup) *client {
+			_, c := s.joinLive(1, 1)
+			c.leave()
+			return nil
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{Linger: Linger{Duration: caddy.Duration(5 * time.Second)}})
+				c := tc.prep(s)
+				after := s.reload(Options{}, newOrigin(t))
+				s.cleanup()
+				if c != nil && c.ended() {
+					t.Error("the client was sent away")
+				}
+				if tc.name == "reconnecting" {
+					time.Sleep(time.Second)
+					s.origin.idle()
+					after.origin.next().accept().events(2, 2)
+					c.expect(numbered(2, 2))
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,220 @@
+package ssefanout
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// A passReason says why a request is not shared but goes through one to one.
+// It is a metric label. As an error, it is what serving a subscriber returns
+// when nothing was written yet and the client's own request must pass.
+type passReason string
+
+func (why passReason) Error() string {
+	return "passing the request one to one: " + string(why)
+}
+
+const (
+	passMethod      passReason = "method"       // not a GET
+	passBody        passReason = "body"         // carries a body
+	passUpgrade     passReason = "upgrade"      // asks for another protocol
+	passRange       passReason = "range"        // asks for a part
+	passError       passReason = "error_route"  // inside handle_errors
+	passAccept      passReason = "accept"       // wrapping form: does not ask for an event stream
+	passCertificate passReason = "client_cert"  // carries a client certificate
+	passHeader      passReason = "header"       // carries a header that may identify the client
+	passNotStream   passReason = "not_a_stream" // the origin answered something else
+	passRefused     passReason = "refused"      // wrapping form: the origin said no to the shared request
+)
+
+// whyPass says why r must go through one to one, or is empty if r can be
+// shared.
+func (h *Handler) whyPass(r *http.Request) passReason {
+	switch {
+	case r.Method != http.MethodGet:
+		return passMethod
+	case hasBody(r):
+		return passBody
+	case len(r.Header["Upgrade"]) > 0:
+		return passUpgrade
+	case len(r.Header["Range"]) > 0:
+		return passRange
+	case r.Context().Value(caddyhttp.ErrorCtxKey) != nil:
+		return passError
+	case h.wrapping && !acceptsEventStream(r.Header):
+		return passAccept
+	case h.strip:
+		return ""
+	}
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && !h.variesByCertificate() {
+		return passCertificate
+	}
+	if h.identifyingHeader(r) != "" {
+		return passHeader
+	}
+	return ""
+}
+
+// hasBody reports whether r carries a body. HTTP/3 does not tell for a request
+// without a Content-Length, as every GET of a browser is: there, only its first
+// byte, or its end, does.
+func hasBody(r *http.Request) bool {
+	if r.ContentLength >= 0 || r.ProtoMajor < 3 {
+		return r.ContentLength != 0 || len(r.TransferEncoding) > 0
+	}
+	first := make([]byte, 1)
+	if n, _ := io.ReadFull(r.Body, first); n == 0 {
+		return false
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first), r.Body), r.Body}
+	return true
+}
+
+// identifyingHeader returns a header of r that may identify the client and that
+// vary does not name, or "" if there is none.
+func (h *Handler) identifyingHeader(r *http.Request) string {
+	for name := range r.Header {
+		if !harmless(name) && !slices.Contains(h.varyHeaders, name) {
+			return name
+		}
+	}
+	return ""
+}
+
+func (h *Handler) variesByCertificate() bool {
+	return slices.ContainsFunc(h.varyReplacer, func(placeholder string) bool {
+		return strings.HasPrefix(placeholder, "http.request.tls.client.")
+	})
+}
+
+// explainPass says once for each reason how an operator can have such requests
+// shared after all.
+func (h *Handler) explainPass(p *pool, why passReason, r *http.Request) {
+	if why != passCertificate && why != passHeader {
+		return
+	}
+	if _, explained := p.explained.LoadOrStore(why, true); explained {
+		return
+	}
+	if c := h.logger.Check(zapcore.InfoLevel, "not sharing a request that may identify its client"); c != nil {
+		fields := []zap.Field{
+			zap.String("reason", string(why)),
+			zap.String("hint", "name it in vary if the stream depends on it, or set 'credentials strip' if the stream is public"),
+		}
+		if why == passHeader {
+			fields = append(fields, zap.String("header", h.identifyingHeader(r)))
+		}
+		c.Write(fields...)
+	}
+}
+
+// acceptsEventStream reports whether the Accept header names text/event-stream.
+// A wildcard is not enough: every page load carries one.
+func acceptsEventStream(header http.Header) bool {
+	for _, value := range header["Accept"] {
+		for item := range strings.SplitSeq(value, ",") {
+			mediaType, params, _ := strings.Cut(item, ";")
+			if !strings.EqualFold(textproto.TrimString(mediaType), "text/event-stream") {
+				continue
+			}
+			if !refusedByWeight(params) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refusedByWeight reports whether the parameters of a media range hold a weight
+// of zero (RFC 9110, section 12.4.2).
+func refusedByWeight(params string) bool {
+	for param := range strings.SplitSeq(params, ";") {
+		name, weight, _ := strings.Cut(textproto.TrimString(param), "=")
+		if strings.EqualFold(name, "q") {
+			return strings.Trim(weight, "0.") == ""
+		}
+	}
+	return false
+}
+
+// harmless reports whether a request header, in canonical form, says nothing
+// about who the client is that an origin would judge by. The lists name what
+// browsers, caches, balancers, networks of caches and tracers add. What an
+// authenticating proxy adds must not be in them, which rules out the whole
+// families of X-Forwarded-* (X-Forwarded-User, X-Forwarded-Client-Cert) and
+// CF-* (CF-Access-Jwt-Assertion).
+func harmless(name string) bool {
+	if harmlessHeaders[name] {
+		return true
+	}
+	if strings.HasPrefix(name, "Cf-Access-") {
+		return false
+	}
+	return slices.ContainsFunc(harmlessPrefixes, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
+}
+
+var harmlessPrefixes = []string{
+	"Accept-",
+	"Cf-",
+	"Cloudfront-",
+	"If-",
+	"Sec-Ch-",
+	"Sec-Fetch-",
+	"X-B3-",
+	"X-Datadog-",
+}
+
+var harmlessHeaders = headerSet(`
+	Accept Cache-Control Content-Length DNT Early-Data Forwarded Host
+	Last-Event-ID Origin Pragma Priority Referer Save-Data Sec-GPC Sec-Purpose
+	Purpose Upgrade-Insecure-Requests User-Agent Via
+
+	Device-Memory Downlink DPR ECT RTT Viewport-Width Width
+
+	Connection Keep-Alive Proxy-Connection TE Trailer Transfer-Encoding
+
+	X-Forwarded X-Forwarded-By X-Forwarded-For X-Forwarded-Host
+	X-Forwarded-Path X-Forwarded-Port X-Forwarded-Prefix X-Forwarded-Proto
+	X-Forwarded-Protocol X-Forwarded-Scheme X-Forwarded-Server X-Forwarded-Ssl
+	X-Forwarded-Uri X-Original-Host X-Scheme X-Url-Scheme Front-End-Https
+
+	CDN-Loop Client-IP True-Client-IP X-Client-IP X-Cluster-Client-IP
+	X-Envoy-External-Address X-Envoy-Expected-Rq-Timeout-Ms X-Real-IP
+	X-Original-Forwarded-For X-Varnish X-Timer
+	Fastly-Client-IP Fastly-FF Fastly-SSL Fastly-Orig-Accept-Encoding
+	Fly-Client-IP Fly-Forwarded-Port Fly-Forwarded-Proto Fly-Forwarded-Ssl
+	Fly-Region Fly-Request-Id
+	X-Amz-Cf-Id X-Azure-ClientIP X-Azure-FDID X-Azure-Ref X-Azure-RequestChain
+	X-Azure-SocketIP X-FD-HealthProbe X-Akamai-Edgescape X-Appengine-City
+	X-Appengine-Country X-Appengine-Region X-Vercel-Forwarded-For
+	X-Vercel-IP-Country X-Nf-Client-Connection-IP
+
+	B3 Baggage Traceparent Tracestate X-Amzn-Trace-Id X-Cloud-Trace-Context
+	X-Correlation-ID X-Ot-Span-Context X-Request-ID X-Request-Start Uber-Trace-Id
+`)
+
+func headerSet(names string) map[string]bool {
+	set := make(map[string]bool)
+	for name := range strings.FieldsSeq(names) {
+		set[canonicalHeader(name)] = true
+	}
+	return set
+}
+
+func canonicalHeader(name string) string {
+	return textproto.CanonicalMIMEHeaderKey(name)
+}

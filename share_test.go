@@ -1,0 +1,462 @@
+package ssefanout
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+const shared = passReason("shared") // in these tests: did not pass
+
+// fate serves a request and says whether it was shared, or why it passed.
+func (s *setup) fate(r *http.Request) passReason {
+	s.t.Helper()
+	reasons := []passReason{
+		passMethod, passBody, passUpgrade, passRange, passError,
+		passAccept, passCertificate, passHeader, passNotStream, passRefused,
+	}
+	before := make(map[passReason]uint64)
+	for _, why := range reasons {
+		before[why] = s.pool.stats.passed.get(why)
+	}
+	client := s.serve(r)
+	synctest.Wait()
+	client.leave()
+
+	fate := shared
+	for _, why := range reasons {
+		switch n := s.pool.stats.passed.get(why) - before[why]; {
+		case n == 1 && fate == shared:
+			fate = why
+		case n != 0:
+			s.t.Errorf("passing one request counted %d for %s", n, why)
+		}
+	}
+	if asked := len(s.origin.conns) == 1 && s.origin.next().request.RemoteAddr == strangerAddr; asked != (fate == shared) {
+		s.t.Errorf("fate is %q, but a shared request was made: %t", fate, asked)
+	}
+	return fate
+}
+
+// streamRequest is a browser's request for an event stream, with header pairs.
+func streamRequest(header ...string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "http://example.com/events", nil)
+	r.Header.Set("Accept", "text/event-stream")
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	return r
+}
+
+func withCertificate(r *http.Request) *http.Request {
+	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{Raw: []byte("alice")}}}
+	return r
+}
+
+// inErrorRoute is a request as the routes of handle_errors see it.
+func inErrorRoute(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), caddyhttp.ErrorCtxKey, errors.New("of an earlier handler")))
+}
+
+func request(method, body string, header ...string) *http.Request {
+	r := streamRequest(header...)
+	r.Method = method
+	if body != "" {
+		r.Body = io.NopCloser(strings.NewReader(body))
+		r.ContentLength = int64(len(body))
+	}
+	return r
+}
+
+func chunkedRequest() *http.Request {
+	r := request(http.MethodGet, "body")
+	r.ContentLength = -1
+	r.TransferEncoding = []string{"chunked"}
+	return r
+}
+
+// http3Request is a request as quic-go hands it over: it never knows whether a
+// body comes unless the client has announced its length.
+func http3Request(body string) *http.Request {
+	r := streamRequest()
+	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/3.0", 3, 0
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), -1
+	return r
+}
+
+func TestWhatIsSharedAndWhatPasses(t *testing.T) {
+	type forms struct{ endpoint, wrapping passReason }
+	both := func(why passReason) forms { return forms{why, why} }
+	stripped := func(why passReason) forms { return forms{shared, why} }
+
+	browser := []string{
+		"Accept-Encoding", "gzip, deflate, br, zstd",
+		"Accept-Language", "de,en;q=0.7",
+		"Cache-Control", "no-cache",
+		"Connection", "keep-alive",
+		"Dnt", "1",
+		"Last-Event-Id", "7",
+		"Pragma", "no-cache",
+		"Priority", "u=4",
+		"Referer", "https://example.com/",
+		"Sec-Ch-Ua", `"Chromium";v="140"`,
+		"Sec-Ch-Ua-Mobile", "?0",
+		"Sec-Ch-Ua-Platform", `"Linux"`,
+		"Sec-Fetch-Dest", "empty",
+		"Sec-Fetch-Mode", "cors",
+		"Sec-Fetch-Site", "same-origin",
+		"Sec-Gpc", "1",
+		"User-Agent", "Mozilla/5.0 (X11; Linux x86_64)",
+	}
+	network := []string{
+		"B3", "0",
+		"Cdn-Loop", "cloudflare",
+		"Cf-Connecting-Ip", "203.0.113.7",
+		"Cf-Ray", "230b030023ae2822-SJC",
+		"Forwarded", "for=203.0.113.7",
+		"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		"Via", "1.1 proxy",
+		"X-Amzn-Trace-Id", "Root=1",
+		"X-B3-Traceid", "1",
+		"X-Forwarded-For", "203.0.113.7",
+		"X-Forwarded-Host", "example.com",
+		"X-Forwarded-Proto", "https",
+		"X-Real-Ip", "203.0.113.7",
+		"X-Request-Id", "1",
+	}
+	tests := []struct {
+		name    string
+		request *http.Request
+		want    forms
+	}{
+		{"a browser's EventSource", streamRequest(browser...), both(shared)},
+		{"what a network adds", streamRequest(network...), both(shared)},
+		{"If-None-Match", streamRequest("If-None-Match", `"1"`), both(shared)},
+		{"If-Modified-Since", streamRequest("If-Modified-Since", "Mon, 02 Jan 2006 15:04:05 GMT"), both(shared)},
+		{"If-Range without Range", streamRequest("If-Range", `"1"`), both(shared)},
+
+		{"HEAD", request(http.MethodHead, ""), both(passMethod)},
+		{"POST", request(http.MethodPost, "body"), both(passMethod)},
+		{"OPTIONS", request(http.MethodOptions, ""), both(passMethod)},
+		{"a body", request(http.MethodGet, "body"), both(passBody)},
+		{"a body of unknown length", chunkedRequest(), both(passBody)},
+		{"HTTP/3", http3Request(""), both(shared)},
+		{"HTTP/3, a body", http3Request("body"), both(passBody)},
+		{"Upgrade", streamRequest("Connection", "Upgrade", "Upgrade", "websocket"), both(passUpgrade)},
+		{"Range", streamRequest("Range", "bytes=0-"), both(passRange)},
+		{"error route", inErrorRoute(streamRequest()), both(passError)},
+
+		{"client certificate", withCertificate(streamRequest()), stripped(passCertificate)},
+		{"Cookie", streamRequest("Cookie", "session=1"), stripped(passHeader)},
+		{"Authorization", streamRequest("Authorization", "Bearer 1"), stripped(passHeader)},
+		{"Proxy-Authorization", streamRequest("Proxy-Authorization", "Basic 1"), stripped(passHeader)},
+		{"X-Api-Key", streamRequest("X-Api-Key", "1"), stripped(passHeader)},
+		{"X-Csrf-Token", streamRequest("X-Csrf-Token", "1"), stripped(passHeader)},
+		{"X-Forwarded-User", streamRequest("X-Forwarded-User", "alice"), stripped(passHeader)},
+		{"X-Forwarded-Email", streamRequest("X-Forwarded-Email", "alice"), stripped(passHeader)},
+		{"X-Forwarded-Client-Cert", streamRequest("X-Forwarded-Client-Cert", "Subject=1"), stripped(passHeader)},
+		{"Cf-Access-Jwt-Assertion", streamRequest("Cf-Access-Jwt-Assertion", "1"), stripped(passHeader)},
+		{"Cf-Access-Authenticated-User-Email", streamRequest("Cf-Access-Authenticated-User-Email", "a"), stripped(passHeader)},
+		{"X-Amzn-Oidc-Data", streamRequest("X-Amzn-Oidc-Data", "1"), stripped(passHeader)},
+		{"X-Goog-Iap-Jwt-Assertion", streamRequest("X-Goog-Iap-Jwt-Assertion", "1"), stripped(passHeader)},
+		{"X-Ms-Client-Principal", streamRequest("X-Ms-Client-Principal", "1"), stripped(passHeader)},
+		{"Remote-User", streamRequest("Remote-User", "alice"), stripped(passHeader)},
+		{"Tailscale-User-Login", streamRequest("Tailscale-User-Login", "alice"), stripped(passHeader)},
+		{"Sec-Websocket-Protocol", streamRequest("Sec-Websocket-Protocol", "token"), stripped(passHeader)},
+		{"an unknown header", streamRequest("X-Anything", "1"), stripped(passHeader)},
+		{"an empty unknown header", streamRequest("X-Anything", ""), stripped(passHeader)},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, form := range []struct {
+				name string
+				make func(*testing.T, Options) *setup
+				opts Options
+				want passReason
+			}{
+				{"endpoint", newSetup, Options{}, tc.want.endpoint},
+				{"wrapping", newWrappingSetup, Options{}, tc.want.wrapping},
+				{"wrapping, stripping", newWrappingSetup, Options{Credentials: "strip"}, tc.want.endpoint},
+				{"endpoint, passing", newSetup, Options{Credentials: "pass"}, tc.want.wrapping},
+			} {
+				t.Run(form.name, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						if got := form.make(t, form.opts).fate(tc.request); got != form.want {
+							t.Errorf("got %s, want %s", got, form.want)
+						}
+					})
+				})
+			}
+		})
+	}
+}
+
+func TestAcceptDecidesInTheWrappingForm(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		accept []string
+		want   bool
+	}{
+		{"named", []string{"text/event-stream"}, true},
+		{"another case", []string{"Text/Event-Stream"}, true},
+		{"in a list", []string{"application/json, text/event-stream;q=0.5, */*;q=0.1"}, true},
+		{"in a second field", []string{"text/html", "text/event-stream"}, true},
+		{"with a parameter", []string{"text/event-stream; charset=utf-8"}, true},
+		{"with a small weight", []string{"text/event-stream;q=0.001"}, true},
+		{"with a weight of one", []string{"text/event-stream ; Q=1.000"}, true},
+		{"refused", []string{"text/event-stream;q=0"}, false},
+		{"refused at length", []string{"text/html, text/event-stream; charset=utf-8; q=0.000"}, false},
+		{"refused, another case", []string{"text/event-stream; Q=0."}, false},
+		{"wildcard", []string{"*/*"}, false},
+		{"wildcard of the type", []string{"text/*"}, false},
+		{"a page load", []string{"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}, false},
+		{"a longer name", []string{"text/event-streams"}, false},
+		{"as a parameter", []string{"text/html;type=text/event-stream"}, false},
+		{"empty", []string{""}, false},
+		{"absent", nil, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				want := shared
+				if !tc.want {
+					want = passAccept
+				}
+				r := streamRequest()
+				r.Header["Accept"] = tc.accept
+				if got := newWrappingSetup(t, Options{}).fate(r); got != want {
+					t.Errorf("wrapping form: got %s, want %s", got, want)
+				}
+				if got := newSetup(t, Options{}).fate(r); got != shared {
+					t.Errorf("endpoint form: got %s, want %s", got, shared)
+				}
+			})
+		})
+	}
+}
+
+// A spy is a handler that keeps what it was called with.
+type spy struct {
+	w http.ResponseWriter
+	r *http.Request
+}
+
+func (s *spy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	s.w, s.r = w, r
+	w.Header().Set("X-Behind", "us")
+	w.WriteHeader(http.StatusTeapot)
+	_, _ = io.Copy(w, r.Body)
+	return errors.New("of the handler behind")
+}
+
+func TestPassingChangesNothing(t *testing.T) {
+	requests := map[string]func() *http.Request{
+		"HEAD":        func() *http.Request { return request(http.MethodHead, "", "Cookie", "a=1", "If-Match", "*") },
+		"POST":        func() *http.Request { return request(http.MethodPost, "some body", "Last-Event-Id", "7") },
+		"HTTP/3":      func() *http.Request { return http3Request("some body") },
+		"a body":      func() *http.Request { return request(http.MethodGet, "some body", "Authorization", "Bearer 1") },
+		"Upgrade":     func() *http.Request { return streamRequest("Connection", "Upgrade", "Upgrade", "websocket") },
+		"Range":       func() *http.Request { return streamRequest("Range", "bytes=0-", "If-Range", `"1"`) },
+		"error route": func() *http.Request { return inErrorRoute(streamRequest("Cookie", "a=1")) },
+	}
+	for name, make := range requests {
+		for _, form := range []string{"endpoint", "wrapping"} {
+			t.Run(name+", "+form, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					behind := new(spy)
+					var s *setup
+					var next caddyhttp.Handler
+					if form == "endpoint" {
+						s = newSetup(t, Options{CORSOrigins: []string{"*"}})
+						s.handler.source = behind
+					} else {
+						s = newWrappingSetup(t, Options{CORSOrigins: []string{"*"}})
+						next = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+							return behind.ServeHTTP(w, r, nil)
+						})
+					}
+					w := httptest.NewRecorder()
+					r := caddyhttp.PrepareRequest(make(), caddy.NewReplacer(), w, new(caddyhttp.Server))
+					header, url := r.Header.Clone(), *r.URL
+					want, _ := io.ReadAll(make().Body)
+
+					err := s.handler.ServeHTTP(w, r, next)
+					if err == nil || err.Error() != "of the handler behind" {
+						t.Errorf("got error %v, want that of the handler behind", err)
+					}
+					if behind.w != http.ResponseWriter(w) || behind.r != r {
+						t.Error("the handler behind got another request or response writer")
+					}
+					if !maps.EqualFunc(r.Header, header, slices.Equal) || *r.URL != url {
+						t.Errorf("got header %v and URL %v, want %v and %v", r.Header, r.URL, header, &url)
+					}
+					if got := w.Body.String(); got != string(want) || w.Code != http.StatusTeapot {
+						t.Errorf("got status %d and body %q, want %d and %q", w.Code, got, http.StatusTeapot, want)
+					}
+					if got, want := w.Header(), (http.Header{"X-Behind": {"us"}}); !maps.EqualFunc(got, want, slices.Equal) {
+						t.Errorf("got response header %v, want %v", got, want)
+					}
+				})
+			})
+		}
+	}
+}
+
+// What the origin answers to the shared request is never shown in the wrapping
+// form, and must leave no trace in the answer that passes instead.
+func TestPassingAfterTheOriginsAnswerChangesNothing(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		status int
+		header []string
+		why    passReason
+	}{
+		{"not a stream", http.StatusOK, []string{"Content-Type", "text/html", "X-Shared", "1"}, passNotStream},
+		{"forbidden", http.StatusForbidden, []string{"X-Shared", "1"}, passRefused},
+		{"redirected", http.StatusFound, []string{"Location", "/login"}, passRefused},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newWrappingSetup(t, Options{CORSOrigins: []string{"https://example.com"}})
+				c := s.get("/events", "Origin", "https://example.com")
+				s.origin.next().answer(tc.status, tc.header...).end()
+				c.expectStatus(http.StatusOK)
+				c.expectBody("passed ")
+				if len(c.header) != 0 {
+					t.Errorf("got response header %v, want none", c.header)
+				}
+				if got := s.pool.stats.passed.get(tc.why); got != 1 {
+					t.Errorf("counted %d for %s, want 1", got, tc.why)
+				}
+			})
+		})
+	}
+}
+
+func TestVarySharesPerValue(t *testing.T) {
+	for _, tc := range []struct{ name, vary, header string }{
+		{"Cookie", "Cookie", "Cookie"},
+		{"X-Api-Key", "x-api-key", "X-Api-Key"},
+		{"a harmless header", "Accept-Language", "Accept-Language"},
+	} {
+		for form, make := range map[string]func(*testing.T, Options) *setup{"endpoint": newSetup, "wrapping": newWrappingSetup} {
+			t.Run(tc.name+", "+form, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := make(t, Options{Vary: []string{tc.vary}})
+					alice := s.get("/events", tc.header, "alice")
+					up := s.origin.next().accept()
+					if got := up.request.Header.Get(tc.header); got != "alice" {
+						t.Errorf("the origin got %q, want %q", got, "alice")
+					}
+					alsoAlice := s.get("/events", tc.header, "alice")
+					s.origin.idle()
+					bob := s.get("/events", tc.header, "bob")
+					s.origin.next().accept().events(2, 2)
+					up.events(1, 1)
+					alice.expect(primer("") + numbered(1, 1))
+					alsoAlice.expect(primer("") + numbered(1, 1))
+					bob.expect(primer("") + numbered(2, 2))
+				})
+			})
+		}
+	}
+}
+
+func TestVaryByCertificateSharesPerCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{Vary: []string{"{http.request.tls.client.fingerprint}"}})
+		if got := s.fate(withCertificate(streamRequest())); got != shared {
+			t.Errorf("got %s, want %s", got, shared)
+		}
+		if got := s.fate(withCertificate(streamRequest("Cookie", "a=1"))); got != passHeader {
+			t.Errorf("with a cookie: got %s, want %s", got, passHeader)
+		}
+	})
+}
+
+func TestStrippedCredentialsDoNotSeparate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{Credentials: "strip"})
+		s.get("/events", "Cookie", "session=1")
+		up := s.origin.next().accept()
+		s.get("/events", "Cookie", "session=2", "Authorization", "Bearer 1")
+		s.origin.idle()
+		for _, name := range []string{"Cookie", "Authorization"} {
+			if got := up.request.Header.Get(name); got != "" {
+				t.Errorf("the origin got %s: %s", name, got)
+			}
+		}
+	})
+}
+
+func TestHintIsLoggedOncePerReason(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		for range 3 {
+			s.fate(streamRequest("X-Api-Key", "secret"))
+			s.fate(streamRequest("Cookie", "secret"))
+			s.fate(withCertificate(streamRequest()))
+			s.fate(request(http.MethodPost, ""))
+		}
+		lines := s.hints()
+		if len(lines) != 2 {
+			t.Fatalf("got %d lines, want one for the header and one for the certificate", len(lines))
+		}
+		for i, want := range []map[string]any{
+			{"reason": "header", "header": "X-Api-Key"},
+			{"reason": "client_cert"},
+		} {
+			for name, value := range want {
+				if got := lines[i][name]; got != value {
+					t.Errorf("line %d: %s is %v, want %v", i, name, got, value)
+				}
+			}
+			hint, _ := lines[i]["hint"].(string)
+			if !strings.Contains(hint, "vary") || !strings.Contains(hint, "credentials strip") {
+				t.Errorf("line %d does not say how to change it: %q", i, hint)
+			}
+		}
+	})
+}
+
+// The second request comes while the line for the first is being written.
+func TestHintIsLoggedOnceForRequestsAtTheSameTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		write := make(chan struct{})
+		s.handler.logger = zap.New(zapcore.RegisterHooks(s.handler.logger.Core(), func(zapcore.Entry) error {
+			<-write
+			return nil
+		}))
+		s.get("/events", "Cookie", "a=1")
+		s.get("/events", "Cookie", "a=2")
+		close(write)
+		synctest.Wait()
+		if got := len(s.hints()); got != 1 {
+			t.Errorf("got %d lines, want 1", got)
+		}
+	})
+}
+
+// hints returns the fields of the lines that say how to have requests shared.
+func (s *setup) hints() []map[string]any {
+	var lines []map[string]any
+	for _, line := range s.logs.FilterMessage("not sharing a request that may identify its client").All() {
+		lines = append(lines, line.ContextMap())
+	}
+	return lines
+}

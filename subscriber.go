@@ -1,0 +1,517 @@
+package ssefanout
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
+)
+
+// serve makes r a subscriber of the topic for req and returns when its stream
+// has ended. If nothing was written because r must pass one to one, the error is
+// a passReason.
+func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, route source) error {
+	id, ok := lastEventID(r)
+	if !ok {
+		p.stats.ignoredIDs.Add(1)
+	}
+	ip := clientIP(r)
+	t, rejected, passed := p.join(req, id, ip, route)
+	switch {
+	case passed != "":
+		return passed
+	case rejected != "":
+		return p.turnAway(w, r, rejected)
+	}
+	defer p.leave(t, ip)
+
+	s := &subscriber{
+		topic:      t,
+		w:          w,
+		control:    http.NewResponseController(w),
+		clientIP:   ip,
+		log:        t.log,
+		joined:     t.firstPosition(id != "").Cursor,
+		resumeWith: id,
+		started:    time.Now(),
+	}
+	defer s.leaveCatchup()
+
+	a := t.admit(r.Context(), p.needsOriginsWord(r))
+	switch {
+	case a.gone:
+		return nil
+	case a.rejected != "":
+		return p.turnAway(w, r, a.rejected)
+	case a.refusal != nil:
+		return a.refusal.serve(w, r, p.opts)
+	}
+	p.writeHeader(w, r, a.header)
+	reason := s.run(r.Context().Done())
+
+	p.stats.ended.count(reason)
+	if c := p.log().Check(zapcore.DebugLevel, "subscriber ended"); c != nil {
+		c.Write(zap.String("topic", t.name),
+			zap.String("reason", string(reason)),
+			zap.Uint64("events", s.events),
+			zap.Uint64("bytes", s.bytes),
+			zap.Duration("duration", time.Since(s.started)))
+	}
+	if reason == endStalled {
+		// The stream ends inside an event, which a client must not take for a
+		// clean end.
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// needsOriginsWord reports whether only the origin can tell if the page behind r
+// may read the stream. Such a client cannot be held without it: a browser gives
+// up for good on an answer that does not allow its page.
+func (p *pool) needsOriginsWord(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || p.opts.cors.enabled() {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, r.Host)
+}
+
+// writeHeader sends the header of an event stream.
+func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.Header) {
+	header := w.Header()
+	copyHeader(header, origins)
+	p.opts.cors.apply(header, r)
+	header.Set("Content-Type", "text/event-stream")
+	// no-transform keeps compressing handlers away, ours and those on the way;
+	// the two others are what nginx and RFC 10036 have for the same purpose.
+	header.Set("Cache-Control", "no-cache, no-transform")
+	header.Set("X-Accel-Buffering", "no")
+	header.Set("Incremental", "?1")
+	w.WriteHeader(http.StatusOK)
+}
+
+// turnAway answers a client that cannot be served now. A browser's EventSource
+// comes back by itself after an event stream that ends, and never after an
+// error.
+func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why rejection) error {
+	p.stats.rejected.count(why)
+	if c := p.log().Check(zapcore.DebugLevel, "turning a client away"); c != nil {
+		c.Write(zap.String("reason", string(why)))
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetWriteDeadline(time.Now().Add(time.Duration(p.opts.DispatchTimeout)))
+	delay := turnAwayMin + rand.N(turnAwayMax-turnAwayMin)
+	if p.opts.reject {
+		w.Header().Set("Retry-After", strconv.Itoa(int((delay+time.Second-1)/time.Second)))
+		p.opts.cors.apply(w.Header(), r)
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return nil
+	}
+	p.writeHeader(w, r, nil)
+	if _, err := w.Write(append(appendRetryField(nil, delay), '\n')); err == nil {
+		_ = control.Flush()
+	}
+	return nil // the header is out: an error page would end up in the stream
+}
+
+const (
+	turnAwayMin = 5 * time.Second
+	turnAwayMax = 30 * time.Second
+)
+
+// A subscriber is one client of a topic, served by the goroutine of its request.
+type subscriber struct {
+	topic   *topic
+	w       http.ResponseWriter
+	control *http.ResponseController
+	started time.Time
+
+	clientIP string
+
+	log    *hub.Topic // that it reads: the topic's or a catch-up's
+	cursor hub.Cursor // of the next entry there
+	beat   uint64     // heartbeats seen there
+
+	// joined is where in the topic's log it begins if nothing better is found.
+	joined hub.Cursor
+
+	// resumeWith is the id that the client brought, and unsettled is set until
+	// it is known whether the stream can go on from there.
+	resumeWith string
+	unsettled  bool
+	catchup    *catchup
+
+	ending *ending // the last seen
+	endAt  time.Time
+	reason endReason // why, at endAt
+
+	events, bytes uint64
+}
+
+// maxWrite bounds what one write may take, so that a slow client that makes
+// progress is not taken for one that does not.
+const maxWrite = 64 << 10
+
+// run sends the primer and then all that comes, until the stream ends.
+func (s *subscriber) run(gone <-chan struct{}) endReason {
+	t := s.topic
+	if d := time.Duration(t.pool.opts.StreamTimeout); d > 0 {
+		s.endWithin(d-d/5, d/5, endTimeout)
+	}
+	if err := s.write(s.primer()); err != nil {
+		return s.failed(err)
+	}
+
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if e := t.ending.Load(); e != s.ending {
+			s.ending = e
+			s.endWithin(0, e.over, e.reason)
+		}
+		due := s.isDue()
+		if due && (s.ending == nil || !s.ending.drain) {
+			return s.end()
+		}
+
+		out, batch := s.next()
+		switch {
+		case batch.Lagged:
+			s.reason = endSlow
+			return s.end()
+		case len(out) > 0:
+			if err := s.write(out); err != nil {
+				return s.failed(err)
+			}
+			s.took(batch)
+			continue
+		case due:
+			return s.end()
+		}
+
+		var timeUp <-chan time.Time
+		if !s.endAt.IsZero() {
+			timer.Reset(time.Until(s.endAt))
+			timeUp = timer.C
+		}
+		select {
+		case <-batch.Wake:
+		case <-timeUp:
+		case <-gone:
+			return endClientGone
+		}
+	}
+}
+
+// next returns what is to be sent now, and the batch of the log that it is of.
+// If there is nothing to send, the batch tells when to look again.
+func (s *subscriber) next() ([]byte, hub.Batch) {
+	batch := hub.Batch{Next: s.cursor}
+	if s.unsettled {
+		// Look for a change before waiting for one.
+		batch.Wake, batch.Beat = s.topic.log.Watch()
+		if id, how := s.settle(); how == gap {
+			return s.gapNotice(id)
+		}
+	}
+	if !s.unsettled {
+		batch = s.log.Read(s.cursor)
+	}
+	if s.catchup != nil && len(batch.Bytes) == 0 && !s.unsettled {
+		if over, spliced, at := s.catchup.result(); over {
+			batch = s.log.Read(s.cursor)
+			if len(batch.Bytes) == 0 {
+				return s.endCatchup(spliced, at)
+			}
+		}
+	}
+	if len(batch.Bytes) == 0 && batch.Beat != s.beat && !batch.Lagged {
+		s.topic.pool.stats.heartbeats.Add(1)
+		return s.topic.pool.heartbeat, batch
+	}
+	return batch.Bytes, batch
+}
+
+// endCatchup continues with the topic's log, or says that there is a gap.
+func (s *subscriber) endCatchup(spliced bool, at hub.Cursor) ([]byte, hub.Batch) {
+	s.leaveCatchup()
+	if !spliced {
+		return s.gapNotice(s.live(gap))
+	}
+	s.topic.pool.stats.resumed.Add(1)
+	s.follow(s.topic.log, at)
+	batch := s.log.Read(s.cursor)
+	return batch.Bytes, batch
+}
+
+func (s *subscriber) leaveCatchup() {
+	if s.catchup != nil {
+		s.catchup.leave()
+		s.catchup = nil
+	}
+}
+
+// gapNotice returns what is sent in the middle of a stream to tell of a gap,
+// after which id is in force.
+func (s *subscriber) gapNotice(id string) ([]byte, hub.Batch) {
+	return s.topic.pool.gapNotice(appendPosition(nil, id, true)), hub.Batch{Next: s.cursor, Beat: s.beat}
+}
+
+// follow makes s read a log from a cursor on.
+func (s *subscriber) follow(log *hub.Topic, cursor hub.Cursor) {
+	s.unsettled = false
+	s.log, s.cursor = log, cursor
+	_, s.beat = log.Watch()
+}
+
+// took accounts for a batch that was sent.
+func (s *subscriber) took(batch hub.Batch) {
+	s.beat = batch.Beat
+	n := uint64(batch.Next - s.cursor)
+	if n == 0 {
+		return
+	}
+	s.cursor = batch.Next
+	s.events += n
+	s.bytes += uint64(len(batch.Bytes))
+	stats := &s.topic.pool.stats
+	stats.delivered.Add(n)
+	stats.deliveredBytes.Add(uint64(len(batch.Bytes)))
+}
+
+// A joining is how a subscriber begins.
+type joining int
+
+const (
+	fresh   joining = iota // it brought no id
+	resumed                // it goes on just after the id that it brought
+	gap                    // nobody knows its id any more
+	pending                // the topic is not connected: nobody knows yet
+)
+
+// firstPosition is where a client begins that joins now and brings no id the
+// log has.
+func (t *topic) firstPosition(resumes bool) hub.Position {
+	switch first := t.pool.opts.first; {
+	case resumes, first == 0:
+		return t.log.Newest()
+	case first == allEvents:
+		return t.log.Oldest()
+	default:
+		return t.log.Last(first)
+	}
+}
+
+// settle finds out from where s reads. It returns the id in force there and how
+// s begins; if that is pending, s may have to wait for what it will read
+// (unsettled), or read a catch-up that may turn out to be one or the other.
+func (s *subscriber) settle() (id string, how joining) {
+	t := s.topic
+	switch {
+	case s.catchup != nil && s.catchup.started.Load():
+		s.follow(s.catchup.log, 0)
+		return s.resumeWith, pending
+	case s.resumeWith == "" && s.catchup == nil:
+		return s.live(fresh), fresh
+	}
+	pos, known := t.lookup(s.resumeWith)
+	switch known {
+	case idKnown:
+		s.leaveCatchup()
+		t.pool.stats.resumed.Add(1)
+		s.follow(t.log, pos.Cursor)
+		return pos.ID, resumed
+	case idLost:
+		s.leaveCatchup()
+		return s.live(gap), gap
+	case idMissing:
+		if s.catchup == nil {
+			return s.catchUp(s.resumeWith)
+		}
+	}
+	s.unsettled = true
+	return s.resumeWith, pending
+}
+
+// catchUp makes s a part of the catch-up for id.
+func (s *subscriber) catchUp(id string) (string, joining) {
+	s.catchup = s.topic.catchups.join(id, s.clientIP)
+	if s.catchup == nil {
+		return s.live(gap), gap
+	}
+	s.unsettled = true
+	return s.settle()
+}
+
+// live makes s read the topic's log from where it joined, and returns the id in
+// force there.
+func (s *subscriber) live(how joining) string {
+	t := s.topic
+	if how == gap {
+		t.pool.stats.gaps.Add(1)
+	} else {
+		t.pool.stats.fresh.Add(1)
+	}
+	pos, ok := t.log.At(s.joined)
+	if !ok {
+		pos = t.log.Newest()
+	}
+	s.follow(t.log, pos.Cursor)
+	return pos.ID
+}
+
+// greet returns the greeting for a client without a position, from behind which
+// s reads the log. The client keeps having none until an event sets one: if its
+// connection breaks before that, it needs the greeting again.
+func (s *subscriber) greet() (wire []byte, how joining) {
+	t := s.topic
+	wire, after, known := t.greeting.at()
+	if !known {
+		// It is yet to come, or on its way.
+		s.live(fresh)
+		return nil, fresh
+	}
+	if _, ok := t.log.At(after); ok {
+		t.pool.stats.fresh.Add(1)
+		s.follow(t.log, after)
+		return wire, fresh
+	}
+	_, how = s.catchUp("")
+	return nil, how
+}
+
+// primer returns the first bytes of a stream: a comment, the reconnection time,
+// and the id in force just before the first event that this subscriber will
+// get. A connection that breaks before that event thus resumes without loss.
+func (s *subscriber) primer() []byte {
+	t := s.topic
+	var (
+		id       string
+		how      joining
+		greeting []byte
+	)
+	if s.resumeWith == "" && t.greeting.configured() {
+		greeting, how = s.greet()
+	} else {
+		id, how = s.settle()
+	}
+	b := sse.AppendComment(nil, "sse_fanout")
+	b = appendRetryField(b, t.reconnectionTime())
+	b = appendPosition(b, id, how == gap)
+	b = append(b, '\n')
+	if how == gap {
+		b = append(b, t.pool.gapNotice(nil)...)
+	}
+	return append(b, greeting...)
+}
+
+// appendPosition appends the field that makes id the client's last event id. If
+// there is none, a client that brought one must forget it.
+func appendPosition(b []byte, id string, brought bool) []byte {
+	if id == "" && !brought {
+		return b
+	}
+	b = append(b, "id: "...)
+	b = append(b, id...)
+	return append(b, '\n')
+}
+
+// appendRetryField appends a field that sets the client's reconnection time.
+func appendRetryField(b []byte, d time.Duration) []byte {
+	b = append(b, "retry: "...)
+	b = strconv.AppendInt(b, d.Milliseconds(), 10)
+	return append(b, '\n')
+}
+
+// gapNotice returns what tells a client that events may be missing: fields, a
+// comment, and the event that the operator has chosen for it.
+func (p *pool) gapNotice(fields []byte) []byte {
+	b := sse.AppendComment(fields, "gap: events may be missing here")
+	if p.opts.GapEvent == "" {
+		return append(b, '\n')
+	}
+	return sse.Append(b, &sse.Event{Type: []byte(p.opts.GapEvent), HasData: true})
+}
+
+// reconnectionTime is what clients are told: the operator's word, else the
+// origin's.
+func (t *topic) reconnectionTime() time.Duration {
+	if d := time.Duration(t.pool.opts.Retry); d > 0 {
+		return d
+	}
+	if d := time.Duration(t.upstream.retry.Load()); d > 0 {
+		return d
+	}
+	return defaultRetry
+}
+
+// endWithin makes the stream end at a random moment within spread after base,
+// unless it is to end earlier anyway.
+func (s *subscriber) endWithin(base, spread time.Duration, reason endReason) {
+	if spread > 0 {
+		base += rand.N(spread)
+	}
+	at := time.Now().Add(base)
+	if s.endAt.IsZero() || at.Before(s.endAt) {
+		s.endAt, s.reason = at, reason
+	}
+}
+
+func (s *subscriber) isDue() bool {
+	return !s.endAt.IsZero() && !time.Now().Before(s.endAt)
+}
+
+// end ends the stream between two events. Where many end at once, each is told
+// a different time to come back.
+func (s *subscriber) end() endReason {
+	if s.ending != nil && s.reason == s.ending.reason {
+		retry := s.topic.reconnectionTime() + rand.N(time.Duration(s.topic.pool.opts.StreamCloseDelay)+1)
+		if err := s.write(append(appendRetryField(nil, retry), '\n')); err != nil {
+			return s.failed(err)
+		}
+	}
+	// What net/http writes to end the response must not wait for ever.
+	_ = s.control.SetWriteDeadline(time.Now().Add(s.dispatchTimeout()))
+	return s.reason
+}
+
+// failed says why a write failed.
+func (s *subscriber) failed(err error) endReason {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return endStalled
+	}
+	return endClientGone
+}
+
+func (s *subscriber) dispatchTimeout() time.Duration {
+	return time.Duration(s.topic.pool.opts.DispatchTimeout)
+}
+
+// write sends p and flushes it. The deadline is cleared afterwards, as HTTP/2
+// resets a stream when it passes, even a quiet one.
+func (s *subscriber) write(p []byte) error {
+	for len(p) > 0 {
+		n := min(len(p), maxWrite)
+		_ = s.control.SetWriteDeadline(time.Now().Add(s.dispatchTimeout()))
+		if _, err := s.w.Write(p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	if err := s.control.Flush(); err != nil {
+		return err
+	}
+	_ = s.control.SetWriteDeadline(time.Time{})
+	return nil
+}

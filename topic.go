@@ -1,0 +1,370 @@
+package ssefanout
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+)
+
+// A topic is everything that shares one upstream connection.
+type topic struct {
+	// Static after construction.
+	pool     *pool
+	key      string
+	name     string // for logs and administrators
+	openedBy string // client address
+	request  *topicRequest
+	log      *hub.Topic
+	upstream *upstream
+	catchups *catchups
+	greeting greeting
+	epoch    string // of ids that are ours, with "ids assign"
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	helpers  sync.WaitGroup // goroutines besides the upstream's
+	done     chan struct{}  // closed when the upstream has ended
+
+	// Guarded by pool.mu.
+	subscribers int
+	linger      *time.Timer // set while the topic lingers
+
+	// route is what stands behind the handler, in the wrapping form, as the
+	// newest configuration that asked for the topic has it.
+	route atomic.Pointer[source]
+
+	// ending is set once the subscribers are to be ended.
+	ending atomic.Pointer[ending]
+
+	heart    *time.Timer
+	active   atomic.Int64 // when something was last sent to all, in Unix nanoseconds
+	expiring atomic.Bool  // expiry is set for the oldest entry of the log
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	stopped       bool
+	expiry        *time.Timer
+	changed       chan struct{} // closed when one of the following changes
+	isConnected   bool
+	everConnected bool
+	admitted      bool   // subscribers were accepted: a no of the origin ends nothing at once
+	blamedID      string // the origin answers with a stream, but not to this id
+	refusal       *refusal
+	header        http.Header // of the origin's answer, what is shared
+}
+
+// An ending tells subscribers to end.
+type ending struct {
+	reason endReason
+
+	// over is the time over which they end, each at a random moment.
+	over time.Duration
+
+	// drain lets each have what is in the log first.
+	drain bool
+}
+
+// An endReason says why a subscriber's stream ended. It is a metric label.
+type endReason string
+
+const (
+	endClientGone    endReason = "client_gone"     // the client has closed its connection
+	endSlow          endReason = "slow"            // the log has passed its cursor
+	endStalled       endReason = "stalled"         // a write made no progress for dispatch_timeout
+	endTimeout       endReason = "stream_timeout"  // its time was over
+	endUpstreamEnded endReason = "upstream_ended"  // with on_end close
+	endUpstreamGone  endReason = "upstream_gone"   // the origin answered 204
+	endRefused       endReason = "upstream_refuse" // the origin has said no for a minute
+	endDrained       endReason = "drained"         // its handler was changed or removed
+	endExiting       endReason = "exiting"         // Caddy exits
+)
+
+func newTopic(p *pool, key string, req *topicRequest, openedBy string, route source) *topic {
+	t := &topic{
+		pool:     p,
+		key:      key,
+		name:     req.publicName(key),
+		openedBy: openedBy,
+		request:  req,
+		log: hub.New(hub.Limits{
+			Events: p.opts.History.Events,
+			Bytes:  int(p.opts.History.Size),
+			Age:    time.Duration(p.opts.History.Age),
+		}),
+		done:    make(chan struct{}),
+		changed: make(chan struct{}),
+	}
+	t.route.Store(&route)
+	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
+	t.ctx, t.cancel = context.WithCancelCause(context.Background())
+	t.catchups = newCatchups(t)
+	t.greeting.events, t.greeting.name = parseGreeting(p.opts.Greeting)
+	if p.opts.IDs == "assign" {
+		t.epoch = newEpoch()
+	}
+	t.active.Store(time.Now().UnixNano())
+	if interval := time.Duration(p.opts.Heartbeat.Interval); interval > 0 {
+		// Set and started apart, as beat sets it anew.
+		t.heart = time.AfterFunc(time.Hour, t.beat)
+		t.heart.Reset(interval)
+	}
+	return t
+}
+
+// offer takes a route of a newer configuration than that of the topic's route.
+func (t *topic) offer(route source) {
+	if t.route.Load().server == route.server || !t.pool.lineage.isNewest(&route) {
+		return
+	}
+	t.route.Store(&route)
+	select {
+	case t.upstream.rerouted <- struct{}{}:
+	default:
+	}
+}
+
+// stop ends the upstream and the timers.
+func (t *topic) stop() {
+	t.mu.Lock()
+	t.stopped = true
+	for _, timer := range []*time.Timer{t.heart, t.expiry} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+	t.mu.Unlock()
+	t.cancel(errTopicClosing)
+}
+
+// beat makes the subscribers send a heartbeat if the topic has been quiet, and
+// comes back when that may be the case next.
+func (t *topic) beat() {
+	interval := time.Duration(t.pool.opts.Heartbeat.Interval)
+	next := interval - time.Since(time.Unix(0, t.active.Load()))
+	if next <= 0 {
+		t.log.Beat()
+		t.active.Store(time.Now().UnixNano())
+		next = interval
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.stopped {
+		t.heart.Reset(next)
+	}
+}
+
+// published wakes the subscribers for what was appended to the log.
+func (t *topic) published() {
+	t.active.Store(time.Now().UnixNano())
+	t.log.Wake()
+	t.expireLater(time.Duration(t.pool.opts.History.Age))
+}
+
+// expireLater sets a timer for the oldest entry of the log, unless one is set,
+// so that a topic that has gone quiet gives its memory back.
+func (t *topic) expireLater(d time.Duration) {
+	if t.expiring.Swap(true) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.stopped {
+		t.expiry = time.AfterFunc(d, t.expire)
+	}
+}
+
+func (t *topic) expire() {
+	// In this order: what is appended in between sets a timer of its own.
+	t.expiring.Store(false)
+	if due, more := t.log.Expire(); more {
+		t.expireLater(max(time.Until(due), time.Second))
+	}
+}
+
+// connected is called when the origin has answered with an event stream. It
+// reports whether the stream may begin with what is in the log already. id is
+// what it was asked with, and blamed what it had been asked with before, to which
+// it has not answered so.
+func (t *topic) connected(id, blamed string, header http.Header) (again bool) {
+	t.mu.Lock()
+	if blamed != "" {
+		t.blamedID = blamed
+	}
+	again = t.everConnected
+	if !again {
+		t.log.StartAfter(id)
+	}
+	t.header = header
+	t.isConnected, t.everConnected = true, true
+	t.signal()
+	t.mu.Unlock()
+
+	if again && id == "" {
+		// Events may have been sent while nobody listened, and nothing tells
+		// which: whoever follows the log comes past this.
+		t.pool.stats.gaps.Add(uint64(t.subscriberCount()))
+		t.log.Append(hub.Entry{Wire: t.pool.gapNotice(nil)})
+	}
+	t.log.Wake()
+	t.catchups.wake()
+	return again
+}
+
+func (t *topic) connectedNow() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.isConnected
+}
+
+// disconnected is called when the stream has ended.
+func (t *topic) disconnected() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.isConnected = false
+	t.signal()
+}
+
+// refuse gives those who wait for the first answer the origin's no. It reports
+// false if subscribers were accepted already, whom a no does not end at once.
+func (t *topic) refuse(out *outcome) bool {
+	t.mu.Lock()
+	if t.admitted || t.everConnected {
+		t.mu.Unlock()
+		return false
+	}
+	t.refusal = &out.refusal
+	t.signal()
+	t.mu.Unlock()
+
+	if out.verdict == verdictNotStream && !out.unhandled {
+		t.pool.rememberNotStream(t.key)
+		t.pool.detach(t)
+	} else {
+		time.AfterFunc(refusalMemory, func() { t.pool.detach(t) })
+	}
+	return true
+}
+
+func (t *topic) isRefused() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.refusal != nil
+}
+
+// signal makes those who wait look again. t.mu must be held.
+func (t *topic) signal() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// end ends the subscribers. On exit, it hurries those who are ending already.
+func (t *topic) end(e ending) {
+	if !t.ending.CompareAndSwap(nil, &e) {
+		if e.reason != endExiting {
+			return
+		}
+		t.ending.Store(&e)
+	}
+	t.mu.Lock()
+	t.signal()
+	t.mu.Unlock()
+	t.log.Wake()
+}
+
+// conclude ends the subscribers of a topic whose upstream is over. Whoever comes
+// back opens another.
+func (t *topic) conclude(e ending) {
+	t.end(e)
+	t.pool.detach(t)
+}
+
+func (t *topic) subscriberCount() int {
+	t.pool.mu.Lock()
+	defer t.pool.mu.Unlock()
+	return t.subscribers
+}
+
+// An admission is what a client that has joined a topic gets to hear.
+type admission struct {
+	header   http.Header // of the origin's answer
+	refusal  *refusal    // the origin's no
+	rejected rejection
+	gone     bool // the client did not wait
+}
+
+// admit waits until it is known what a client gets. A client that cannot be
+// held without the origin's word is patient: it waits for as long as it takes.
+func (t *topic) admit(ctx context.Context, patient bool) admission {
+	opts := t.pool.opts
+	timer := time.NewTimer(time.Duration(opts.Wait))
+	defer timer.Stop()
+	expired := false
+	for {
+		t.mu.Lock()
+		changed := t.changed
+		switch {
+		case t.refusal != nil:
+			defer t.mu.Unlock()
+			return admission{refusal: t.refusal}
+		case t.isConnected, t.everConnected && !opts.reject, expired && !opts.reject && !patient:
+			t.admitted = true
+			defer t.mu.Unlock()
+			return admission{header: t.header}
+		}
+		t.mu.Unlock()
+
+		if t.ending.Load() != nil {
+			return admission{rejected: rejectEnding}
+		}
+		if expired && opts.reject {
+			return admission{rejected: rejectUnavailable}
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			expired = true
+		case <-ctx.Done():
+			return admission{gone: true}
+		}
+	}
+}
+
+// A knowledge is what is known of an id that a client resumes with.
+type knowledge int
+
+const (
+	idKnown     knowledge = iota // the log has it
+	idUnsettled                  // the log has it not, but may when the topic is connected
+	idMissing                    // the log has it not, the origin may
+	idLost                       // nobody has it
+)
+
+// lookup returns the position of a client that resumes with id, if that is known.
+func (t *topic) lookup(id string) (hub.Position, knowledge) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pos, ok := t.log.After(id)
+	switch {
+	case ok:
+		return pos, idKnown
+	case t.assigned(id), !sendableID(id), id == t.blamedID:
+		return pos, idLost
+	case !t.isConnected:
+		return pos, idUnsettled
+	}
+	return pos, idMissing
+}
+
+// askableID returns id, unless the origin cannot be asked with it.
+func (t *topic) askableID(id string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !sendableID(id) || t.assigned(id) || id == t.blamedID {
+		return ""
+	}
+	return id
+}

@@ -1,0 +1,439 @@
+package ssefanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
+)
+
+// An upstream is a topic's way to its origin: it connects, decodes what comes
+// into the topic's log, and connects again when the connection ends. One
+// goroutine, started by the pool, owns it.
+type upstream struct {
+	topic *topic
+
+	// openingID is the id that the subscriber who opened the topic resumes
+	// with: an origin with a single worker can serve it over no other
+	// connection.
+	openingID string
+
+	// rerouted tells run that the topic has a new route.
+	rerouted chan struct{}
+
+	// Owned by run, and by the answer it waits for.
+	suspectID string    // may be why the last answer was no stream
+	failures  int       // in a row, of connections that have not proved themselves
+	noSince   time.Time // since when every answer has been a no
+	since     time.Time // when the present state of the connection began
+
+	retry atomic.Int64 // the origin's reconnection time, in nanoseconds
+
+	wire []byte // reused by publish
+}
+
+const (
+	// proofTime is how long a connection must last, if it brings no event, for
+	// the next failure to count as the first.
+	proofTime = 5 * time.Second
+
+	// beliefTime is how long every answer must have been a no for the
+	// subscribers of a topic to be told: a deploy answers 404 for a while.
+	beliefTime = time.Minute
+)
+
+var (
+	errIdle         = errors.New("the origin was silent for longer than idle_timeout")
+	errTopicClosing = errors.New("the topic is closing")
+	errRerouted     = errors.New("the topic goes on through the new configuration")
+)
+
+// run keeps the topic connected until ctx ends or the topic is over.
+func (u *upstream) run(ctx context.Context) {
+	u.since = time.Now()
+	for ctx.Err() == nil {
+		c := u.follow(ctx, u.open(ctx, u.resumeID(), nil))
+		if ctx.Err() == nil && c.id != "" && blamesID(c.outcome.verdict, c.outcome.status) {
+			// Only an answer to a request without an id is a verdict. If this
+			// one is no stream either, the id was not to blame and is tried
+			// again.
+			u.suspectID = c.id
+			c = u.follow(ctx, u.open(ctx, "", nil))
+			u.suspectID = ""
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		delay, over := u.conclude(c)
+		if over {
+			return
+		}
+		u.sleep(ctx, delay)
+	}
+	u.logClosed(zapcore.InfoLevel, "no_subscribers", 0)
+}
+
+// follow waits for a connection to end. When a reload has brought the topic a
+// new route, the connection is replaced by one through it.
+func (u *upstream) follow(ctx context.Context, c *connection) *connection {
+	for {
+		select {
+		case <-c.ended:
+			return c
+		case <-u.rerouted:
+			c = u.replace(ctx, c)
+		}
+	}
+}
+
+// replace makes a new connection before it breaks the old one, and returns the
+// one that is to be followed. An origin with a single worker cannot serve both:
+// after a while the old one is broken first. If the new one fails, the old one
+// stays.
+func (u *upstream) replace(ctx context.Context, old *connection) *connection {
+	c := u.open(ctx, u.resumeID(), old)
+	patience := time.NewTimer(time.Duration(u.topic.pool.opts.Wait))
+	defer patience.Stop()
+	select {
+	case <-c.established:
+		// It has closed the old one itself, to begin where that one ends.
+		<-old.ended
+		return c
+	case <-c.ended:
+		select {
+		case <-c.established:
+			return c
+		default:
+		}
+		u.topic.pool.log().Warn("not switching the upstream to the new configuration, whose route has refused",
+			zap.String("topic", u.topic.name),
+			zap.Int("status", c.outcome.status),
+			zap.Error(c.outcome.err))
+		return old
+	case <-old.ended:
+	case <-patience.C:
+		old.cancel(errRerouted)
+		<-old.ended
+	}
+	if old.outcome.verdict == verdictStream {
+		u.topic.disconnected()
+	}
+	return c
+}
+
+// resumeID is the id to ask the origin for: the one in force, or the one that
+// the topic was opened with.
+func (u *upstream) resumeID() string {
+	id := u.openingID
+	if s := u.topic.log.Newest(); s.ID != "" || s.Cursor > 0 {
+		id = s.ID
+	}
+	return u.topic.askableID(id)
+}
+
+// A connection is one connection of an upstream to its source.
+type connection struct {
+	up       *upstream
+	id       string      // that it resumes with
+	replaces *connection // that is to end when this one is accepted
+	answer   *answer
+	decoder  *sse.Decoder
+	cancel   context.CancelCauseFunc
+
+	established chan struct{} // closed when the origin has answered with an event stream
+	ended       chan struct{} // closed when outcome is set
+	outcome     outcome
+
+	// Owned by the goroutine that writes to the answer, then by run.
+	accepted  time.Time
+	replaying bool       // all events so far were in the log already
+	replayed  hub.Cursor // up to here
+	events    int        // published
+	fresh     bool       // something was appended and nobody woken yet
+}
+
+// open starts a connection.
+func (u *upstream) open(ctx context.Context, id string, replaces *connection) *connection {
+	t := u.topic
+	c := &connection{
+		up:          u,
+		id:          id,
+		replaces:    replaces,
+		established: make(chan struct{}),
+		ended:       make(chan struct{}),
+	}
+	c.decoder = sse.NewDecoder(int(t.pool.opts.MaxEventSize), c.publish)
+	ctx, c.cancel = context.WithCancelCause(ctx)
+
+	heard := func() {}
+	var watchdog *time.Timer
+	if idle := time.Duration(t.pool.opts.IdleTimeout); idle > 0 {
+		watchdog = time.AfterFunc(idle, func() { c.cancel(errIdle) })
+		heard = func() { watchdog.Reset(idle) }
+	}
+	c.answer = newAnswer(c.accept, heard)
+	go func() {
+		defer close(c.ended)
+		defer c.cancel(nil)
+		if watchdog != nil {
+			defer watchdog.Stop()
+		}
+		if src, ok := t.pool.sourceOf(t); ok {
+			c.outcome = ask(ctx, src, t.request, id, c.answer)
+		} else {
+			c.outcome.err = errTopicClosing
+		}
+	}()
+	return c
+}
+
+// accept is called when the origin has answered with an event stream.
+func (c *connection) accept(header http.Header) io.Writer {
+	t := c.up.topic
+	if c.replaces != nil {
+		c.replaces.cancel(errRerouted)
+		_ = c.replaces.answer.close()
+	}
+	c.accepted = time.Now()
+	defer close(c.established)
+	c.replaying = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
+	c.up.openingID = c.id
+	c.up.logConnected(c)
+	return c
+}
+
+// Write takes bytes of the event stream.
+func (c *connection) Write(p []byte) (int, error) {
+	n, err := c.decoder.Write(p)
+	if c.fresh {
+		c.fresh = false
+		c.up.topic.published()
+	}
+	if errors.Is(err, sse.ErrEventTooLarge) {
+		c.up.topic.pool.stats.oversized.Add(1)
+		err = fmt.Errorf("reading the event stream: %w: raise max_event_size above %d bytes if such events are meant",
+			err, c.up.topic.pool.opts.MaxEventSize)
+	}
+	return n, err
+}
+
+// publish appends an event to the log.
+func (c *connection) publish(e *sse.Event) {
+	u, t := c.up, c.up.topic
+	t.pool.stats.received.Add(1)
+	if e.HasRetry {
+		u.retry.Store(int64(e.Retry))
+		if t.pool.opts.Retry > 0 {
+			// The operator's word goes before the origin's.
+			e.HasRetry = false
+			if !e.HasID && !e.HasData {
+				return
+			}
+		}
+	}
+	entry := hub.Entry{SetsID: e.HasID, ID: string(e.ID)}
+	if t.epoch != "" && !e.HasID && e.HasData {
+		entry.SetsID, entry.ID = true, t.assign(t.log.Newest().Cursor)
+		e.HasID, e.ID = true, []byte(entry.ID)
+	}
+	u.wire = sse.Append(u.wire[:0], e)
+	entry.Wire = u.wire
+
+	greets := t.greeting.greets(e, c.events)
+	if c.replaying && !greets && c.isReplay(entry) {
+		return
+	}
+	if !greets {
+		c.replaying = false
+	}
+	t.log.Append(entry)
+	if greets {
+		t.greeting.add(entry.Wire, c.events == 0, t.log.Newest().Cursor)
+	}
+	c.events++
+	c.fresh = true
+	if cap(u.wire) > maxKeptBuffer {
+		u.wire = nil
+	}
+}
+
+// maxKeptBuffer is how large a buffer is kept for the next event.
+const maxKeptBuffer = 64 << 10
+
+// isReplay reports whether an event at the start of a connection is in the log
+// already, in its turn: an origin that ignores the last event id, or counts it
+// differently, begins with what was there before.
+func (c *connection) isReplay(e hub.Entry) bool {
+	if !e.SetsID && c.replayed == 0 {
+		return false
+	}
+	next, ok := c.up.topic.log.Match(c.replayed, e)
+	if ok {
+		c.replayed = next
+	}
+	return ok
+}
+
+// conclude decides what the end of a connection means. Unless the topic is
+// over, it returns how long to wait before the next one.
+func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
+	t, out := u.topic, &c.outcome
+	if !c.accepted.IsZero() {
+		t.disconnected()
+	}
+	if errors.Is(out.err, errTopicClosing) {
+		// The pool is over: who is still here finds the new configuration.
+		return u.over(endDrained, out.status)
+	}
+
+	switch v := out.verdict; v {
+	case verdictStream:
+		u.noSince = time.Time{}
+		if out.err == nil && t.pool.opts.OnEnd == "close" {
+			return u.over(endUpstreamEnded, out.status)
+		}
+	case verdictUnavailable:
+		u.noSince = time.Time{}
+	default:
+		if t.refuse(out) {
+			u.logClosed(zapcore.DebugLevel, v.String(), out.status)
+			return 0, true
+		}
+		if v == verdictGone {
+			return u.over(endUpstreamGone, out.status)
+		}
+		if u.noSince.IsZero() {
+			u.noSince = time.Now()
+		}
+		if time.Since(u.noSince) >= beliefTime {
+			return u.over(endRefused, out.status)
+		}
+	}
+
+	if c.events > 0 || !c.accepted.IsZero() && time.Since(c.accepted) >= proofTime {
+		u.failures = 0
+	}
+	delay = max(u.backoff(), min(time.Duration(u.retry.Load()), longestRetryAfter), out.retryAfter)
+	u.failures++
+	t.pool.stats.reconnects.Add(1)
+	u.logLost(c, delay)
+	return delay, false
+}
+
+// over ends the topic, for it is not to be connected again.
+func (u *upstream) over(reason endReason, status int) (time.Duration, bool) {
+	t := u.topic
+	e := ending{reason: reason}
+	switch reason {
+	case endUpstreamEnded:
+		e.drain = true
+	case endDrained, endRefused:
+		e.over = time.Duration(t.pool.opts.StreamCloseDelay)
+	}
+	u.logClosed(zapcore.InfoLevel, string(reason), status)
+	t.conclude(e)
+	return 0, true
+}
+
+// backoff returns a random time between the minimum and a bound that doubles
+// with each failure.
+func (u *upstream) backoff() time.Duration {
+	low := time.Duration(u.topic.pool.opts.Reconnect.Min)
+	high := time.Duration(u.topic.pool.opts.Reconnect.Max)
+	bound := low
+	for range u.failures + 1 {
+		if bound = 2 * bound; bound >= high {
+			bound = high
+			break
+		}
+	}
+	if bound <= low {
+		return low
+	}
+	return low + rand.N(bound-low)
+}
+
+// sleep waits before the next connection. A new route is tried at once.
+func (u *upstream) sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-u.rerouted:
+	case <-ctx.Done():
+	}
+}
+
+// The lines that tell of an upstream's state. An operator should need no
+// others to know what happened, since when, who is waiting, and what is next.
+
+func (u *upstream) logConnected(c *connection) {
+	t := u.topic
+	t.pool.log().Info("upstream connected",
+		zap.String("topic", t.name),
+		zap.Int("subscribers", t.subscriberCount()),
+		zap.String("last_event_id", c.id),
+		zap.Int("attempt", u.failures+1),
+		zap.Duration("duration", time.Since(u.since)))
+	u.since = time.Now()
+}
+
+func (u *upstream) logLost(c *connection, delay time.Duration) {
+	t := u.topic
+	message := "upstream unavailable"
+	if !c.accepted.IsZero() {
+		message = "upstream lost"
+	}
+	fields := []zap.Field{
+		zap.String("topic", t.name),
+		zap.Int("subscribers", t.subscriberCount()),
+		zap.Int("attempt", u.failures),
+		zap.Duration("delay", delay),
+		zap.Duration("duration", time.Since(u.since)),
+		zap.Int("events", c.events),
+	}
+	if c.outcome.verdict != verdictStream {
+		fields = append(fields, zap.Stringer("verdict", c.outcome.verdict), zap.Int("status", c.outcome.status))
+	}
+	if c.outcome.err != nil {
+		fields = append(fields, zap.Error(c.outcome.err))
+	}
+	if !c.accepted.IsZero() {
+		u.since = time.Now()
+	}
+	log := t.pool.log()
+	switch {
+	case c.outcome.err == nil && c.outcome.verdict == verdictStream:
+		log.Info("upstream ended", fields...)
+	case u.failures > 1:
+		// The first line of an outage says enough; those after it would drown
+		// an operator with many topics.
+		log.Debug(message, fields...)
+	default:
+		log.Warn(message, fields...)
+	}
+}
+
+func (u *upstream) logClosed(level zapcore.Level, reason string, status int) {
+	t := u.topic
+	fields := []zap.Field{
+		zap.String("topic", t.name),
+		zap.Int("subscribers", t.subscriberCount()),
+		zap.String("reason", reason),
+		zap.Duration("duration", time.Since(u.since)),
+	}
+	if status != 0 {
+		fields = append(fields, zap.Int("status", status))
+	}
+	t.pool.log().Log(level, "upstream closed", fields...)
+}

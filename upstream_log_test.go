@@ -1,0 +1,214 @@
+package ssefanout
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// upstreamLogs returns the lines that tell of the upstream, at any level.
+func (s *setup) upstreamLogs() []observer.LoggedEntry {
+	synctest.Wait()
+	return s.logs.Filter(func(e observer.LoggedEntry) bool { return strings.HasPrefix(e.Message, "upstream ") }).All()
+}
+
+// lastUpstreamLog returns the newest of them.
+func (s *setup) lastUpstreamLog() observer.LoggedEntry {
+	s.t.Helper()
+	lines := s.upstreamLogs()
+	if len(lines) == 0 {
+		s.t.Fatal("nothing was logged of the upstream")
+	}
+	return lines[len(lines)-1]
+}
+
+// A logLine is what a line of the log is expected to say.
+type logLine struct {
+	level   zapcore.Level
+	message string
+	fields  map[string]any // of those it has
+}
+
+func (s *setup) expectUpstreamLogs(want ...logLine) {
+	s.t.Helper()
+	var got []string
+	for i, line := range s.upstreamLogs() {
+		got = append(got, fmt.Sprint(line.Level, " ", line.Message, " ", line.ContextMap()))
+		if i >= len(want) {
+			continue
+		}
+		if line.Level != want[i].level || line.Message != want[i].message {
+			s.t.Errorf("line %d of the log is %s, want %s %s", i, got[i], want[i].level, want[i].message)
+		}
+		fields := line.ContextMap()
+		for name, value := range want[i].fields {
+			if fmt.Sprint(fields[name]) != fmt.Sprint(value) {
+				s.t.Errorf("line %d of the log has %s %v, want %v: %s", i, name, fields[name], value, got[i])
+			}
+		}
+	}
+	if len(got) != len(want) {
+		s.t.Errorf("the log has %d lines, want %d:\n%s", len(got), len(want), strings.Join(got, "\n"))
+	}
+}
+
+func TestUpstreamStateIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.get("/events")
+		s.get("/events", "Last-Event-ID", "7")
+		time.Sleep(time.Second)
+		s.origin.next().accept().events(1, 2)
+		s.expectUpstreamLogs(logLine{zapcore.InfoLevel, "upstream connected", map[string]any{
+			"subscribers": 2, "last_event_id": "", "attempt": 1, "duration": time.Second,
+		}})
+	})
+}
+
+func TestOutageIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.get("/events")
+		up := s.origin.next().accept().events(1, 2)
+		time.Sleep(time.Minute)
+		up.abort()
+		s.origin.await().fail(502)
+		s.origin.await().answer(503).end()
+		up = s.origin.await()
+		away := time.Since(s.upstreamLogs()[1].Time)
+		up.accept().send(numbered(3, 3) + "data: x\n\n")
+		time.Sleep(time.Second)
+		up.end()
+
+		s.expectUpstreamLogs(
+			logLine{zapcore.InfoLevel, "upstream connected", map[string]any{"attempt": 1}},
+			logLine{zapcore.WarnLevel, "upstream lost", map[string]any{
+				"subscribers": 1, "attempt": 1, "duration": time.Minute, "events": 2, "status": nil,
+				"error": "reading the event stream: " + http.ErrAbortHandler.Error(),
+			}},
+			logLine{zapcore.DebugLevel, "upstream unavailable", map[string]any{"attempt": 2, "status": 502, "verdict": verdictUnavailable}},
+			logLine{zapcore.DebugLevel, "upstream unavailable", map[string]any{"attempt": 3, "status": 503}},
+			logLine{zapcore.InfoLevel, "upstream connected", map[string]any{"attempt": 4, "last_event_id": "2", "duration": away}},
+			logLine{zapcore.InfoLevel, "upstream ended", map[string]any{"attempt": 1, "events": 2, "duration": time.Second, "error": nil}},
+		)
+	})
+}
+
+func TestFirstFailureToOpenIsAWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.get("/events")
+		for range 3 {
+			s.origin.await().fail(502)
+		}
+		s.expectUpstreamLogs(
+			logLine{zapcore.WarnLevel, "upstream unavailable", map[string]any{"attempt": 1, "status": 502}},
+			logLine{zapcore.DebugLevel, "upstream unavailable", map[string]any{"attempt": 2}},
+			logLine{zapcore.DebugLevel, "upstream unavailable", map[string]any{"attempt": 3}},
+		)
+	})
+}
+
+// What ends an upstream for good is a change of its state too.
+func TestEndOfAnUpstreamIsLogged(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		opts Options
+		end  func(*setup, *client, *conn)
+	}{
+		{"on_end close", Options{OnEnd: "close"}, func(_ *setup, _ *client, up *conn) { up.end() }},
+		{"the last subscriber leaves", Options{}, func(_ *setup, c *client, _ *conn) {
+			c.leave()
+			time.Sleep(defaultLinger)
+		}},
+		{"204", Options{}, func(s *setup, _ *client, up *conn) {
+			up.abort()
+			s.origin.await().answer(204).end()
+			s.origin.next().answer(204).end()
+		}},
+		{"a minute of nos", Options{}, func(s *setup, _ *client, up *conn) {
+			up.abort()
+			s.origin.keepAnswering(2*time.Minute, chokes["410"])
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, tt.opts)
+				c := s.get("/events")
+				tt.end(s, c, s.origin.next().accept().events(1, 1))
+				last := s.lastUpstreamLog()
+				if last.Message == "upstream connected" || last.ContextMap()["delay"] != nil {
+					t.Errorf("the last line is %q %v, want one that says that the upstream is over", last.Message, last.ContextMap())
+				}
+			})
+		})
+	}
+}
+
+func TestUpstreamLogKeys(t *testing.T) {
+	allowed := strings.Fields("topic upstream subscribers last_event_id events bytes reason duration attempt delay" +
+		" error status verdict")
+	synctest.Test(t, func(t *testing.T) {
+		s := everyUpstreamLog(t, "/events")
+		messages := make(map[string]bool)
+		for _, line := range s.upstreamLogs() {
+			messages[line.Message] = true
+			fields := line.ContextMap()
+			for name := range fields {
+				if !slices.Contains(allowed, name) {
+					t.Errorf("%q has the key %s, want one of %v", line.Message, name, allowed)
+				}
+			}
+			for _, name := range []string{"topic", "subscribers", "duration"} {
+				if fields[name] == nil {
+					t.Errorf("%q is without the key %s", line.Message, name)
+				}
+			}
+		}
+		if len(messages) < 5 {
+			t.Errorf("the log has the messages %v, want all that there are", slices.Collect(maps.Keys(messages)))
+		}
+	})
+}
+
+func TestSecretsAreNotLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := everyUpstreamLog(t, "/events?token=secret")
+		for _, line := range s.logs.All() {
+			if text := fmt.Sprint(line.Message, line.ContextMap()); strings.Contains(text, "secret") {
+				t.Errorf("the log has a secret: %s", text)
+			}
+			if name, ok := line.ContextMap()["topic"]; ok && !strings.HasPrefix(fmt.Sprint(name), "example.com/events ") {
+				t.Errorf("the topic's name is %q, want host and path and a hash", name)
+			}
+		}
+	})
+}
+
+// everyUpstreamLog takes a topic through all that is logged of it. The client's
+// secrets have "secret" in them.
+func everyUpstreamLog(t *testing.T, target string) *setup {
+	s := newSetup(t, Options{Vary: []string{"Authorization", "{http.auth.user.id}"}, MaxEventSize: 100})
+	r := httptest.NewRequest(http.MethodGet, target, nil)
+	r.Header.Set("Authorization", "secret")
+	r.Header.Set("Cookie", "secret")
+	c := s.serveAfter(r, func(r *http.Request) { replacerOf(r).Set("http.auth.user.id", "secret") })
+	for _, name := range slices.Sorted(maps.Keys(unavailable)) {
+		unavailable[name](s.origin.await())
+	}
+	up := s.origin.await().accept().events(1, 1)
+	up.send(strings.Repeat("x", 1000))
+	s.origin.await().accept().end()
+	s.origin.keepAnswering(2*time.Hour, chokes["404"])
+	c.leave()
+	return s
+}
