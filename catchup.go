@@ -224,14 +224,17 @@ func (g *catchups) wake() {
 func (c *catchup) run(ctx context.Context) {
 	t := c.group.topic
 	opts := t.pool.opts
-	t.pool.stats.catchups.Add(1)
 	started := time.Now()
 	t.log.Wake() // those who have waited read c.log from now on
 
 	c.mu.Lock()
 	c.floor = t.log.Oldest().Cursor
 	c.mu.Unlock()
+	if c.meet() {
+		return // while it was waiting, the log has come past its id
+	}
 
+	t.pool.stats.catchups.Add(1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream := &catchupStream{catchup: c}
@@ -377,28 +380,30 @@ func (c *catchup) append(e hub.Entry) {
 // meet looks whether the topic's log has come to have what is here: the catch-up
 // may run ahead of it. Then no more is taken from the origin, and the catch-up is
 // spliced as soon as the log has the last event too.
-func (c *catchup) meet() {
+func (c *catchup) meet() (met bool) {
 	t := c.group.topic
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.over || c.lastID == "" {
-		return
+		return c.over
 	}
 	if c.events > 0 && !c.whole {
 		newest := t.log.Newest().ID
 		if newest == "" {
-			return
+			return false
 		}
 		if _, ok := c.log.After(newest); !ok || newest == c.id {
-			return
+			return false
 		}
 		c.whole = true
 	}
 	// Without an event yet, the last id is the one that was asked for: the topic
 	// may have been opened with an older one just now, and come past it.
-	if at, ok := t.log.After(c.lastID); ok {
+	at, ok := t.log.After(c.lastID)
+	if ok {
 		c.finish(true, at.Cursor, nil)
 	}
+	return ok
 }
 
 func (c *catchup) isWhole() bool {

@@ -180,6 +180,7 @@ func (a *answer) writeHeader(status int) {
 		a.refusal.verdict = verdictUnavailable
 		a.closed = fmt.Errorf("decoding the event stream: its content encoding %q is none of gzip, zstd and br; "+
 			"it was asked not to compress", encoding)
+		close(a.refused)
 		return
 	}
 	a.stream = a.accept(a.header)
@@ -365,8 +366,10 @@ func ask(ctx context.Context, src source, req *topicRequest, id string, a *answe
 
 	out := outcome{refusal: a.refusal, err: err}
 	switch cause := context.Cause(ctx); {
-	case errors.Is(cut, errNotWanted), errors.Is(cause, errNotWanted):
+	case errors.Is(cut, errNotWanted), errors.Is(cause, errNotWanted) && cut == nil:
 		out.err = nil
+	case errors.Is(cause, errNotWanted):
+		out.err = cut
 	case cause != nil:
 		out.err = cause
 		if out.verdict != verdictStream {
@@ -403,7 +406,6 @@ func awaitSource(ctx context.Context, cancel context.CancelCauseFunc, done <-cha
 		case err := <-done:
 			return err
 		case <-time.After(refusalGrace):
-			_ = a.close()
 			cancel(errNotWanted)
 		case <-ctx.Done():
 		}

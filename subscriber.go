@@ -198,6 +198,8 @@ func (s *subscriber) run(gone <-chan struct{}) endReason {
 			continue
 		case due:
 			return s.end()
+		case t.ending.Load() != s.ending:
+			continue // it came before the wake-up to wait for was taken
 		}
 
 		var timeUp <-chan time.Time
@@ -450,7 +452,7 @@ func (t *topic) reconnectionTime() time.Duration {
 	if d := time.Duration(t.pool.opts.Retry); d > 0 {
 		return d
 	}
-	if d := time.Duration(t.upstream.retry.Load()); d > 0 {
+	if d := time.Duration(t.upstream.retry.Load()); d >= 0 {
 		return d
 	}
 	return defaultRetry

@@ -100,6 +100,7 @@ func newTopic(p *pool, key string, req *topicRequest, openedBy string, route sou
 	}
 	t.route.Store(&route)
 	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
+	t.upstream.retry.Store(-1)
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	t.catchups = newCatchups(t)
 	t.greeting.events, t.greeting.name = parseGreeting(p.opts.Greeting)

@@ -37,7 +37,7 @@ type upstream struct {
 	noSince   time.Time // since when every answer has been a no
 	since     time.Time // when the present state of the connection began
 
-	retry atomic.Int64 // the origin's reconnection time, in nanoseconds
+	retry atomic.Int64 // the origin's reconnection time, in nanoseconds; negative: none yet
 
 	wire []byte // reused by publish
 }
@@ -207,7 +207,6 @@ func (c *connection) accept(header http.Header) io.Writer {
 	c.accepted = time.Now()
 	defer close(c.established)
 	c.replaying = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
-	c.up.openingID = c.id
 	c.up.logConnected(c)
 	return c
 }
@@ -257,6 +256,10 @@ func (c *connection) publish(e *sse.Event) {
 		c.replaying = false
 	}
 	t.log.Append(entry)
+	if len(entry.Wire) > maxKeptBuffer {
+		// The next of its size may push it out of the log.
+		t.log.Wake()
+	}
 	if greets {
 		t.greeting.add(entry.Wire, c.events == 0, t.log.Newest().Cursor)
 	}

@@ -113,7 +113,8 @@ func (f *refusal) serve(w http.ResponseWriter, r *http.Request, opts *Options) e
 var unsharedHeaders = headerSet(`
 	Set-Cookie Set-Cookie2 Clear-Site-Data
 	WWW-Authenticate Authentication-Info Proxy-Authenticate
-	Proxy-Authentication-Info Authorization
+	Proxy-Authentication-Info Authorization Authentication-Control
+	Optional-WWW-Authenticate
 
 	Connection Keep-Alive Proxy-Connection TE Trailer Transfer-Encoding Upgrade
 	Alt-Svc

@@ -38,8 +38,9 @@ type Limits struct {
 
 	// Bytes bounds the wire bytes of all entries kept. The newest entry is
 	// always kept, even if it is larger, so that readers can have it. The
-	// memory held for them is at most an eighth more and twice 64 KiB. What
-	// the log knows of each entry takes 100 to 300 bytes beside it.
+	// memory held for them is at most an eighth more and twice 64 KiB, and
+	// what Go rounds an allocation up by. What the log knows of each entry
+	// takes 100 to 300 bytes beside it.
 	Bytes int
 
 	// Age is how long an entry is kept.
