@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"slices"
 	"strconv"
 	"sync"
 
@@ -74,5 +75,5 @@ func (g *greeting) renew(log *hub.Topic, after hub.Cursor) {
 func (g *greeting) at() (wire []byte, after hub.Cursor, known bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.wire[:len(g.wire):len(g.wire)], g.after, g.known
+	return slices.Clip(g.wire), g.after, g.known
 }

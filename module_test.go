@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -93,7 +94,7 @@ func (o *liveOrigin) send(text string) {
 func (o *liveOrigin) asked() []*http.Request {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.requests[:len(o.requests):len(o.requests)]
+	return slices.Clip(o.requests)
 }
 
 func (o *liveOrigin) open() int {

@@ -3,6 +3,7 @@ package ssefanout
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -328,10 +329,8 @@ func (o *Options) validate() error {
 		errs = append(errs, fmt.Errorf("checking "+format, args...))
 	}
 	oneOf := func(option, value string, allowed ...string) {
-		for _, a := range append(allowed, "") {
-			if value == a {
-				return
-			}
+		if value == "" || slices.Contains(allowed, value) {
+			return
 		}
 		complain("%s: %q is not one of %s", option, value, strings.Join(allowed, ", "))
 	}

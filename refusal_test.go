@@ -112,12 +112,13 @@ func TestNoPassesInTheWrappingForm(t *testing.T) {
 	}
 }
 
-func TestGoneIsAnsweredInTheWrappingForm(t *testing.T) {
+// The origin's own 204 may differ from ours in its header.
+func TestGonePassesInTheWrappingForm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		c := s.get("/events")
 		s.origin.next().answer(204).end()
-		c.expectAnswer(204, "")
+		c.expectAnswer(200, "passed ")
 	})
 }
 

@@ -414,7 +414,7 @@ func awaitSource(ctx context.Context, cancel context.CancelCauseFunc, done <-cha
 	// Every handler of Caddy's own ends soon after its request, but FastCGI
 	// notices only at its next byte. What it writes is refused.
 	select {
-	case <-done:
+	case <-done: //nolint:errcheck // that of a source that was cancelled says nothing
 	case <-time.After(sourceGrace):
 	}
 	return context.Cause(ctx)

@@ -341,6 +341,7 @@ func (s *subscriber) settle() (id string, how joining) {
 		if s.catchup == nil {
 			return s.catchUp(s.resumeWith)
 		}
+	case idUnsettled:
 	}
 	s.unsettled = true
 	return s.resumeWith, pending

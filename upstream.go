@@ -291,19 +291,20 @@ func (c *connection) isReplay(e hub.Entry) bool {
 // over, it returns how long to wait before the next one.
 func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	t, out := u.topic, &c.outcome
+	closeDelay := time.Duration(t.pool.opts.StreamCloseDelay)
 	if !c.accepted.IsZero() {
 		t.disconnected()
 	}
 	if errors.Is(out.err, errTopicClosing) {
 		// The pool is over: who is still here finds the new configuration.
-		return u.over(endDrained, out.status)
+		return u.over(ending{reason: endDrained, over: closeDelay}, out.status)
 	}
 
 	switch v := out.verdict; v {
 	case verdictStream:
 		u.noSince = time.Time{}
 		if out.err == nil && t.pool.opts.OnEnd == "close" {
-			return u.over(endUpstreamEnded, out.status)
+			return u.over(ending{reason: endUpstreamEnded, drain: true}, out.status)
 		}
 	case verdictUnavailable:
 		u.noSince = time.Time{}
@@ -313,13 +314,13 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 			return 0, true
 		}
 		if v == verdictGone {
-			return u.over(endUpstreamGone, out.status)
+			return u.over(ending{reason: endUpstreamGone}, out.status)
 		}
 		if u.noSince.IsZero() {
 			u.noSince = time.Now()
 		}
 		if time.Since(u.noSince) >= beliefTime {
-			return u.over(endRefused, out.status)
+			return u.over(ending{reason: endRefused, over: closeDelay}, out.status)
 		}
 	}
 
@@ -334,17 +335,9 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 }
 
 // over ends the topic, for it is not to be connected again.
-func (u *upstream) over(reason endReason, status int) (time.Duration, bool) {
-	t := u.topic
-	e := ending{reason: reason}
-	switch reason {
-	case endUpstreamEnded:
-		e.drain = true
-	case endDrained, endRefused:
-		e.over = time.Duration(t.pool.opts.StreamCloseDelay)
-	}
-	u.logClosed(zapcore.InfoLevel, string(reason), status)
-	t.conclude(e)
+func (u *upstream) over(e ending, status int) (time.Duration, bool) {
+	u.logClosed(zapcore.InfoLevel, string(e.reason), status)
+	u.topic.conclude(e)
 	return 0, true
 }
 

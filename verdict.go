@@ -90,10 +90,11 @@ func (f *refusal) serve(w http.ResponseWriter, r *http.Request, opts *Options) e
 		return caddyhttp.Error(http.StatusInternalServerError, errNothingBehind)
 	case f.verdict == verdictNotStream:
 		return passNotStream
-	case opts.wrapping && f.verdict != verdictGone:
+	case opts.wrapping:
 		return passRefused
 	}
 	header := w.Header()
+	header.Del("Server") // as reverse_proxy does, for it is not Caddy's answer
 	copyHeader(header, f.header)
 	opts.cors.apply(header, r)
 	if f.status == http.StatusNoContent || f.status == http.StatusNotModified {

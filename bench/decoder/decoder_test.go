@@ -3,6 +3,7 @@
 package decoder
 
 import (
+	"errors"
 	"bytes"
 	"fmt"
 	"io"
@@ -60,7 +61,7 @@ func decodeLaunchDarkly(r io.Reader) (events, size int, err error) {
 	d := eventsource.NewDecoder(r)
 	for {
 		e, err := d.Decode()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return events, size, nil
 		}
 		if err != nil {

@@ -176,7 +176,7 @@ func TestRestartLosesNothing(t *testing.T) {
 		pass(2 * time.Second)
 		h.origin.restart()
 		synctest.Wait()
-		if _, panicked := c.answer(); panicked != http.ErrAbortHandler {
+		if _, panicked := c.answer(); panicked != any(http.ErrAbortHandler) {
 			t.Fatalf("got %v, want an aborted response", panicked)
 		}
 		pass(500 * time.Millisecond)
@@ -250,7 +250,7 @@ func TestCount(t *testing.T) {
 	})
 	func() {
 		defer func() {
-			if got := recover(); got != http.ErrAbortHandler {
+			if got := recover(); got != any(http.ErrAbortHandler) {
 				t.Errorf("got panic %v, want it passed on", got)
 			}
 		}()
