@@ -3,8 +3,8 @@
 package decoder
 
 import (
-	"errors"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
