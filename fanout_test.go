@@ -208,7 +208,11 @@ func TestLingerBeginsAnewWithEachSubscriber(t *testing.T) {
 			}
 			s.pool.mu.Unlock()
 			if !visit() {
-				continue // the timer was first, and the visitor opened another topic
+				// The timer was first, and the visitor opened another topic.
+				for s.origin.asked() {
+					s.origin.next()
+				}
+				continue
 			}
 			raced++
 			time.Sleep(9 * time.Second)
@@ -419,7 +423,7 @@ func TestAccessControlInFrontHolds(t *testing.T) {
 		{"two listeners, wrapping", sites(auth+wrapped+private.addr, wrapped+public.addr)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := run(t, "")
+			s := newSite(t)
 			privateURL, publicURL := tc.load(s)
 			alice := open(t, s.client, privateURL, "Authorization", "Basic YWxpY2U6c2VjcmV0", "Host", "example.com")
 			private.send("data: secret\n\n")
@@ -442,7 +446,7 @@ func TestAccessControlInFrontHolds(t *testing.T) {
 // Two listeners are two servers, which may differ in who can reach them.
 func TestListenersDoNotShareInTheEndpointForm(t *testing.T) {
 	origin := newLiveOrigin(t)
-	s := run(t, "")
+	s := newSite(t)
 	other := freePort(t)
 	directive := "sse_fanout " + origin.addr
 	s.loadSites(fmt.Sprintf("http://:%d {\n%s\n}\nhttp://:%d {\n%s\n}", s.http, directive, other, directive))
