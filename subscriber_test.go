@@ -116,7 +116,7 @@ func TestJoinsAreCountedByOutcome(t *testing.T) {
 		for range 4 {
 			s.get("/events", "Last-Event-ID", "x")
 		}
-		stats := s.pool.stats
+		stats := &s.pool.stats
 		if fresh, resumed, gaps := stats.fresh.Load(), stats.resumed.Load(), stats.gaps.Load(); fresh != 2 || resumed != 3 || gaps != 4 {
 			t.Errorf("counted %d fresh, %d resumed, %d gaps, want 2, 3, 4", fresh, resumed, gaps)
 		}
@@ -443,8 +443,6 @@ func TestLargeEventsAreWrittenInPieces(t *testing.T) {
 		if got, _, _ := strings.Cut(c.read(), heartbeat); got != event {
 			t.Errorf("got %d bytes, want %d", len(got), len(event))
 		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.largest > 64<<10 {
