@@ -3,14 +3,10 @@ package ssefanout
 import (
 	"context"
 	"errors"
-	"io"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
@@ -213,115 +209,23 @@ func (g *catchups) close() {
 	}
 }
 
+// closing reports whether there can be no more because the topic ends.
+func (g *catchups) closing() bool {
+	g.mu.Lock()
+	closed := g.closed
+	g.mu.Unlock()
+	if closed || g.topic.ending.Load() != nil {
+		return true
+	}
+	_, ok := g.topic.pool.sourceOf(g.topic)
+	return !ok
+}
+
 // wake starts what was waiting for the topic to be connected.
 func (g *catchups) wake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.startNext()
-}
-
-// run fetches events until the catch-up meets the log, or must be given up.
-func (c *catchup) run(ctx context.Context) {
-	t := c.group.topic
-	opts := t.pool.opts
-	started := time.Now()
-	t.log.Wake() // those who have waited read c.log from now on
-
-	c.mu.Lock()
-	c.floor = t.log.Oldest().Cursor
-	c.mu.Unlock()
-	if c.meet() {
-		return // while it was waiting, the log has come past its id
-	}
-
-	t.pool.stats.catchups.Add(1)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream := &catchupStream{catchup: c}
-	stream.decoder = sse.NewDecoder(int(opts.MaxEventSize), stream.publish)
-	a := newAnswer(func(http.Header) io.Writer { return stream }, func() {})
-	answered := make(chan outcome, 1)
-	t.helpers.Go(func() {
-		if src, ok := t.pool.sourceOf(t); ok {
-			answered <- ask(ctx, src, t.request, c.id, a)
-		} else {
-			answered <- outcome{err: errTopicClosing}
-		}
-	})
-
-	timeout := time.Duration(opts.Catchup.Timeout)
-	silent := time.NewTimer(timeout)
-	defer silent.Stop()
-	slow := time.NewTimer(spliceTimeouts * timeout)
-	defer slow.Stop()
-	begun := c.begun
-	_, beat := t.log.Watch()
-	for {
-		wake, beats := t.log.Watch()
-		c.meet()
-		if beats != beat {
-			beat = beats
-			c.log.Beat()
-		} else {
-			c.log.Wake() // a subscriber may have to end
-		}
-		select {
-		case <-c.finished:
-		case <-begun:
-			silent.Stop()
-			begun = nil
-			continue
-		case <-wake:
-			continue
-		case out := <-answered:
-			answered = nil
-			if c.isWhole() {
-				continue
-			}
-			switch {
-			case out.verdict != verdictStream:
-				c.fail(errCatchupRefused)
-			default:
-				c.fail(errCatchupEnded)
-			}
-		case <-silent.C:
-			c.fail(errCatchupSilent)
-		case <-slow.C:
-			c.fail(errCatchupSlow)
-		case <-ctx.Done():
-			c.fail(context.Cause(ctx))
-		}
-		break
-	}
-	cancel()
-	if answered != nil {
-		<-answered
-	}
-	if errors.Is(c.why, errCatchupIgnored) {
-		c.group.mu.Lock()
-		c.group.ignoredUntil = time.Now().Add(ignoredMemory)
-		c.group.mu.Unlock()
-	}
-	t.pool.log().Debug("catch-up ended",
-		zap.String("topic", t.name),
-		zap.String("last_event_id", c.id),
-		zap.Int("events", c.events),
-		zap.Bool("resumed", c.spliced),
-		zap.Duration("duration", time.Since(started)),
-		zap.NamedError("reason", c.why))
-}
-
-// A catchupStream decodes what the origin sends to a catch-up.
-type catchupStream struct {
-	catchup *catchup
-	decoder *sse.Decoder
-	wire    []byte
-}
-
-func (s *catchupStream) Write(p []byte) (int, error) {
-	n, err := s.decoder.Write(p)
-	s.catchup.log.Wake()
-	return n, err
 }
 
 // publish takes an event until the catch-up meets the log.
@@ -360,11 +264,19 @@ func (s *catchupStream) publish(e *sse.Event) {
 // position at is the one that follows what is here: then the origin has sent all
 // that lies between. c.mu must be held.
 func (c *catchup) continues(at hub.Cursor) bool {
-	if c.id == "" || at <= c.floor+1 {
+	t := c.group.topic
+	from := max(c.floor, t.noticed())
+	if c.id == "" || at <= from+1 {
 		return true
 	}
-	before, ok := c.group.topic.log.At(at - 1)
-	return ok && before.ID == c.lastID
+	before, ok := t.log.At(at - 1)
+	if ok && before.ID == c.lastID {
+		return true
+	}
+	// Nor is anything missing that the log itself has not: what is before the
+	// event, from the log's beginning or from a gap in it on, set no id.
+	first, known := t.log.At(from)
+	return ok && known && first.ID == before.ID
 }
 
 // append adds an event. c.mu must be held.
@@ -431,9 +343,10 @@ func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
 }
 
 // result tells whether the catch-up is over and, if it was spliced, where its
-// subscribers continue once they have all that is here.
-func (c *catchup) result() (over, spliced bool, at hub.Cursor) {
+// subscribers continue once they have all that is here. If not, why tells what
+// has become of it.
+func (c *catchup) result() (over, spliced bool, at hub.Cursor, why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.over, c.spliced, c.splice
+	return c.over, c.spliced, c.splice, c.why
 }

@@ -2,6 +2,7 @@ package ssefanout
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -120,6 +121,7 @@ func TestCatchupThatEndsInAGap(t *testing.T) {
 				c := s.get("/events", "Last-Event-ID", "7")
 				c.expect(primer("7"))
 				tc.do(s.origin.next())
+				time.Sleep(spliceTimeouts * defaultCatchupTimeout)
 				c.expect(tc.got + "id: 12\n" + gapComment)
 				up.events(13, 13)
 				c.expect(numbered(13, 13))
@@ -141,7 +143,7 @@ func TestOriginThatIgnoresIDsIsNotAskedAgain(t *testing.T) {
 
 		c := s.get("/events", "Last-Event-ID", "6")
 		s.origin.idle()
-		c.expect(": sse_fanout\nretry: 3000\nid: 12\n\n" + gapComment)
+		c.expect(": sse_fanout\nretry: 3000\nid: 12\n" + gapComment)
 
 		time.Sleep(ignoredMemory)
 		s.get("/events", "Last-Event-ID", "6")
@@ -184,7 +186,7 @@ func TestTooManyQueuedAreToldOfAGap(t *testing.T) {
 		for i := range maxQueued + 2 {
 			s.get("/events", "Last-Event-ID", fmt.Sprint("x", i)).expect(primer(fmt.Sprint("x", i)))
 		}
-		s.get("/events", "Last-Event-ID", "one more").expect(primer("1") + gapComment)
+		s.get("/events", "Last-Event-ID", "one more").expect(gapPrimer("1") + gapComment)
 	})
 }
 
@@ -241,7 +243,7 @@ func TestCatchupOff(t *testing.T) {
 		s.joinLive(10, 10)
 		c := s.get("/events", "Last-Event-ID", "1")
 		s.origin.idle()
-		c.expect(primer("10") + ": gap: events may be missing here\nevent: resync\ndata: \n\n")
+		c.expect(gapPrimer("10") + ": gap: events may be missing here\nevent: resync\ndata: \n\n")
 	})
 }
 
@@ -282,4 +284,90 @@ func TestManyIDsOnAColdTopic(t *testing.T) {
 			c.expect(primer(fmt.Sprint(id)) + numbered(id+1, 61))
 		}
 	})
+}
+
+// Neither the client nor its id is to blame for what takes the origin away from
+// everybody.
+func TestCatchupOutlivesTheOrigin(t *testing.T) {
+	for name, during := range map[string]func(up, catchup *conn){
+		"both break":                  func(up, catchup *conn) { catchup.abort(); up.abort() },
+		"the shared one breaks first": func(up, catchup *conn) { up.abort(); catchup.abort() },
+		"only the catch-up breaks":    func(_, catchup *conn) { catchup.abort() },
+		"only the shared one breaks":  func(up, _ *conn) { up.abort() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+				up, live := s.joinLive(10, 12)
+				c := s.get("/events", "Last-Event-ID", "7")
+				c.expect(primer("7"))
+				catchup := s.origin.next().accept().events(8, 8)
+				during(up, catchup)
+				c.expect(numbered(8, 8))
+				again := s.origin.await()
+				if up.closed() {
+					if got := again.request.Header.Get("Last-Event-ID"); got != "12" {
+						t.Fatalf("the shared connection was made again with %q, want 12", got)
+					}
+					up = again.accept()
+					again = s.origin.next()
+				}
+				if got := again.request.Header.Get("Last-Event-ID"); got != "8" {
+					t.Fatalf("the catch-up went on with %q, want 8", got)
+				}
+				again.accept().events(9, 10)
+				up.events(13, 13)
+				c.expect(numbered(9, 13))
+				live.expect(numbered(13, 13))
+			})
+		})
+	}
+}
+
+// An origin that is down for maintenance refuses every id.
+func TestCatchupOutlivesMaintenance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		up, _ := s.joinLive(10, 12)
+		c := s.get("/events", "Last-Event-ID", "7")
+		c.expect(primer("7"))
+		s.origin.next().answer(404).end()
+		up.abort()
+		time.Sleep(20 * time.Second)
+		s.origin.keepAnswering(20*time.Second, func(c *conn) { c.answer(404).end() })
+		c.expect("")
+		s.origin.await().accept()
+		s.origin.next().expectResumedWith("id 7").accept().events(8, 12)
+		c.expect(numbered(8, 12))
+	})
+}
+
+// A client whose topic ends before it has what it came for keeps its position.
+func TestCatchupOfATopicThatEndsIsNoGap(t *testing.T) {
+	for name, end := range map[string]func(*setup){
+		"handler removed": (*setup).cleanup,
+		"exit":            func(s *setup) { s.pool.end(ending{reason: endExiting}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+				s.joinLive(10, 12)
+				var clients []*client
+				for id := 1; id <= 7; id++ {
+					c := s.get("/events", "Last-Event-ID", fmt.Sprint(id))
+					c.expect(primer(fmt.Sprint(id)))
+					clients = append(clients, c)
+				}
+				s.origin.next().accept()
+				s.origin.next().abort()
+				end(s)
+				time.Sleep(15 * time.Second)
+				for i, c := range clients {
+					if got := c.read(); !c.ended() || !strings.HasPrefix(got, "retry: ") || strings.Contains(got, "id:") {
+						t.Errorf("the client with id %d got %q", i+1, got)
+					}
+				}
+			})
+		})
+	}
 }

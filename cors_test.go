@@ -306,3 +306,17 @@ func TestCORSOriginsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// An empty stream without the header that lets the page read it would be an
+// error for good.
+func TestCrossOriginClientThatIsTurnedAwayIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{MaxSubscribers: SubscriberLimits{Total: 1}})
+		s.get("/events")
+		c := s.get("/events", "Origin", "https://other.example")
+		if !c.ended() || c.panic != any(http.ErrAbortHandler) {
+			t.Errorf("ended %t, panic %v, want http.ErrAbortHandler", c.ended(), c.panic)
+		}
+		c.expectStatus(0)
+	})
+}

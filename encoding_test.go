@@ -68,7 +68,7 @@ func TestCompressedStreamIsDecodedEventByEvent(t *testing.T) {
 				up.send(buf.String()).end()
 				s.origin.await().accept().events(6, 6)
 				c.expect(numbered(6, 6))
-				if n := s.logs.FilterMessage("upstream ended").Len(); n != 1 {
+				if n := s.logs.FilterMessage("upstream ended, reconnecting").Len(); n != 1 {
 					t.Errorf("%d clean ends in the log, want 1", n)
 				}
 			})

@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,7 +17,7 @@ type pool struct {
 	lineage   *lineage
 	opts      *Options
 	heartbeat []byte // in wire form
-	stats     stats
+	stats     *stats
 
 	logger    atomic.Pointer[zap.Logger]
 	explained sync.Map // of passReason: why such requests pass was logged
@@ -55,6 +56,7 @@ func newPool(l *lineage, h *Handler) *pool {
 		lineage:    l,
 		opts:       &opts,
 		heartbeat:  opts.Heartbeat.wire(),
+		stats:      new(stats),
 		topics:     make(map[string]*topic),
 		detached:   make(map[*topic]struct{}),
 		closing:    make(map[string]chan struct{}),
@@ -62,6 +64,7 @@ func newPool(l *lineage, h *Handler) *pool {
 		perIP:      make(map[string]*clientCount),
 	}
 	p.logger.Store(h.logger)
+	counted.add(p)
 	alive.add(p)
 	return p
 }
@@ -98,6 +101,13 @@ func (p *pool) retire() {
 }
 
 func (p *pool) log() *zap.Logger { return p.logger.Load() }
+
+// all returns the topics that have subscribers or that newcomers would join.
+// p.mu must be held.
+func (p *pool) all() []*topic {
+	all := slices.Collect(maps.Values(p.topics))
+	return slices.AppendSeq(all, maps.Keys(p.detached))
+}
 
 // sourceOf returns what answers the requests of t from now on, unless the pool
 // is over.

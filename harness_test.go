@@ -399,13 +399,17 @@ func (c *client) WriteHeader(status int) {
 func (c *client) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	if c.stalled {
-		deadline := c.deadline
-		c.mu.Unlock()
-		if deadline.IsZero() {
+		if c.deadline.IsZero() {
+			c.mu.Unlock()
 			c.t.Error("a write without a deadline would wait for ever")
 			return 0, os.ErrDeadlineExceeded
 		}
-		time.Sleep(time.Until(deadline))
+		for time.Now().Before(c.deadline) { // it may be set anew
+			c.mu.Unlock()
+			time.Sleep(10 * time.Millisecond)
+			c.mu.Lock()
+		}
+		c.mu.Unlock()
 		return 0, fmt.Errorf("writing: %w", os.ErrDeadlineExceeded)
 	}
 	if slowness := c.slowness; slowness > 0 {
@@ -524,4 +528,10 @@ func primer(id string) string {
 		b += "id: " + id + "\n"
 	}
 	return b + "\n"
+}
+
+// gapPrimer is what a client gets first, up to the notice of a gap, which is in
+// the same block.
+func gapPrimer(id string) string {
+	return strings.TrimSuffix(primer(id), "\n")
 }

@@ -45,9 +45,9 @@ func TestAssignedIDOfAnotherEpochIsAGap(t *testing.T) {
 			t.Errorf("the origin was asked with %q", up.request.Header.Get("Last-Event-ID"))
 		}
 		up.accept()
-		cold.expect(": sse_fanout\nretry: 3000\nid: \n\n" + gapComment)
+		cold.expect(": sse_fanout\nretry: 3000\nid: \n" + gapComment)
 		late := s.get("/events", "Last-Event-ID", assignedPrefix+"ANOTHER:5")
-		late.expect(": sse_fanout\nretry: 3000\nid: \n\n" + gapComment)
+		late.expect(": sse_fanout\nretry: 3000\nid: \n" + gapComment)
 		s.origin.idle()
 	})
 }

@@ -451,3 +451,22 @@ func sameTopic(a, b *topicRequest) bool {
 		slices.Equal(a.vars, b.vars) && slices.Equal(a.vary, b.vary) &&
 		maps.EqualFunc(a.header, b.header, slices.Equal)
 }
+
+func TestVarySeparatesOverSockets(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := run(t, "sse_fanout "+origin.addr+" {\nvary X-Tenant\n}")
+	for range 3 {
+		for _, tenant := range []string{"a", "b"} {
+			open(t, s.client, s.url+"/events", "X-Tenant", tenant, "Cookie", "session="+tenant)
+		}
+	}
+	asked := origin.asked()
+	if len(asked) != 2 {
+		t.Fatalf("the origin was asked %d times, want 2", len(asked))
+	}
+	for i, tenant := range []string{"a", "b"} {
+		if got := asked[i].Header; got.Get("X-Tenant") != tenant || got.Get("Cookie") != "" {
+			t.Errorf("the origin got X-Tenant %q and Cookie %q", got.Get("X-Tenant"), got.Get("Cookie"))
+		}
+	}
+}

@@ -53,6 +53,39 @@ func init() {
 // front of this handler, and whatever an answer depends on (a cookie, a user,
 // a token) must be named in Vary. The origin never sees a client's headers,
 // cookies or address unless Vary names them.
+//
+// ### Placeholders
+//
+// This handler sets placeholders for other handlers of the client's request, and
+// for its access log:
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.sse_fanout.topic}` | The topic's public name, as in logs and in the admin API: host, path, and its id; never a query or a value of Vary
+// `{http.sse_fanout.topic.id}` | The topic's id: 12 hex digits, the same for all that share, until Caddy restarts
+// `{http.sse_fanout.outcome}` | What became of the request: `fresh` (the client brought no Last-Event-ID), `resumed`, `gap`, `pending` (it left before this was known), `passed` (one to one), `rejected` (by us) or `refused` (by the origin)
+// `{http.sse_fanout.reason}` | Why the stream ended, or why the request was passed, rejected or refused: a label of the metrics of the same name, or the verdict on the origin's answer
+// `{http.sse_fanout.events}` | How many events were delivered to the client
+// `{http.sse_fanout.bytes}` | How many bytes of events were delivered to the client
+//
+// The topic is known before the response header is written, all else when the
+// request has ended, except of a request that is passed on: there it is known to
+// the handlers behind.
+//
+// ### Events
+//
+// This handler emits events through the events app when the connection of a topic
+// to its origin changes its state:
+//
+// Event | Meaning
+// ------|--------
+// `upstream_connected` | The origin has answered with an event stream
+// `upstream_lost` | The event stream has broken or ended; it is asked for again after `delay`
+// `upstream_unavailable` | The origin has not answered with an event stream; once for each outage, which `upstream_connected` ends
+// `upstream_closed` | The topic is over, because of `reason`
+//
+// Their data are the fields of the line in the log, among them `topic`,
+// `subscribers` and, where there is one, `error`.
 type Handler struct {
 	Options
 
@@ -60,9 +93,10 @@ type Handler struct {
 	// reverse_proxy. Absent means the next handler of the route.
 	SourceRaw json.RawMessage `json:"source,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
-	source caddyhttp.MiddlewareHandler
-	server *caddyhttp.Server
-	logger *zap.Logger
+	source    caddyhttp.MiddlewareHandler
+	server    *caddyhttp.Server
+	logger    *zap.Logger
+	announcer *announcer
 
 	lineage *lineage
 	pool    atomic.Pointer[pool] // set by lineage
@@ -96,8 +130,15 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.Options.provision(h.wraps()); err != nil {
 		return err
 	}
+	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return err
+	}
+	if h.announcer, err = newAnnouncer(ctx); err != nil {
+		return err
+	}
 	if h.server != nil {
 		h.server.RegisterOnShutdown(endAllIfExiting)
+		h.server.RegisterConnContext(withConn)
 		if h.server.WriteTimeout > 0 {
 			h.logger.Warn("the server's write timeout cuts every stream after this time; "+
 				"set stream_timeout below it, so that streams end at an event boundary and spread",
@@ -119,7 +160,9 @@ func (h *Handler) Cleanup() error {
 	if h.lineage == nil {
 		return nil
 	}
-	return h.lineage.leave(h)
+	err := h.lineage.leave(h)
+	h.announcer.close()
+	return err
 }
 
 // wraps reports whether this is the wrapping form.
@@ -146,13 +189,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	p := h.lineage.poolOf(h)
 	pass := func(why passReason) error {
 		p.stats.passed.count(why)
+		describe(r, outcomePassed, string(why))
 		if h.wraps() {
 			return next.ServeHTTP(w, r)
 		}
 		return h.source.ServeHTTP(w, r, next)
 	}
 	if why := h.whyPass(r); why != "" {
-		if h.cors.answersPreflight(r) {
+		if why == passMethod && h.cors.answersPreflight(r) {
 			return h.cors.servePreflight(w, r)
 		}
 		h.explainPass(p, why, r)

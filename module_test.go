@@ -245,9 +245,13 @@ func (s *site) load(directives string) {
 
 func (s *site) loadSites(sites string) {
 	s.t.Helper()
-	caddyfile := fmt.Sprintf("{\nadmin off\npersist_config off\nauto_https disable_redirects\nskip_install_trust\n"+
+	admin := "admin off"
+	if strings.Contains(s.options, "admin ") {
+		admin = ""
+	}
+	caddyfile := fmt.Sprintf("{\n%s\npersist_config off\nauto_https disable_redirects\nskip_install_trust\n"+
 		"grace_period 1s\nstorage file_system %s\nlog {\noutput file %s\nlevel DEBUG\n}\n%s\n}\n%s",
-		s.directory, s.log, s.options, sites)
+		admin, s.directory, s.log, s.options, sites)
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), nil)
 	if err != nil {
 		s.t.Fatalf("%v in\n%s", err, caddyfile)

@@ -141,6 +141,23 @@ func (l *lineage) source(t *topic) (source, bool) {
 	return *route, loaded
 }
 
+// announcer returns who emits the events of p, or nil: a handler of the active
+// configuration, or else of the one that is about to become it.
+func (l *lineage) announcer(p *pool) *announcer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found *announcer
+	for _, h := range l.handlers {
+		if h.pool.Load() != p && (l.shared != p || !l.inherits(h)) {
+			continue
+		}
+		if found = h.announcer; found.active() {
+			break
+		}
+	}
+	return found
+}
+
 // isNewest reports whether a route is of the newest configuration.
 func (l *lineage) isNewest(route *source) bool {
 	l.mu.Lock()

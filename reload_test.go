@@ -286,3 +286,24 @@ func TestReloadWhileOpeningReconnectingAndLingering(t *testing.T) {
 		})
 	}
 }
+
+// On exit, a client that does not read must not be what Caddy waits for.
+func TestExitDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
+	for name, reads := range map[string]bool{"writing": false, "quiet": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{})
+				up, c := s.joinLive(1, 1)
+				c.stall()
+				if !reads {
+					up.events(2, 2) // it blocks in a write
+				}
+				s.pool.end(ending{reason: endExiting})
+				time.Sleep(2 * exitGrace)
+				if !c.ended() {
+					t.Error("the stream has not ended")
+				}
+			})
+		})
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -459,4 +460,16 @@ func (s *setup) hints() []map[string]any {
 		lines = append(lines, line.ContextMap())
 	}
 	return lines
+}
+
+func TestWrappingFormWithNothingBehindSaysSo(t *testing.T) {
+	s := run(t, "route {\nsse_fanout\n}")
+	resp, _ := do(t, s.client, s.url+"/events")
+	if resp.StatusCode != http.StatusInternalServerError {
+		t.Errorf("got status %d, want 500", resp.StatusCode)
+	}
+	waitFor(t, "the log to say why", func() bool {
+		log, _ := os.ReadFile(s.log)
+		return strings.Contains(string(log), "sse_fanout has nothing to share: name upstreams")
+	})
 }

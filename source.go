@@ -125,6 +125,7 @@ type answer struct {
 	heard func()
 
 	header  http.Header
+	request *http.Request // that it is the answer to, set by ask
 	refused chan struct{} // closed when it turns out not to be an event stream
 
 	mu sync.Mutex
@@ -275,6 +276,21 @@ func (a *answer) close() error {
 	return why
 }
 
+// address returns the address of the origin that reverse_proxy has chosen, or ""
+// if another handler is the source. Logs and administrators get to see it.
+func (a *answer) address() string {
+	if a.request == nil {
+		return ""
+	}
+	address, _ := replacerOf(a.request).GetString("http.reverse_proxy.upstream.hostport")
+	return address
+}
+
+func replacerOf(r *http.Request) *caddy.Replacer {
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	return repl
+}
+
 func inflatable(encoding string) bool {
 	switch encoding {
 	case "gzip", "x-gzip", "zstd", "br":
@@ -347,6 +363,7 @@ func inflate(encoding string, from io.Reader, to io.Writer) error {
 type outcome struct {
 	refusal
 	err        error         // why it ended, nil for a clean end
+	address    string        // of the origin, if the source names it
 	retryAfter time.Duration // what the origin asked for
 }
 
@@ -356,7 +373,14 @@ type outcome struct {
 func ask(ctx context.Context, src source, req *topicRequest, id string, a *answer) outcome {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := newUpstreamRequest(ctx, req, id, src.server, a)
+	// What a source is cancelled with must be context.Canceled itself: anything
+	// else reverse_proxy logs as an error, and its passive health checks count it
+	// against the origin.
+	plain, cancelPlain := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelPlain()
+	defer context.AfterFunc(ctx, cancelPlain)()
+	r := newUpstreamRequest(plain, req, id, src.server, a)
+	a.request = r
 	done := make(chan error, 1)
 	go func() { done <- serveSource(src.handler, a, r) }()
 
@@ -364,7 +388,7 @@ func ask(ctx context.Context, src source, req *topicRequest, id string, a *answe
 	a.finish(err)
 	cut := a.close()
 
-	out := outcome{refusal: a.refusal, err: err}
+	out := outcome{refusal: a.refusal, err: err, address: a.address()}
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cut, errNotWanted), errors.Is(cause, errNotWanted) && cut == nil:
 		out.err = nil

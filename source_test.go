@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -167,10 +168,6 @@ func TestUpstreamRequestSeesWhatVaryNames(t *testing.T) {
 			}
 		}
 	})
-}
-
-func replacerOf(r *http.Request) *caddy.Replacer {
-	return r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 }
 
 func TestUpstreamRequestAfterARewrite(t *testing.T) {
@@ -383,4 +380,18 @@ func TestSendableID(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Anything but context.Canceled is an error in reverse_proxy's log, and counted
+// against the origin by its passive health checks.
+func TestSourceIsCancelledPlainly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{IdleTimeout: caddy.Duration(time.Second), Heartbeat: Heartbeat{Interval: -1}})
+		s.get("/events")
+		up := s.origin.next().accept()
+		time.Sleep(2 * time.Second)
+		if got := context.Cause(up.request.Context()); got != context.Canceled { //nolint:errorlint // it must be this very error
+			t.Errorf("the source was cancelled with %v, want %v", got, context.Canceled)
+		}
+	})
 }

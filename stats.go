@@ -8,6 +8,7 @@ import (
 // stats are the counters of a pool. They are read when somebody asks, so that
 // counting costs the way of an event no more than an addition.
 type stats struct {
+	connections    atomic.Int64  // event streams that origins hold open for us now
 	received       atomic.Uint64 // events from the origin
 	delivered      atomic.Uint64 // events to subscribers
 	deliveredBytes atomic.Uint64
@@ -19,6 +20,7 @@ type stats struct {
 	fresh          atomic.Uint64 // subscribers that brought no id
 	resumed        atomic.Uint64 // subscribers that go on where they were
 	gaps           atomic.Uint64 // subscribers that were told of a gap
+	gapJoins       atomic.Uint64 // of them, those that began with it
 
 	passed   tally[passReason]
 	rejected tally[rejection]

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,40 +35,57 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		return p.turnAway(w, r, rejected)
 	}
 	defer p.leave(t, ip)
+	describeTopic(r, t)
 
 	s := &subscriber{
+		number:     lastSubscriber.Add(1),
+		timer:      time.NewTimer(time.Hour),
 		topic:      t,
 		w:          w,
-		control:    http.NewResponseController(w),
+		deadline:   deadline{control: http.NewResponseController(w)},
 		clientIP:   ip,
 		log:        t.log,
 		joined:     t.firstPosition(id != "").Cursor,
 		resumeWith: id,
 		started:    time.Now(),
 	}
+	s.outcome.Store(int32(pending))
+	defer s.timer.Stop()
 	defer s.leaveCatchup()
+	defer s.setUnsettled(false)
 
 	a := t.admit(r.Context(), p.needsOriginsWord(r))
 	switch {
 	case a.gone:
+		describe(r, pending.String(), string(endClientGone))
 		return nil
 	case a.rejected != "":
 		return p.turnAway(w, r, a.rejected)
 	case a.refusal != nil:
+		describe(r, outcomeRefused, a.refusal.verdict.String())
 		return a.refusal.serve(w, r, p.opts)
 	}
+	t.roster.enter(s)
+	defer t.roster.leave(s)
 	p.writeHeader(w, r, a.header)
 	reason := s.run(r.Context().Done())
 
 	p.stats.ended.count(reason)
+	describeEnd(r, s, reason)
 	if c := p.log().Check(zapcore.DebugLevel, "subscriber ended"); c != nil {
 		c.Write(zap.String("topic", t.name),
+			zap.Uint64("subscriber", s.number),
+			zap.Stringer("outcome", joining(s.outcome.Load())),
 			zap.String("reason", string(reason)),
-			zap.Uint64("events", s.events),
-			zap.Uint64("bytes", s.bytes),
+			zap.Uint64("events", s.events.Load()),
+			zap.Uint64("bytes", s.bytes.Load()),
 			zap.Duration("duration", time.Since(s.started)))
 	}
+	exiting := s.deadline.end()
 	if reason == endStalled {
+		if exiting {
+			breakConn(r)
+		}
 		// The stream ends inside an event, which a client must not take for a
 		// clean end.
 		panic(http.ErrAbortHandler)
@@ -106,17 +124,24 @@ func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.
 // error.
 func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why rejection) error {
 	p.stats.rejected.count(why)
+	describe(r, outcomeRejected, string(why))
 	if c := p.log().Check(zapcore.DebugLevel, "turning a client away"); c != nil {
 		c.Write(zap.String("reason", string(why)))
 	}
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Now().Add(time.Duration(p.opts.DispatchTimeout)))
 	delay := turnAwayMin + rand.N(turnAwayMax-turnAwayMin)
+	closeConnIfExiting(w)
 	if p.opts.reject {
 		w.Header().Set("Retry-After", strconv.Itoa(int((delay+time.Second-1)/time.Second)))
 		p.opts.cors.apply(w.Header(), r)
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return nil
+	}
+	if p.needsOriginsWord(r) {
+		// To a browser, a stream that its page may not read is an error for
+		// good, and a connection that breaks is not.
+		panic(http.ErrAbortHandler)
 	}
 	p.writeHeader(w, r, nil)
 	if _, err := w.Write(append(appendRetryField(nil, delay), '\n')); err == nil {
@@ -132,10 +157,12 @@ const (
 
 // A subscriber is one client of a topic, served by the goroutine of its request.
 type subscriber struct {
+	number  uint64 // names it to administrators
 	topic   *topic
 	w       http.ResponseWriter
-	control *http.ResponseController
 	started time.Time
+
+	deadline deadline // of writes
 
 	clientIP string
 
@@ -154,9 +181,17 @@ type subscriber struct {
 
 	ending *ending // the last seen
 	endAt  time.Time
-	reason endReason // why, at endAt
+	reason endReason   // why, at endAt
+	timer  *time.Timer // makes run look again
 
-	events, bytes uint64
+	batches uint64 // delivered
+
+	// Written by the subscriber alone, read by whoever asks (see roster).
+	events, bytes atomic.Uint64 // delivered
+	start         atomic.Uint64 // the cursor at which there were no events yet
+	inLog         atomic.Bool   // it reads the topic's log
+	outcome       atomic.Int32  // a joining
+	deleted       atomic.Bool   // by an administrator, who also fires the timer
 }
 
 // maxWrite bounds what one write may take, so that a slow client that makes
@@ -173,12 +208,13 @@ func (s *subscriber) run(gone <-chan struct{}) endReason {
 		return s.failed(err)
 	}
 
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
 	for {
 		if e := t.ending.Load(); e != s.ending {
 			s.ending = e
 			s.endWithin(0, e.over, e.reason)
+		}
+		if s.deleted.Load() {
+			s.endWithin(0, 0, endDeleted)
 		}
 		due := s.isDue()
 		if due && (s.ending == nil || !s.ending.drain) {
@@ -202,14 +238,15 @@ func (s *subscriber) run(gone <-chan struct{}) endReason {
 			continue // it came before the wake-up to wait for was taken
 		}
 
-		var timeUp <-chan time.Time
 		if !s.endAt.IsZero() {
-			timer.Reset(time.Until(s.endAt))
-			timeUp = timer.C
+			s.timer.Reset(time.Until(s.endAt))
+		}
+		if s.deleted.Load() {
+			continue // it came before the timer was set
 		}
 		select {
 		case <-batch.Wake:
-		case <-timeUp:
+		case <-s.timer.C:
 		case <-gone:
 			return endClientGone
 		}
@@ -231,9 +268,14 @@ func (s *subscriber) next() ([]byte, hub.Batch) {
 		batch = s.log.Read(s.cursor)
 	}
 	if s.catchup != nil && len(batch.Bytes) == 0 && !s.unsettled {
-		if over, spliced, at := s.catchup.result(); over {
+		if over, spliced, at, why := s.catchup.result(); over {
 			batch = s.log.Read(s.cursor)
-			if len(batch.Bytes) == 0 {
+			switch {
+			case len(batch.Bytes) > 0:
+			case errors.Is(why, errTopicClosing):
+				s.comeBack()
+				return nil, batch
+			default:
 				return s.endCatchup(spliced, at)
 			}
 		}
@@ -251,10 +293,17 @@ func (s *subscriber) endCatchup(spliced bool, at hub.Cursor) ([]byte, hub.Batch)
 	if !spliced {
 		return s.gapNotice(s.live(gap))
 	}
-	s.topic.pool.stats.resumed.Add(1)
+	s.begins(resumed)
 	s.follow(s.topic.log, at)
 	batch := s.log.Read(s.cursor)
 	return batch.Bytes, batch
+}
+
+// comeBack ends the stream of a client that nothing can be fetched for any more,
+// because the topic ends: with the position that it has, it finds what comes
+// after the topic.
+func (s *subscriber) comeBack() {
+	s.endWithin(0, 0, endDrained)
 }
 
 func (s *subscriber) leaveCatchup() {
@@ -270,10 +319,24 @@ func (s *subscriber) gapNotice(id string) ([]byte, hub.Batch) {
 	return s.topic.pool.gapNotice(appendPosition(nil, id, true)), hub.Batch{Next: s.cursor, Beat: s.beat}
 }
 
+// setUnsettled takes note of whether it is known what s reads.
+func (s *subscriber) setUnsettled(unsettled bool) {
+	if unsettled == s.unsettled {
+		return
+	}
+	s.unsettled = unsettled
+	if unsettled {
+		s.topic.unsettled.Add(1)
+	} else {
+		s.topic.unsettled.Add(-1)
+	}
+}
+
 // follow makes s read a log from a cursor on.
 func (s *subscriber) follow(log *hub.Topic, cursor hub.Cursor) {
-	s.unsettled = false
+	s.setUnsettled(false)
 	s.log, s.cursor = log, cursor
+	s.noteStart()
 	_, s.beat = log.Watch()
 }
 
@@ -285,11 +348,12 @@ func (s *subscriber) took(batch hub.Batch) {
 		return
 	}
 	s.cursor = batch.Next
-	s.events += n
-	s.bytes += uint64(len(batch.Bytes))
-	stats := &s.topic.pool.stats
+	s.events.Add(n)
+	s.bytes.Add(uint64(len(batch.Bytes)))
+	stats := s.topic.pool.stats
 	stats.delivered.Add(n)
 	stats.deliveredBytes.Add(uint64(len(batch.Bytes)))
+	s.sampleDelivery(batch)
 }
 
 // A joining is how a subscriber begins.
@@ -301,6 +365,20 @@ const (
 	gap                    // nobody knows its id any more
 	pending                // the topic is not connected: nobody knows yet
 )
+
+func (how joining) String() string {
+	return [...]string{"fresh", "resumed", "gap", "pending"}[how]
+}
+
+// begins takes note of how s has begun, once that is settled.
+func (s *subscriber) begins(how joining) {
+	stats := s.topic.pool.stats
+	stats.joined(how).Add(1)
+	if how == gap {
+		stats.gaps.Add(1)
+	}
+	s.outcome.Store(int32(how))
+}
 
 // firstPosition is where a client begins that joins now and brings no id the
 // log has.
@@ -331,7 +409,7 @@ func (s *subscriber) settle() (id string, how joining) {
 	switch known {
 	case idKnown:
 		s.leaveCatchup()
-		t.pool.stats.resumed.Add(1)
+		s.begins(resumed)
 		s.follow(t.log, pos.Cursor)
 		return pos.ID, resumed
 	case idLost:
@@ -343,17 +421,22 @@ func (s *subscriber) settle() (id string, how joining) {
 		}
 	case idUnsettled:
 	}
-	s.unsettled = true
+	s.setUnsettled(true)
 	return s.resumeWith, pending
 }
 
 // catchUp makes s a part of the catch-up for id.
 func (s *subscriber) catchUp(id string) (string, joining) {
 	s.catchup = s.topic.catchups.join(id, s.clientIP)
+	if s.catchup == nil && s.topic.catchups.closing() {
+		s.comeBack()
+		s.setUnsettled(true)
+		return id, pending
+	}
 	if s.catchup == nil {
 		return s.live(gap), gap
 	}
-	s.unsettled = true
+	s.setUnsettled(true)
 	return s.settle()
 }
 
@@ -361,10 +444,9 @@ func (s *subscriber) catchUp(id string) (string, joining) {
 // force there.
 func (s *subscriber) live(how joining) string {
 	t := s.topic
+	s.begins(how)
 	if how == gap {
-		t.pool.stats.gaps.Add(1)
-	} else {
-		t.pool.stats.fresh.Add(1)
+		s.joined = t.afterNotice(s.joined) // it gets one of its own
 	}
 	pos, ok := t.log.At(s.joined)
 	if !ok {
@@ -386,7 +468,7 @@ func (s *subscriber) greet() (wire []byte, how joining) {
 		return nil, fresh
 	}
 	if _, ok := t.log.At(after); ok {
-		t.pool.stats.fresh.Add(1)
+		s.begins(fresh)
 		s.follow(t.log, after)
 		return wire, fresh
 	}
@@ -412,10 +494,12 @@ func (s *subscriber) primer() []byte {
 	b := sse.AppendComment(nil, "sse_fanout")
 	b = appendRetryField(b, t.reconnectionTime())
 	b = appendPosition(b, id, how == gap)
-	b = append(b, '\n')
 	if how == gap {
-		b = append(b, t.pool.gapNotice(nil)...)
+		// In one block with the position: a client that has the one has the
+		// other, wherever its connection is cut.
+		return t.pool.gapNotice(b)
 	}
+	b = append(b, '\n')
 	return append(b, greeting...)
 }
 
@@ -478,14 +562,14 @@ func (s *subscriber) isDue() bool {
 // end ends the stream between two events. Where many end at once, each is told
 // a different time to come back.
 func (s *subscriber) end() endReason {
-	if s.ending != nil && s.reason == s.ending.reason {
+	if s.ending != nil && s.reason == s.ending.reason || s.reason == endDrained {
 		retry := s.topic.reconnectionTime() + rand.N(time.Duration(s.topic.pool.opts.StreamCloseDelay)+1)
 		if err := s.write(append(appendRetryField(nil, retry), '\n')); err != nil {
 			return s.failed(err)
 		}
 	}
 	// What net/http writes to end the response must not wait for ever.
-	_ = s.control.SetWriteDeadline(time.Now().Add(s.dispatchTimeout()))
+	s.setDeadline()
 	return s.reason
 }
 
@@ -497,8 +581,10 @@ func (s *subscriber) failed(err error) endReason {
 	return endClientGone
 }
 
-func (s *subscriber) dispatchTimeout() time.Duration {
-	return time.Duration(s.topic.pool.opts.DispatchTimeout)
+// setDeadline gives a write the time it may take without progress.
+func (s *subscriber) setDeadline() {
+	e := s.topic.ending.Load()
+	s.deadline.set(time.Duration(s.topic.pool.opts.DispatchTimeout), e != nil && e.reason == endExiting)
 }
 
 // write sends p and flushes it. The deadline is cleared afterwards, as HTTP/2
@@ -506,15 +592,15 @@ func (s *subscriber) dispatchTimeout() time.Duration {
 func (s *subscriber) write(p []byte) error {
 	for len(p) > 0 {
 		n := min(len(p), maxWrite)
-		_ = s.control.SetWriteDeadline(time.Now().Add(s.dispatchTimeout()))
+		s.setDeadline()
 		if _, err := s.w.Write(p[:n]); err != nil {
 			return err
 		}
 		p = p[n:]
 	}
-	if err := s.control.Flush(); err != nil {
+	if err := s.deadline.control.Flush(); err != nil {
 		return err
 	}
-	_ = s.control.SetWriteDeadline(time.Time{})
+	s.deadline.clear()
 	return nil
 }

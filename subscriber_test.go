@@ -64,15 +64,15 @@ func TestPrimerAndWhatFollows(t *testing.T) {
 			want: primer("1") + unnumbered(3, 3)},
 
 		{name: "gap, current id", opts: Options{Catchup: noCatchup}, before: numbered(1, 3), id: "x",
-			want: primer("3") + gapTold},
+			want: gapPrimer("3") + gapTold},
 		{name: "gap, no id in force", opts: Options{Catchup: noCatchup}, before: unnumbered(1, 3), id: "x",
-			want: ": sse_fanout\nretry: 3000\nid: \n\n" + gapTold},
+			want: ": sse_fanout\nretry: 3000\nid: \n" + gapTold},
 		{name: "gap, first_event oldest", opts: Options{Catchup: noCatchup, FirstEvent: "oldest"}, before: numbered(1, 3), id: "x",
-			want: primer("3") + gapTold},
+			want: gapPrimer("3") + gapTold},
 		{name: "gap, told by an event", opts: Options{Catchup: noCatchup, GapEvent: "lost"}, before: numbered(1, 3), id: "x",
-			want: primer("3") + ": gap: events may be missing here\nevent: lost\ndata: \n\n"},
+			want: gapPrimer("3") + ": gap: events may be missing here\nevent: lost\ndata: \n\n"},
 		{name: "gap, out of a short history", opts: Options{Catchup: noCatchup, History: History{Events: 2}},
-			before: numbered(1, 4), id: "1", want: primer("4") + gapTold},
+			before: numbered(1, 4), id: "1", want: gapPrimer("4") + gapTold},
 		{name: "resumed, just before a short history", opts: Options{Catchup: noCatchup, History: History{Events: 2}},
 			before: numbered(1, 4), id: "2", want: primer("2") + numbered(3, 4)},
 
@@ -116,9 +116,29 @@ func TestJoinsAreCountedByOutcome(t *testing.T) {
 		for range 4 {
 			s.get("/events", "Last-Event-ID", "x")
 		}
-		stats := &s.pool.stats
+		stats := s.pool.stats
 		if fresh, resumed, gaps := stats.fresh.Load(), stats.resumed.Load(), stats.gaps.Load(); fresh != 2 || resumed != 3 || gaps != 4 {
 			t.Errorf("counted %d fresh, %d resumed, %d gaps, want 2, 3, 4", fresh, resumed, gaps)
+		}
+	})
+}
+
+// A client that waits for a topic to be connected again has two reasons to be
+// told of a gap: nobody knows its id, and the origin goes on without one.
+func TestGapIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{Catchup: noCatchup})
+		s.get("/events")
+		s.origin.next().accept().send(unnumbered(1, 2)).abort()
+		c := s.get("/events", "Last-Event-ID", "x")
+		c.expect(primer("x"))
+		time.Sleep(time.Second)
+		s.origin.next().accept().send(unnumbered(3, 3))
+		if got := c.read(); strings.Count(got, "gap: ") != 1 || !strings.HasSuffix(got, unnumbered(3, 3)) {
+			t.Errorf("got %q, want to be told once, and the event", got)
+		}
+		if got := s.pool.stats.gaps.Load(); got != 2 {
+			t.Errorf("counted %d gaps, want one for each of 2 subscribers", got)
 		}
 	})
 }

@@ -27,6 +27,7 @@ type topic struct {
 	cancel   context.CancelCauseFunc
 	helpers  sync.WaitGroup // goroutines besides the upstream's
 	done     chan struct{}  // closed when the upstream has ended
+	roster   roster         // of its subscribers, for administrators
 
 	// Guarded by pool.mu.
 	subscribers int
@@ -43,6 +44,8 @@ type topic struct {
 	active   atomic.Int64 // when something was last sent to all, in Unix nanoseconds
 	expiring atomic.Bool  // expiry is set for the oldest entry of the log
 
+	unsettled atomic.Int32 // subscribers of whom it is not known yet what they read
+
 	mu sync.Mutex
 
 	// Guarded by mu.
@@ -50,9 +53,11 @@ type topic struct {
 	expiry        *time.Timer
 	changed       chan struct{} // closed when one of the following changes
 	isConnected   bool
+	connects      int // how often it was connected
 	everConnected bool
-	admitted      bool   // subscribers were accepted: a no of the origin ends nothing at once
-	blamedID      string // the origin answers with a stream, but not to this id
+	admitted      bool       // subscribers were accepted: a no of the origin ends nothing at once
+	notice        hub.Cursor // behind the last notice of a gap in the log
+	blamedID      string     // the origin answers with a stream, but not to this id
 	refusal       *refusal
 	header        http.Header // of the origin's answer, what is shared
 }
@@ -81,6 +86,7 @@ const (
 	endRefused       endReason = "upstream_refuse" // the origin has said no for a minute
 	endDrained       endReason = "drained"         // its handler was changed or removed
 	endExiting       endReason = "exiting"         // Caddy exits
+	endDeleted       endReason = "deleted"         // by an administrator
 )
 
 func newTopic(p *pool, key string, req *topicRequest, openedBy string, route source) *topic {
@@ -101,6 +107,7 @@ func newTopic(p *pool, key string, req *topicRequest, openedBy string, route sou
 	t.route.Store(&route)
 	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
 	t.upstream.retry.Store(-1)
+	t.upstream.condition.Store(&condition{since: time.Now()})
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	t.catchups = newCatchups(t)
 	t.greeting.events, t.greeting.name = parseGreeting(p.opts.Greeting)
@@ -191,34 +198,63 @@ func (t *topic) expire() {
 // what it was asked with, and blamed what it had been asked with before, to which
 // it has not answered so.
 func (t *topic) connected(id, blamed string, header http.Header) (again bool) {
+	followers := t.subscriberCount() - int(t.unsettled.Load())
 	t.mu.Lock()
+	again = t.everConnected
+	switch {
+	case !again:
+		t.log.StartAfter(id)
+	case id == "":
+		// Events may have been sent while nobody listened, and nothing tells
+		// which: whoever follows the log comes past this.
+		t.pool.stats.gaps.Add(uint64(max(0, followers)))
+		t.notice = t.log.Newest().Cursor + 1
+		t.log.Append(hub.Entry{Wire: t.pool.gapNotice(nil)})
+	}
 	if blamed != "" {
 		t.blamedID = blamed
 	}
-	again = t.everConnected
-	if !again {
-		t.log.StartAfter(id)
-	}
 	t.header = header
 	t.isConnected, t.everConnected = true, true
+	t.connects++
 	t.signal()
 	t.mu.Unlock()
 
-	if again && id == "" {
-		// Events may have been sent while nobody listened, and nothing tells
-		// which: whoever follows the log comes past this.
-		t.pool.stats.gaps.Add(uint64(t.subscriberCount()))
-		t.log.Append(hub.Entry{Wire: t.pool.gapNotice(nil)})
-	}
 	t.log.Wake()
 	t.catchups.wake()
 	return again
+}
+
+// afterNotice returns c, or the cursor behind the last notice of a gap in the
+// log if that begins there, for a subscriber that is told of a gap anyway.
+func (t *topic) afterNotice(c hub.Cursor) hub.Cursor {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c+1 == t.notice {
+		return t.notice
+	}
+	return c
+}
+
+// noticed returns the cursor behind the last notice of a gap in the log.
+func (t *topic) noticed() hub.Cursor {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.notice
 }
 
 func (t *topic) connectedNow() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.isConnected
+}
+
+// connection reports whether the topic is connected, and which connection that
+// is, or was.
+func (t *topic) connection() (connected bool, connects int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.isConnected, t.connects
 }
 
 // disconnected is called when the stream has ended.
@@ -262,10 +298,11 @@ func (t *topic) signal() {
 	t.changed = make(chan struct{})
 }
 
-// end ends the subscribers. On exit, it hurries those who are ending already.
+// end ends the subscribers. On exit, or for an administrator, it hurries those
+// who are ending already.
 func (t *topic) end(e ending) {
 	if !t.ending.CompareAndSwap(nil, &e) {
-		if e.reason != endExiting {
+		if e.reason != endExiting && e.reason != endDeleted {
 			return
 		}
 		t.ending.Store(&e)
@@ -274,6 +311,11 @@ func (t *topic) end(e ending) {
 	t.signal()
 	t.mu.Unlock()
 	t.log.Wake()
+	if e.reason == endExiting {
+		for _, s := range t.roster.all() {
+			s.deadline.hurry()
+		}
+	}
 }
 
 // conclude ends the subscribers of a topic whose upstream is over. Whoever comes

@@ -36,6 +36,11 @@ type upstream struct {
 	failures  int       // in a row, of connections that have not proved themselves
 	noSince   time.Time // since when every answer has been a no
 	since     time.Time // when the present state of the connection began
+	troubled  time.Time // when the row of failures began
+	remindAt  time.Time // when the log says again that it goes on
+	missing   bool      // it was announced that the origin is unavailable
+
+	condition atomic.Pointer[condition]
 
 	retry atomic.Int64 // the origin's reconnection time, in nanoseconds; negative: none yet
 
@@ -80,7 +85,11 @@ func (u *upstream) run(ctx context.Context) {
 		}
 		u.sleep(ctx, delay)
 	}
-	u.logClosed(zapcore.InfoLevel, "no_subscribers", 0)
+	reason := "no_subscribers"
+	if e := u.topic.ending.Load(); e != nil {
+		reason = string(e.reason) // why there are none
+	}
+	u.logClosed(zapcore.InfoLevel, reason, 0)
 }
 
 // follow waits for a connection to end. When a reload has brought the topic a
@@ -193,6 +202,9 @@ func (u *upstream) open(ctx context.Context, id string, replaces *connection) *c
 		} else {
 			c.outcome.err = errTopicClosing
 		}
+		if !c.accepted.IsZero() { // nothing is, any more
+			t.pool.stats.connections.Add(-1)
+		}
 	}()
 	return c
 }
@@ -205,6 +217,7 @@ func (c *connection) accept(header http.Header) io.Writer {
 		_ = c.replaces.answer.close()
 	}
 	c.accepted = time.Now()
+	t.pool.stats.connections.Add(1)
 	defer close(c.established)
 	c.replaying = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
 	c.up.logConnected(c)
@@ -248,6 +261,13 @@ func (c *connection) publish(e *sse.Event) {
 	u.wire = sse.Append(u.wire[:0], e)
 	entry.Wire = u.wire
 
+	if !e.HasID && !e.HasData {
+		// A reconnection time alone is no event: a replay or a greeting may
+		// begin behind it.
+		t.log.Append(entry)
+		c.fresh = true
+		return
+	}
 	greets := t.greeting.greets(e, c.events)
 	if c.replaying && !greets && c.isReplay(entry) {
 		return
@@ -328,6 +348,10 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 		u.failures = 0
 	}
 	delay = max(u.backoff(), min(time.Duration(u.retry.Load()), longestRetryAfter), out.retryAfter)
+	if u.failures == 0 {
+		u.troubled = time.Now()
+		u.remindAt = u.troubled.Add(firstReminder)
+	}
 	u.failures++
 	t.pool.stats.reconnects.Add(1)
 	u.logLost(c, delay)
@@ -368,68 +392,4 @@ func (u *upstream) sleep(ctx context.Context, d time.Duration) {
 	case <-u.rerouted:
 	case <-ctx.Done():
 	}
-}
-
-// The lines that tell of an upstream's state. An operator should need no
-// others to know what happened, since when, who is waiting, and what is next.
-
-func (u *upstream) logConnected(c *connection) {
-	t := u.topic
-	t.pool.log().Info("upstream connected",
-		zap.String("topic", t.name),
-		zap.Int("subscribers", t.subscriberCount()),
-		zap.String("last_event_id", c.id),
-		zap.Int("attempt", u.failures+1),
-		zap.Duration("duration", time.Since(u.since)))
-	u.since = time.Now()
-}
-
-func (u *upstream) logLost(c *connection, delay time.Duration) {
-	t := u.topic
-	message := "upstream unavailable"
-	if !c.accepted.IsZero() {
-		message = "upstream lost"
-	}
-	fields := []zap.Field{
-		zap.String("topic", t.name),
-		zap.Int("subscribers", t.subscriberCount()),
-		zap.Int("attempt", u.failures),
-		zap.Duration("delay", delay),
-		zap.Duration("duration", time.Since(u.since)),
-		zap.Int("events", c.events),
-	}
-	if c.outcome.verdict != verdictStream {
-		fields = append(fields, zap.Stringer("verdict", c.outcome.verdict), zap.Int("status", c.outcome.status))
-	}
-	if c.outcome.err != nil {
-		fields = append(fields, zap.Error(c.outcome.err))
-	}
-	if !c.accepted.IsZero() {
-		u.since = time.Now()
-	}
-	log := t.pool.log()
-	switch {
-	case c.outcome.err == nil && c.outcome.verdict == verdictStream:
-		log.Info("upstream ended", fields...)
-	case u.failures > 1:
-		// The first line of an outage says enough; those after it would drown
-		// an operator with many topics.
-		log.Debug(message, fields...)
-	default:
-		log.Warn(message, fields...)
-	}
-}
-
-func (u *upstream) logClosed(level zapcore.Level, reason string, status int) {
-	t := u.topic
-	fields := []zap.Field{
-		zap.String("topic", t.name),
-		zap.Int("subscribers", t.subscriberCount()),
-		zap.String("reason", reason),
-		zap.Duration("duration", time.Since(u.since)),
-	}
-	if status != 0 {
-		fields = append(fields, zap.Int("status", status))
-	}
-	t.pool.log().Log(level, "upstream closed", fields...)
 }

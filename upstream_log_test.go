@@ -91,14 +91,14 @@ func TestOutageIsLogged(t *testing.T) {
 
 		s.expectUpstreamLogs(
 			logLine{zapcore.InfoLevel, "upstream connected", map[string]any{"attempt": 1}},
-			logLine{zapcore.WarnLevel, "upstream lost", map[string]any{
+			logLine{zapcore.WarnLevel, "upstream lost, reconnecting", map[string]any{
 				"subscribers": 1, "attempt": 1, "duration": time.Minute, "events": 2, "status": nil,
 				"error": "reading the event stream: " + http.ErrAbortHandler.Error(),
 			}},
-			logLine{zapcore.DebugLevel, "upstream unavailable", map[string]any{"attempt": 2, "status": 502, "verdict": verdictUnavailable}},
-			logLine{zapcore.DebugLevel, "upstream unavailable", map[string]any{"attempt": 3, "status": 503}},
+			logLine{zapcore.DebugLevel, "upstream unavailable, retrying", map[string]any{"attempt": 2, "status": 502, "verdict": verdictUnavailable}},
+			logLine{zapcore.DebugLevel, "upstream unavailable, retrying", map[string]any{"attempt": 3, "status": 503}},
 			logLine{zapcore.InfoLevel, "upstream connected", map[string]any{"attempt": 4, "last_event_id": "2", "duration": away}},
-			logLine{zapcore.InfoLevel, "upstream ended", map[string]any{"attempt": 1, "events": 2, "duration": time.Second, "error": nil}},
+			logLine{zapcore.InfoLevel, "upstream ended, reconnecting", map[string]any{"attempt": 1, "events": 2, "duration": time.Second, "error": nil}},
 		)
 	})
 }
@@ -111,10 +111,50 @@ func TestFirstFailureToOpenIsAWarning(t *testing.T) {
 			s.origin.await().fail(502)
 		}
 		s.expectUpstreamLogs(
-			logLine{zapcore.WarnLevel, "upstream unavailable", map[string]any{"attempt": 1, "status": 502}},
-			logLine{zapcore.DebugLevel, "upstream unavailable", map[string]any{"attempt": 2}},
-			logLine{zapcore.DebugLevel, "upstream unavailable", map[string]any{"attempt": 3}},
+			logLine{zapcore.WarnLevel, "upstream unavailable, retrying", map[string]any{"attempt": 1, "status": 502}},
+			logLine{zapcore.DebugLevel, "upstream unavailable, retrying", map[string]any{"attempt": 2}},
+			logLine{zapcore.DebugLevel, "upstream unavailable, retrying", map[string]any{"attempt": 3}},
 		)
+	})
+}
+
+// An outage is told when it begins, and again when it has lasted a minute, two,
+// four, and so on, at least once an hour; what fails in between is not.
+func TestLongOutageIsLoggedNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.get("/events")
+		began := time.Now()
+		s.origin.keepAnswering(5*time.Hour, func(c *conn) { c.fail(502) })
+		var at []time.Duration
+		for _, line := range s.upstreamLogs() {
+			if line.Level != zapcore.WarnLevel {
+				continue
+			}
+			at = append(at, line.Time.Sub(began))
+			fields := line.ContextMap()
+			if len(at) == 1 {
+				continue
+			}
+			if line.Message != "upstream still unavailable, retrying" || fields["duration"] != at[len(at)-1] ||
+				fields["subscribers"] != int64(1) || fields["error"] != "connecting to the origin: refused" {
+				t.Errorf("the log says %q %v after %v", line.Message, fields, at[len(at)-1])
+			}
+		}
+		if len(at) < 9 || at[0] != 0 {
+			t.Fatalf("warned after %v", at)
+		}
+		due := time.Minute
+		for _, got := range at[1:] {
+			// The origin is asked twice a minute at least.
+			if got < due || got > due+31*time.Second {
+				t.Errorf("warned after %v, want about %v of %v", got, due, at)
+			}
+			due = got + min(got, time.Hour)
+		}
+		if n := len(s.upstreamLogs()); n < 400 {
+			t.Errorf("%d failures are in the log at any level", n)
+		}
 	})
 }
 

@@ -85,7 +85,7 @@ func TestIDThatTheOriginChokesOnIsUsedOnce(t *testing.T) {
 				c.expect("")
 				up := s.origin.next().expectResumedWith("no id").accept() // at once
 				c.expectStatus(200)
-				c.expect(": sse_fanout\nretry: 3000\nid: \n\n: gap: events may be missing here\nevent: gap\ndata: \n\n")
+				c.expect(": sse_fanout\nretry: 3000\nid: \n: gap: events may be missing here\nevent: gap\ndata: \n\n")
 				up.send("data: no id\n\n").abort()
 				c.expect("data: no id\n\n")
 				s.origin.await().expectResumedWith("no id")
@@ -352,7 +352,7 @@ func TestTooLargeAnEventCutsTheConnection(t *testing.T) {
 					t.Errorf("%d events counted as too large, want 1", n)
 				}
 				last := s.lastUpstreamLog()
-				if why := fmt.Sprint(last.ContextMap()["error"]); last.Message != "upstream lost" || !strings.Contains(why, "max_event_size") {
+				if why := fmt.Sprint(last.ContextMap()["error"]); last.Message != "upstream lost, reconnecting" || !strings.Contains(why, "max_event_size") {
 					t.Errorf("the log says %q: %q, want the option's name", last.Message, why)
 				}
 				s.origin.await().expectResumedWith("id 1").accept().events(2, 2)

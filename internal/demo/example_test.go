@@ -36,8 +36,8 @@ func TestExample(t *testing.T) {
 		t.Fatal("the common cases are gone")
 	}
 	cases := uncomment(string(comments))
-	if len(cases) < 8 {
-		t.Fatalf("got %d cases, want at least 7", len(cases))
+	if len(cases) < 9 {
+		t.Fatalf("got %d cases, want at least 9", len(cases))
 	}
 	for _, text := range cases {
 		site, _, _ := strings.Cut(text, " ")

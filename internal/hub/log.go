@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -251,6 +252,26 @@ func (l *log) due() (time.Duration, bool) {
 		return 0, false
 	}
 	return l.at(l.tail).time + l.limits.Age, true
+}
+
+// rateWindow is how far back rate looks.
+const rateWindow = 10 * time.Second
+
+// rate returns how many entries came per second, from what the log has of them:
+// counting costs a publisher nothing.
+func (l *log) rate(now time.Duration) float64 {
+	n := sort.Search(int(l.head-l.tail), func(n int) bool {
+		return now-l.at(l.head-1-Cursor(n)).time > rateWindow
+	})
+	if n == 0 {
+		return 0
+	}
+	window := min(rateWindow, max(now, time.Second))
+	if l.tail > 0 && n == int(l.head-l.tail) {
+		// It may have dropped some that came within the window.
+		window = min(window, max(now-l.at(l.tail).time, time.Millisecond))
+	}
+	return float64(n) / window.Seconds()
 }
 
 func (l *log) evict() {

@@ -66,6 +66,9 @@ type Batch struct {
 	// Wake is closed when there may be more to see. It is set only if there
 	// is nothing to take.
 	Wake <-chan struct{}
+
+	// Since is when the first entry of Bytes was published.
+	Since time.Time
 }
 
 // A Topic is the fan-out point of one stream. All methods may be called from
@@ -183,6 +186,7 @@ func (t *Topic) Read(c Cursor) Batch {
 		batch.Lagged = true
 	case c < t.log.head:
 		batch.Bytes, batch.Next = t.log.run(c)
+		batch.Since = t.start.Add(t.log.at(c).time)
 	default:
 		batch.Wake = t.wait()
 	}
@@ -297,10 +301,14 @@ type Stats struct {
 	Oldest, Newest time.Time
 	// ID is the id in force.
 	ID string
+	// Rate is how many entries came per second lately: over the last ten
+	// seconds, or as many of them as the log reaches back.
+	Rate float64
 }
 
 // Stats returns figures of the topic.
 func (t *Topic) Stats() Stats {
+	now := t.now()
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	l := &t.log
@@ -309,6 +317,7 @@ func (t *Topic) Stats() Stats {
 		Entries:   int(l.head - l.tail),
 		Bytes:     l.bytes,
 		ID:        l.id,
+		Rate:      l.rate(now),
 	}
 	if s.Entries > 0 {
 		s.Oldest = t.start.Add(l.at(l.tail).time)

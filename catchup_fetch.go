@@ -1,0 +1,202 @@
+package ssefanout
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
+)
+
+// secondThought is how long a catch-up waits, when its connection has ended,
+// before it decides what that means: if the shared connection turns out to be
+// lost too, it was the origin and not the id.
+const secondThought = 250 * time.Millisecond
+
+// A fetch is one connection of a catch-up to the origin.
+type fetch struct {
+	stop  func() // and wait for it to end
+	ended chan outcome
+
+	// connects is which connection of the topic was the shared one when the
+	// fetch began.
+	connects int
+}
+
+// fetch begins to take what the origin has after the newest event here.
+func (c *catchup) fetch(ctx context.Context) *fetch {
+	t := c.group.topic
+	c.mu.Lock()
+	id := c.lastID
+	c.mu.Unlock()
+	_, connects := t.connection()
+	ctx, cancel := context.WithCancel(ctx)
+	f := &fetch{ended: make(chan outcome, 1), connects: connects}
+
+	stream := &catchupStream{catchup: c}
+	stream.decoder = sse.NewDecoder(int(t.pool.opts.MaxEventSize), stream.publish)
+	accepted := false
+	a := newAnswer(func(http.Header) io.Writer {
+		accepted = true
+		t.pool.stats.connections.Add(1)
+		return stream
+	}, func() {})
+	done := make(chan struct{})
+	t.helpers.Go(func() {
+		defer close(done)
+		src, ok := t.pool.sourceOf(t)
+		if !ok {
+			f.ended <- outcome{err: errTopicClosing}
+			return
+		}
+		out := ask(ctx, src, t.request, id, a)
+		if accepted { // nothing is, any more
+			t.pool.stats.connections.Add(-1)
+		}
+		f.ended <- out
+	})
+	f.stop = func() {
+		cancel()
+		<-done
+	}
+	return f
+}
+
+// resumable reports whether another fetch can go on where this log ends. A
+// greeting that has begun cannot be pieced together.
+func (c *catchup) resumable() bool {
+	c.mu.Lock()
+	lastID, events := c.lastID, c.events
+	c.mu.Unlock()
+	if c.id == "" {
+		return events == 0
+	}
+	return c.group.topic.askableID(lastID) != ""
+}
+
+// run fetches events until the catch-up meets the log, or must be given up. What
+// takes the shared connection away is not held against it: it goes on when that
+// is back.
+func (c *catchup) run(ctx context.Context) {
+	t := c.group.topic
+	started := time.Now()
+	t.log.Wake() // those who have waited read c.log from now on
+
+	c.mu.Lock()
+	c.floor = t.log.Oldest().Cursor
+	c.mu.Unlock()
+	if c.meet() {
+		return // while it was waiting, the log has come past its id
+	}
+
+	t.pool.stats.catchups.Add(1)
+	c.pursue(ctx)
+	if errors.Is(c.why, errCatchupIgnored) {
+		c.group.mu.Lock()
+		c.group.ignoredUntil = time.Now().Add(ignoredMemory)
+		c.group.mu.Unlock()
+	}
+	t.pool.log().Debug("catch-up ended",
+		zap.String("topic", t.name),
+		zap.String("last_event_id", c.id),
+		zap.Int("events", c.events),
+		zap.Bool("resumed", c.spliced),
+		zap.Duration("duration", time.Since(started)),
+		zap.NamedError("reason", c.why))
+}
+
+// pursue makes one fetch after another until the catch-up is over.
+func (c *catchup) pursue(ctx context.Context) {
+	t := c.group.topic
+	timeout := time.Duration(t.pool.opts.Catchup.Timeout)
+	silent := time.NewTimer(timeout)
+	defer silent.Stop()
+	slow := time.NewTimer(spliceTimeouts * timeout)
+	defer slow.Stop()
+	thought := time.NewTimer(time.Hour)
+	defer thought.Stop()
+	pause := secondThought
+
+	f := c.fetch(ctx)
+	defer func() { f.stop() }()
+	var last outcome // of the fetch that has ended
+	begun := c.begun
+	_, beat := t.log.Watch()
+	for {
+		wake, beats := t.log.Watch()
+		c.meet()
+		if beats != beat {
+			beat = beats
+			c.log.Beat()
+		} else {
+			c.log.Wake() // a subscriber may have to end
+		}
+		if connected, connects := t.connection(); connected && connects != f.connects && c.resumable() && !c.isWhole() {
+			f.stop()
+			thought.Stop()
+			f, pause = c.fetch(ctx), secondThought
+			if begun != nil {
+				silent.Reset(timeout)
+			}
+			slow.Reset(spliceTimeouts * timeout)
+		}
+		select {
+		case <-c.finished:
+			return
+		case <-begun:
+			silent.Stop()
+			begun = nil
+		case <-wake:
+		case last = <-f.ended:
+			if errors.Is(last.err, errTopicClosing) {
+				c.fail(errTopicClosing)
+			}
+			thought.Reset(pause)
+			pause = min(2*pause, time.Duration(t.pool.opts.Reconnect.Max))
+		case <-thought.C:
+			switch {
+			case c.isWhole(), c.disrupted(f):
+			case last.verdict != verdictStream && last.verdict != verdictUnavailable, last.status == http.StatusInternalServerError:
+				c.fail(errCatchupRefused)
+			case !c.resumable():
+				c.fail(errCatchupEnded)
+			default:
+				f = c.fetch(ctx)
+			}
+		case <-silent.C:
+			if !c.disrupted(f) {
+				c.fail(errCatchupSilent)
+			}
+		case <-slow.C:
+			if !c.disrupted(f) {
+				c.fail(errCatchupSlow)
+			}
+		case <-ctx.Done():
+			c.fail(errTopicClosing) // or nobody is left to be told
+		}
+	}
+}
+
+// disrupted reports whether the topic has lost its shared connection since f
+// began, and the catch-up is to go on once there is another.
+func (c *catchup) disrupted(f *fetch) bool {
+	connected, connects := c.group.topic.connection()
+	return (!connected || connects != f.connects) && c.resumable()
+}
+
+// A catchupStream decodes what the origin sends to a catch-up.
+type catchupStream struct {
+	catchup *catchup
+	decoder *sse.Decoder
+	wire    []byte
+}
+
+func (s *catchupStream) Write(p []byte) (int, error) {
+	n, err := s.decoder.Write(p)
+	s.catchup.log.Wake()
+	return n, err
+}

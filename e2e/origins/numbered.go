@@ -1,0 +1,206 @@
+package origins
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Numbered is an origin with a bounded store that survives its restarts: what
+// event n of a topic is, and when it happens, is known beforehand. It refuses a
+// last event id whose successors it has no longer, as an honest origin does.
+type Numbered struct {
+	Epoch    time.Time
+	Interval time.Duration
+	Lookback time.Duration // how long an event stays in the store
+	Bursts   []Burst       // in order
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	outage  outage
+	streams map[chan struct{}]struct{}
+	open    int
+	most    int
+}
+
+// A Burst is events that happen all at once.
+type Burst struct {
+	At   time.Duration // after the epoch
+	Size int
+}
+
+// An outage is an answer that is no event stream, given for a while.
+type outage struct {
+	status     int
+	retryAfter string
+	until      time.Time
+	refused    map[string]bool // topics whose last answer was a no to an id
+}
+
+// Newest is the newest event at a time.
+func (o *Numbered) Newest(now time.Time) int {
+	since := now.Sub(o.Epoch)
+	n := int(since / o.Interval)
+	for _, b := range o.Bursts {
+		if b.At <= since {
+			n += b.Size
+		}
+	}
+	return n
+}
+
+// At is when event n happens.
+func (o *Numbered) At(n int) time.Time {
+	extra := 0
+	for _, b := range o.Bursts {
+		before := int(b.At/o.Interval) + extra
+		if n <= before {
+			break
+		}
+		if n <= before+b.Size {
+			return o.Epoch.Add(b.At)
+		}
+		extra += b.Size
+	}
+	return o.Epoch.Add(time.Duration(n-extra) * o.Interval)
+}
+
+// Has says whether everything after event n is in the store.
+func (o *Numbered) Has(n int, now time.Time) bool {
+	return now.Sub(o.At(n+1)) < o.Lookback
+}
+
+// Dispatched says whether event n has data; the others only move the position.
+func Dispatched(n int) bool { return n%16 != 5 }
+
+// Data is that of event n of a topic.
+func Data(topic string, n int) string {
+	size := 40 + n*37%400
+	if n%500 == 250 {
+		size = 20 << 10
+	}
+	return topic + " " + strconv.Itoa(n) + "\n" + strings.Repeat("x", size)
+}
+
+func appendNumbered(b []byte, topic string, n int) []byte {
+	b = fmt.Appendf(b, "id: %d\n", n)
+	if !Dispatched(n) {
+		return append(b, '\n')
+	}
+	if n%16 == 9 {
+		b = append(b, "event: tick\n"...)
+	}
+	for line := range strings.SplitSeq(Data(topic, n), "\n") {
+		b = append(b, "data: "...)
+		b = append(b, line...)
+		b = append(b, '\n')
+	}
+	return append(b, '\n')
+}
+
+// ServeHTTP serves the topic that the path names.
+func (o *Numbered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := r.Header.Get("Last-Event-ID")
+	if status, retryAfter := o.answer(r.URL.Path, id); status != 0 {
+		if retryAfter != "" {
+			w.Header().Set("Retry-After", retryAfter)
+		}
+		http.Error(w, "down for maintenance", status)
+		return
+	}
+	next := o.Newest(time.Now()) + 1
+	if id != "" {
+		last, err := strconv.Atoi(id)
+		if err != nil || last >= next || !o.Has(last, time.Now()) {
+			http.Error(w, "gone", http.StatusGone)
+			return
+		}
+		next = last + 1
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	dropped := o.enter()
+	defer o.leave(dropped)
+	rc := http.NewResponseController(w)
+	fmt.Fprint(w, "retry: 300\n\n")
+	if rc.Flush() != nil {
+		return
+	}
+	var buf []byte
+	for {
+		for newest := o.Newest(time.Now()); next <= newest; {
+			buf = buf[:0]
+			for ; next <= newest && len(buf) < 64<<10; next++ {
+				buf = appendNumbered(buf, r.URL.Path, next)
+			}
+			if _, err := w.Write(buf); err != nil {
+				return
+			}
+		}
+		if rc.Flush() != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-dropped:
+			return
+		case <-time.After(time.Until(o.At(next))):
+		}
+	}
+}
+
+// Outage makes the origin answer with a status for some time, and drops the
+// streams.
+func (o *Numbered) Outage(status int, retryAfter string, d time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.outage = outage{status, retryAfter, time.Now().Add(d), make(map[string]bool)}
+	for dropped := range o.streams {
+		close(dropped)
+	}
+	clear(o.streams)
+}
+
+// answer is what an outage has for a request. Whoever was refused with an id and
+// asks at once without it gets the same answer, also when the outage has just
+// ended: nobody could tell otherwise that the id was not to blame.
+func (o *Numbered) answer(topic, id string) (status int, retryAfter string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if over := time.Now().After(o.outage.until); over && (id != "" || !o.outage.refused[topic]) {
+		return 0, ""
+	}
+	o.outage.refused[topic] = id != ""
+	return o.outage.status, o.outage.retryAfter
+}
+
+func (o *Numbered) enter() (dropped chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	dropped = make(chan struct{})
+	if o.streams == nil {
+		o.streams = make(map[chan struct{}]struct{})
+	}
+	o.streams[dropped] = struct{}{}
+	o.open++
+	o.most = max(o.most, o.open)
+	return dropped
+}
+
+func (o *Numbered) leave(dropped chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.streams, dropped)
+	o.open--
+}
+
+// Streams is how many streams are open, and were at most.
+func (o *Numbered) Streams() (now, most int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.open, o.most
+}

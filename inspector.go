@@ -1,0 +1,316 @@
+package ssefanout
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/inspector"
+)
+
+func init() {
+	caddy.RegisterModule(&Inspector{})
+	httpcaddyfile.RegisterHandlerDirective("sse_inspector", parseInspector)
+
+	// It answers by itself, so it comes before what answers the rest of the
+	// site, and after what decides who may see it.
+	httpcaddyfile.RegisterDirectiveOrder("sse_inspector", httpcaddyfile.After, "metrics")
+}
+
+// Inspector serves a page with which a person can look at event streams: at any
+// one that a browser can reach, event by event, and at the topics that this
+// Caddy shares.
+//
+// **It tells whoever can open it what is shared here, and how many listen.**
+// Access control belongs in front of it, such as `basic_auth`. Queries and the
+// values of `vary` are never shown; the paths of topics and their last event ids
+// are.
+//
+// The page may be anywhere in a site: what stands before the last slash of a
+// path is not looked at. It sends its requests from the browser of the one who
+// looks at it, so it can read what that browser can, and nothing else.
+type Inspector struct {
+	// The origins (`https://app.example.com`) whose streams the page may read,
+	// beside those of its own, by its Content-Security-Policy. A leading `*.`
+	// stands for all subdomains, `*` for everything. That they allow it is for
+	// them to say (`cors_origins`). Default: none.
+	Connect []string `json:"connect,omitempty"`
+
+	page inspector.Page
+
+	// topics shares the stream of snapshots among all who look at it: what this
+	// module does for others, it does for itself.
+	topics *Handler
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Inspector) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.sse_inspector",
+		New: func() caddy.Module { return new(Inspector) },
+	}
+}
+
+const (
+	// snapshotEvery is how often the topics are looked at while somebody
+	// listens.
+	snapshotEvery = time.Second
+
+	// snapshotLinger is how much longer.
+	snapshotLinger = 5 * time.Second
+
+	// snapshotHistory is how many snapshots a newcomer gets at once, so that it
+	// sees what has been, if somebody has listened.
+	snapshotHistory = 60
+
+	// maxSnapshotTopics bounds the size of a snapshot. The admin API lists all.
+	maxSnapshotTopics = 100
+
+	// snapshotName is the name of the file, and snapshotHost stands for whatever
+	// host the page was asked for at: it makes no difference.
+	snapshotName = "topics"
+	snapshotHost = "sse_inspector"
+)
+
+// snapshotLineage tells the handlers of inspectors from all that a
+// configuration could have.
+var snapshotLineage = "sse_inspector " + rand.Text()
+
+// Provision sets up h.
+func (h *Inspector) Provision(ctx caddy.Context) error {
+	h.page.Connect = h.Connect
+	h.topics = &Handler{
+		Options: Options{
+			Name:       snapshotLineage,
+			FirstEvent: fmt.Sprint(snapshotHistory),
+			History:    History{Events: snapshotHistory, Age: caddy.Duration(2 * snapshotHistory * snapshotEvery)},
+			// No snapshot is worth asking for again.
+			Catchup: Catchup{Connections: -1},
+			// The time that it takes to load the page again.
+			Linger: Linger{Duration: caddy.Duration(snapshotLinger)},
+			Retry:  caddy.Duration(time.Second),
+		},
+		source: caddyhttp.MiddlewareHandler(snapshots{}),
+	}
+	return h.topics.Provision(ctx)
+}
+
+// Validate reports settings that cannot be used.
+func (h *Inspector) Validate() error {
+	for _, source := range h.Connect {
+		if err := inspector.CheckSource(source); err != nil {
+			return fmt.Errorf("checking connect: %w", err)
+		}
+	}
+	return h.topics.Validate()
+}
+
+// Cleanup lets go of the stream of snapshots, which goes on if a newer
+// configuration has inherited it.
+func (h *Inspector) Cleanup() error {
+	if h.topics == nil {
+		return nil
+	}
+	return h.topics.Cleanup()
+}
+
+// ServeHTTP serves a file of the page, or the snapshots.
+func (h *Inspector) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	h.page.Guard(w.Header())
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, fmt.Sprintf("The inspector answers GET and HEAD, not %s.", r.Method), http.StatusMethodNotAllowed)
+		return nil
+	}
+	if to := directoryOf(r); to != "" {
+		w.Header().Set("Location", to)
+		w.WriteHeader(http.StatusPermanentRedirect)
+		return nil
+	}
+	if path.Base(r.URL.Path) == snapshotName {
+		return h.serveSnapshots(w, r)
+	}
+	h.page.ServeHTTP(w, r)
+	return nil
+}
+
+// directoryOf returns where the page is, relative to what was asked for, if the
+// slash at the end is missing and an earlier directive has taken the rest away:
+// the page's own URLs would be wrong.
+func directoryOf(r *http.Request) string {
+	if r.URL.Path != "" && r.URL.Path != "/" {
+		return ""
+	}
+	orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	if !ok || strings.HasSuffix(orig.URL.Path, "/") {
+		return ""
+	}
+	return "./" + url.PathEscape(path.Base(orig.URL.Path)) + "/"
+}
+
+// serveSnapshots shares the stream of snapshots. Where the page is and what its
+// request carries make no difference to them, so there is one topic for all.
+func (h *Inspector) serveSnapshots(w http.ResponseWriter, r *http.Request) error {
+	if r.Method == http.MethodHead {
+		w.Header().Set("Content-Type", "text/event-stream")
+		return nil
+	}
+	shared := r.Clone(r.Context())
+	shared.Host = snapshotHost
+	shared.URL = &url.URL{Path: "/" + snapshotName}
+	shared.Body, shared.ContentLength, shared.TransferEncoding = http.NoBody, 0, nil
+	shared.Header.Del("Upgrade")
+	shared.Header.Del("Range")
+	if why := h.topics.whyPass(shared); why != "" {
+		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("sharing the topics: %w", why))
+	}
+	return h.topics.ServeHTTP(w, shared, nil)
+}
+
+// snapshots is the source of the stream of snapshots.
+type snapshots struct{}
+
+// ServeHTTP sends snapshots until the topic has no subscribers left.
+func (snapshots) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	w.Header().Set("Content-Type", "text/event-stream")
+	control := http.NewResponseController(w)
+	ticker := time.NewTicker(snapshotEvery)
+	defer ticker.Stop()
+	var seen watcher
+	for {
+		now := time.Now()
+		data, err := json.Marshal(seen.look(now))
+		if err != nil {
+			return fmt.Errorf("encoding a snapshot: %w", err)
+		}
+		if _, err := fmt.Fprintf(w, "id: %d\ndata: %s\n\n", now.UnixMilli(), data); err != nil {
+			return err
+		}
+		if err := control.Flush(); err != nil {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-r.Context().Done():
+			return nil
+		}
+	}
+}
+
+// An overview is all that the page shows of the topics at one moment.
+type overview struct {
+	Time            int64   `json:"time"` // Unix, in milliseconds
+	TopicCount      int     `json:"topic_count"`
+	Subscribers     int     `json:"subscribers"`
+	EventsPerSecond float64 `json:"events_per_second"`
+
+	// Down counts the topics that have subscribers, but no connection.
+	Down int `json:"down"`
+
+	// Topics are those with the most subscribers.
+	Topics []topicView `json:"topics"`
+}
+
+// A watcher remembers what it has seen last, so that the rates that it tells
+// are those of the time in between. A line over time that each second shows the
+// average of the last ten would show neither a burst nor its end.
+type watcher struct {
+	at       time.Time
+	received map[*topic]uint64
+}
+
+func (w *watcher) look(now time.Time) overview {
+	topics := topicsOf("")
+	received := make(map[*topic]uint64, len(topics))
+	all := overview{Time: now.UnixMilli(), Topics: make([]topicView, 0, len(topics))}
+	for _, t := range topics {
+		v := t.view()
+		received[t] = v.Received
+		if before, ok := w.received[t]; ok {
+			v.EventsPerSecond = float64(v.Received-before) / max(now.Sub(w.at).Seconds(), 0.001)
+		}
+		all.TopicCount++
+		all.Subscribers += v.Subscribers + v.Waiting
+		all.EventsPerSecond += v.EventsPerSecond
+		if v.State == "reconnecting" || v.State == "opening" && v.Upstream.Attempts > 0 {
+			all.Down++
+		}
+		all.Topics = append(all.Topics, v)
+	}
+	w.at, w.received = now, received
+	if len(all.Topics) > maxSnapshotTopics {
+		slices.SortStableFunc(all.Topics, func(a, b topicView) int {
+			return cmp.Compare(b.Subscribers+b.Waiting, a.Subscribers+a.Waiting)
+		})
+		all.Topics = all.Topics[:maxSnapshotTopics]
+	}
+	return all
+}
+
+func parseInspector(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h := new(Inspector)
+	return h, h.UnmarshalCaddyfile(helper.Dispenser)
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	sse_inspector [<matcher>] {
+//	    connect <origin...>|*
+//	}
+//
+// "connect" names the origins whose streams the page may read beside those of
+// its own, such as https://app.example.com, or "*" for all.
+//
+// Access control belongs in front of it:
+//
+//	basic_auth /inspector/* {
+//	    alice <hash>
+//	}
+//	sse_inspector /inspector/*
+func (h *Inspector) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the directive name
+	if d.NextArg() {
+		return d.Errf("unexpected argument %q; expected: sse_inspector [<matcher>] { connect <origin...>|* }", d.Val())
+	}
+	for d.NextBlock(0) {
+		if d.Val() != "connect" {
+			return d.Errf("unrecognized subdirective %s: sse_inspector has only connect", d.Val())
+		}
+		if h.Connect != nil {
+			return d.Err("connect is already set: it can be given only once")
+		}
+		args := &arguments{d: d, option: "connect"}
+		h.Connect = args.texts()
+		args.end()
+		for _, source := range h.Connect {
+			if err := inspector.CheckSource(source); err != nil {
+				args.fail("%w", err)
+			}
+		}
+		if args.err != nil {
+			return d.Errf("%w; expected: connect <origin...>|*", args.err)
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Inspector)(nil)
+	_ caddy.Validator             = (*Inspector)(nil)
+	_ caddy.CleanerUpper          = (*Inspector)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Inspector)(nil)
+	_ caddyfile.Unmarshaler       = (*Inspector)(nil)
+)

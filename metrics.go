@@ -1,0 +1,286 @@
+package ssefanout
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+)
+
+// The metrics are those of the process: they are read from the pools when
+// somebody asks, so that what is counted costs the way of an event no more than
+// an addition. No label is ever a topic, a client or an id.
+//
+// To add a counter, add a field to stats and a line to allSeries. What each
+// metric means to an operator is in docs/operating.md.
+
+// A series is a counter of every pool, and how the sum of them is exported.
+type series struct {
+	desc   *prometheus.Desc
+	labels []string // values
+	of     func(*stats) *atomic.Uint64
+}
+
+// allSeries has every series there will ever be, so that all exist from the
+// start: an alert on the increase of one that appears with its first event would
+// miss that event.
+var allSeries = slices.Concat(
+	counter("events_received_total", "Events that origins have sent, those that they have repeated included.",
+		func(s *stats) *atomic.Uint64 { return &s.received }),
+	counter("events_delivered_total", "Events that were written to subscribers, each counted once for each subscriber.",
+		func(s *stats) *atomic.Uint64 { return &s.delivered }),
+	counter("bytes_delivered_total", "Bytes of events that were written to subscribers.",
+		func(s *stats) *atomic.Uint64 { return &s.deliveredBytes }),
+	counter("heartbeats_total", "Heartbeats that were sent to subscribers.",
+		func(s *stats) *atomic.Uint64 { return &s.heartbeats }),
+	counter("upstream_reconnects_total", "Connections to origins that were lost or refused and are tried again.",
+		func(s *stats) *atomic.Uint64 { return &s.reconnects }),
+	counter("catchups_total", "Extra connections to origins for events that the history no longer had.",
+		func(s *stats) *atomic.Uint64 { return &s.catchups }),
+	counter("gaps_total", "Subscribers that were told that they may have missed events.",
+		func(s *stats) *atomic.Uint64 { return &s.gaps }),
+	counter("oversized_events_total", "Events of origins that were over max_event_size and cost the connection.",
+		func(s *stats) *atomic.Uint64 { return &s.oversized }),
+	counter("ignored_ids_total", "Last event ids of clients that could not be used, being too long or malformed.",
+		func(s *stats) *atomic.Uint64 { return &s.ignoredIDs }),
+
+	labelled("subscribers_joined_total", "Subscribers by how they began: fresh, resumed, or with a gap.", "outcome",
+		[]joining{fresh, resumed, gap}, joining.String, (*stats).joined),
+	labelled("subscribers_ended_total", "Subscribers whose stream has ended, by the reason.", "reason",
+		endReasons, asLabel, func(s *stats, why endReason) *atomic.Uint64 { return s.ended.counter(why) }),
+	labelled("rejected_total", "Clients that were turned away, by the reason.", "reason",
+		rejections, asLabel, func(s *stats, why rejection) *atomic.Uint64 { return s.rejected.counter(why) }),
+	labelled("passed_through_total", "Requests that were not shared but passed one to one, by the reason.", "reason",
+		passReasons, asLabel, func(s *stats, why passReason) *atomic.Uint64 { return s.passed.counter(why) }),
+)
+
+// The values that the labels can have. A test compares them with the constants.
+var (
+	endReasons = []endReason{
+		endClientGone, endSlow, endStalled, endTimeout, endUpstreamEnded,
+		endUpstreamGone, endRefused, endDrained, endExiting, endDeleted,
+	}
+	rejections = []rejection{
+		rejectTopics, rejectTopicsIP, rejectTotal, rejectTopic, rejectIP,
+		rejectUnavailable, rejectEnding,
+	}
+	passReasons = []passReason{
+		passMethod, passBody, passUpgrade, passRange, passError, passAccept,
+		passCertificate, passHeader, passNotStream, passRefused,
+	}
+)
+
+// The gauges, which are read from the pools that are alive.
+var (
+	descSubscribers = describeMetric("subscribers",
+		"Clients that are served or wait for the origin's first answer.")
+	descSubscribersWaiting = describeMetric("subscribers_waiting",
+		"Clients of topics that have no connection to their origin now.")
+	descTopics = describeMetric("topics",
+		"Topics that have subscribers or linger.")
+	descTopicsWaiting = describeMetric("topics_waiting",
+		"Topics that have subscribers but no connection to their origin now.")
+	descUpstreams = describeMetric("upstream_connections",
+		"Event streams that are held open to origins, catch-ups included.")
+	descHistoryEvents = describeMetric("history_events",
+		"Events that the histories of all topics hold.")
+	descHistoryBytes = describeMetric("history_bytes",
+		"Bytes of the events that the histories of all topics hold.")
+
+	gaugeDescs = []*prometheus.Desc{
+		descSubscribers, descSubscribersWaiting, descTopics, descTopicsWaiting,
+		descUpstreams, descHistoryEvents, descHistoryBytes,
+	}
+)
+
+// deliverySeconds is observed for one batch in deliverySample of each
+// subscriber.
+var deliverySeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+	Name:    metricName("delivery_seconds"),
+	Help:    "Time from the arrival of an event from the origin until it is written to a subscriber, sampled.",
+	Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+})
+
+const deliverySample = 16
+
+// sampleDelivery observes how long it took to deliver a batch that was just
+// written. What was there before the subscriber came is replayed, and late by
+// its own wish.
+func (s *subscriber) sampleDelivery(batch hub.Batch) {
+	s.batches++
+	// Counting from different numbers, not all subscribers of a topic observe
+	// the same event.
+	if (s.batches+s.number)%deliverySample == 0 && !batch.Since.Before(s.started) {
+		deliverySeconds.Observe(time.Since(batch.Since).Seconds())
+	}
+}
+
+// counted has the counters of every pool of the process.
+var counted = ledger{open: make(map[*stats]struct{}), closed: make([]uint64, len(allSeries))}
+
+// A ledger adds up what pools count. A pool may count for as long as somebody
+// has it (a request of an earlier configuration, the end of a connection), so its
+// counters are in the sum one by one until it is garbage, and with those of its
+// kind afterwards.
+type ledger struct {
+	mu sync.Mutex
+
+	// Guarded by mu. The counters of a pool are in one of the two.
+	open   map[*stats]struct{}
+	closed []uint64 // by series
+}
+
+func (l *ledger) add(p *pool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[p.stats] = struct{}{}
+	runtime.AddCleanup(p, l.close, p.stats)
+}
+
+func (l *ledger) close(s *stats) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.open, s)
+	for i := range allSeries {
+		l.closed[i] += allSeries[i].of(s).Load()
+	}
+}
+
+// sums returns the value of each series, and the connections open now.
+func (l *ledger) sums() (sums []uint64, connections int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sums = append(sums, l.closed...)
+	for s := range l.open {
+		connections += s.connections.Load()
+		for i := range allSeries {
+			sums[i] += allSeries[i].of(s).Load()
+		}
+	}
+	return sums, connections
+}
+
+// joined returns the counter of the subscribers that have begun so.
+func (s *stats) joined(how joining) *atomic.Uint64 {
+	switch how {
+	case resumed:
+		return &s.resumed
+	case gap:
+		return &s.gapJoins
+	default:
+		return &s.fresh
+	}
+}
+
+// gauges are figures of all pools at one moment.
+type gauges struct {
+	subscribers, subscribersWaiting int
+	topics, topicsWaiting           int
+	historyEvents, historyBytes     int
+}
+
+func (g *gauges) add(p *pool) {
+	p.mu.Lock()
+	topics := p.all()
+	g.subscribers += p.total
+	g.topics += len(topics)
+	for _, t := range topics {
+		if t.subscribers > 0 && !t.connectedNow() {
+			g.topicsWaiting++
+			g.subscribersWaiting += t.subscribers
+		}
+	}
+	p.mu.Unlock()
+
+	for _, t := range topics {
+		log := t.log.Stats()
+		g.historyEvents += log.Entries
+		g.historyBytes += log.Bytes
+	}
+}
+
+// A collector reads the metrics when they are asked for.
+type collector struct{}
+
+// registerMetrics makes the metrics part of what Caddy exports. Each
+// configuration has a registry of its own, in which several handlers may meet.
+func registerMetrics(registry *prometheus.Registry) error {
+	err := registry.Register(collector{})
+	if _, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !ok {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	return nil
+}
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range gaugeDescs {
+		ch <- desc
+	}
+	var last *prometheus.Desc
+	for _, s := range allSeries {
+		if s.desc != last {
+			ch <- s.desc
+			last = s.desc
+		}
+	}
+	deliverySeconds.Describe(ch)
+}
+
+// Collect implements prometheus.Collector.
+func (collector) Collect(ch chan<- prometheus.Metric) {
+	sums, connections := counted.sums()
+	for i, s := range allSeries {
+		ch <- prometheus.MustNewConstMetric(s.desc, prometheus.CounterValue, float64(sums[i]), s.labels...)
+	}
+	var g gauges
+	for _, p := range alive.all() {
+		g.add(p)
+	}
+	for i, value := range []int{
+		g.subscribers, g.subscribersWaiting, g.topics, g.topicsWaiting,
+		int(connections), g.historyEvents, g.historyBytes,
+	} {
+		ch <- prometheus.MustNewConstMetric(gaugeDescs[i], prometheus.GaugeValue, float64(value))
+	}
+	deliverySeconds.Collect(ch)
+}
+
+func metricName(name string) string {
+	return prometheus.BuildFQName("caddy", "sse_fanout", name)
+}
+
+func describeMetric(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(metricName(name), help, labels, nil)
+}
+
+func counter(name, help string, of func(*stats) *atomic.Uint64) []series {
+	return []series{{desc: describeMetric(name, help), of: of}}
+}
+
+// asLabel returns a reason as the value of a label.
+func asLabel[R ~string](reason R) string { return string(reason) }
+
+// labelled returns a series for each value of a label.
+func labelled[V any](name, help, label string, values []V, asLabel func(V) string, of func(*stats, V) *atomic.Uint64) []series {
+	desc := describeMetric(name, help, label)
+	all := make([]series, 0, len(values))
+	for _, v := range values {
+		all = append(all, series{
+			desc:   desc,
+			labels: []string{asLabel(v)},
+			of:     func(s *stats) *atomic.Uint64 { return of(s, v) },
+		})
+	}
+	return all
+}
+
+// Interface guards
+var _ prometheus.Collector = collector{}

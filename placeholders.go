@@ -1,0 +1,71 @@
+package ssefanout
+
+import (
+	"net/http"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// What other handlers of a client's request, and its line in the access log, get
+// to know of us. Handler's documentation has the placeholders.
+
+const placeholderPrefix = "http.sse_fanout."
+
+// What becomes of a request that is not served as a subscriber; a joining is
+// what becomes of one that is.
+const (
+	outcomePassed   = "passed"
+	outcomeRejected = "rejected"
+	outcomeRefused  = "refused"
+)
+
+// accessLogKey is the field of the access log that has the rest as its fields:
+// other handlers have topics, events and reasons too.
+const accessLogKey = "sse_fanout"
+
+// describeTopic tells which topic r has joined.
+func describeTopic(r *http.Request, t *topic) {
+	repl := replacerOf(r)
+	repl.Set(placeholderPrefix+"topic", t.name)
+	repl.Set(placeholderPrefix+"topic.id", t.id())
+}
+
+// describe tells what has become of r, and why.
+func describe(r *http.Request, outcome, reason string) {
+	repl := replacerOf(r)
+	repl.Set(placeholderPrefix+"outcome", outcome)
+	repl.Set(placeholderPrefix+"reason", reason)
+	if outcome == outcomePassed {
+		return // another handler's request now: its line stays as it was
+	}
+	fields := []zap.Field{zap.String("outcome", outcome), zap.String("reason", reason)}
+	if name, ok := repl.GetString(placeholderPrefix + "topic"); ok {
+		fields = append(fields, zap.String("topic", name))
+	}
+	extendAccessLog(r, fields)
+}
+
+// describeEnd tells how a subscriber was served.
+func describeEnd(r *http.Request, s *subscriber, reason endReason) {
+	outcome := joining(s.outcome.Load()).String()
+	repl := replacerOf(r)
+	repl.Set(placeholderPrefix+"outcome", outcome)
+	repl.Set(placeholderPrefix+"reason", string(reason))
+	repl.Set(placeholderPrefix+"events", s.events.Load())
+	repl.Set(placeholderPrefix+"bytes", s.bytes.Load())
+	extendAccessLog(r, []zap.Field{
+		zap.String("outcome", outcome),
+		zap.String("reason", string(reason)),
+		zap.String("topic", s.topic.name),
+		zap.Uint64("events", s.events.Load()),
+		zap.Uint64("bytes", s.bytes.Load()),
+	})
+}
+
+func extendAccessLog(r *http.Request, fields []zap.Field) {
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(zap.Dict(accessLogKey, fields...))
+	}
+}

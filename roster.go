@@ -1,0 +1,88 @@
+package ssefanout
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// A roster has the subscribers that a topic serves, so that an administrator can
+// see them and end one. It is touched when one comes or goes, never for an event.
+// Its lock is held for nothing else.
+type roster struct {
+	mu sync.Mutex
+
+	// Guarded by mu.
+	serving       map[uint64]*subscriber // by number
+	events, bytes uint64                 // delivered to those who have left
+}
+
+// lastSubscriber is the number of the newest subscriber of the process.
+var lastSubscriber atomic.Uint64
+
+func (r *roster) enter(s *subscriber) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.serving == nil {
+		r.serving = make(map[uint64]*subscriber)
+	}
+	r.serving[s.number] = s
+}
+
+func (r *roster) leave(s *subscriber) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.serving, s.number)
+	r.events += s.events.Load()
+	r.bytes += s.bytes.Load()
+}
+
+// find returns the subscriber of a number, or nil.
+func (r *roster) find(number uint64) *subscriber {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.serving[number]
+}
+
+// all returns the subscribers, those who have been there longest first.
+func (r *roster) all() []*subscriber {
+	r.mu.Lock()
+	all := slices.Collect(maps.Values(r.serving))
+	r.mu.Unlock()
+	slices.SortFunc(all, func(a, b *subscriber) int { return int(a.number) - int(b.number) })
+	return all
+}
+
+// delivered returns how many subscribers there are, and what was delivered to
+// them and to those before them.
+func (r *roster) delivered() (serving int, events, bytes uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	events, bytes = r.events, r.bytes
+	for _, s := range r.serving {
+		events += s.events.Load()
+		bytes += s.bytes.Load()
+	}
+	return len(r.serving), events, bytes
+}
+
+// noteStart lets others know from where s reads. As each event takes its cursor
+// one further, that is all they need to know where it is.
+func (s *subscriber) noteStart() {
+	s.start.Store(uint64(s.cursor) - s.events.Load()) // may wrap around
+	s.inLog.Store(s.log == s.topic.log)
+}
+
+// position returns the cursor of s, unless it reads something else than its
+// topic's log: a catch-up, or nothing yet.
+func (s *subscriber) position() (cursor uint64, ok bool) {
+	return s.start.Load() + s.events.Load(), s.inLog.Load()
+}
+
+// delete ends s between two events.
+func (s *subscriber) delete() {
+	// In this order: run sets the timer before it looks at the flag.
+	s.deleted.Store(true)
+	s.timer.Reset(0)
+}
