@@ -180,7 +180,7 @@ func TestCountersOutliveTheirPool(t *testing.T) {
 // Each reason is exported, from the start.
 func TestEveryReasonHasItsSeries(t *testing.T) {
 	//lint:ignore SA1019 build tags do not matter
-	files, err := parser.ParseDir(token.NewFileSet(), ".", nil, parser.SkipObjectResolution)
+	files, err := parser.ParseDir(token.NewFileSet(), ".", nil, parser.SkipObjectResolution) //nolint:staticcheck // as above
 	if err != nil {
 		t.Fatal(err)
 	}
