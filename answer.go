@@ -1,0 +1,191 @@
+package ssefanout
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// An answer is what a source writes to: a response writer that judges the
+// header, feeds an event stream to a decoder, and keeps what is left of anything
+// else.
+type answer struct {
+	// accept is called when the answer turns out to be an event stream. It
+	// returns what takes its bytes.
+	accept func(header http.Header) io.Writer
+
+	// heard is called for each sign of life.
+	heard func()
+
+	header  http.Header
+	request *http.Request // that it is the answer to, set by ask
+	refused chan struct{} // closed when it turns out not to be an event stream
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	closed  error // why nothing more is taken
+	judged  bool
+	stream  io.Writer      // decodes an event stream
+	inflate io.WriteCloser // in front of it, if it is compressed
+	refusal refusal
+	kept    int // bytes of a body that is no event stream
+}
+
+var (
+	errNotWanted = errors.New("sse_fanout does not want more of this answer")
+	errAbandoned = errors.New("sse_fanout has closed this connection")
+)
+
+func newAnswer(accept func(http.Header) io.Writer, heard func()) *answer {
+	return &answer{accept: accept, heard: heard, header: make(http.Header), refused: make(chan struct{})}
+}
+
+func (a *answer) Header() http.Header { return a.header }
+
+// WriteHeader judges the answer. Informational answers are ignored.
+func (a *answer) WriteHeader(status int) {
+	if status >= 100 && status < 200 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.writeHeader(status)
+}
+
+func (a *answer) writeHeader(status int) {
+	if a.judged || a.closed != nil {
+		return
+	}
+	a.judged = true
+	a.heard()
+	a.refusal.status = status
+	a.refusal.verdict = judge(status, a.header)
+	if a.refusal.verdict != verdictStream {
+		a.refusal.header = sharedHeaders(a.header)
+		if encoding := a.header["Content-Encoding"]; len(encoding) > 0 {
+			a.refusal.header["Content-Encoding"] = encoding // its body is shared as it is
+		}
+		close(a.refused)
+		return
+	}
+	encoding := strings.ToLower(strings.TrimSpace(a.header.Get("Content-Encoding")))
+	if encoding != "" && encoding != "identity" && !inflatable(encoding) {
+		a.refusal.verdict = verdictUnavailable
+		a.closed = fmt.Errorf("decoding the event stream: its content encoding %q is none of gzip, zstd and br; "+
+			"it was asked not to compress", encoding)
+		close(a.refused)
+		return
+	}
+	a.stream = a.accept(a.header)
+	if inflatable(encoding) {
+		a.inflate = newInflater(encoding, a.stream)
+	}
+}
+
+// Write takes bytes of the body. An error ends the source's answer.
+func (a *answer) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.judged {
+		a.writeHeader(http.StatusOK)
+	}
+	switch {
+	case a.closed != nil:
+		return 0, a.closed
+	case a.refusal.verdict != verdictStream:
+		return a.keep(p)
+	}
+	a.heard()
+	var err error
+	if a.inflate != nil {
+		_, err = a.inflate.Write(p)
+	} else {
+		_, err = a.stream.Write(p)
+	}
+	if err != nil {
+		a.closed = err
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// keep takes the body of an answer that is no event stream: a refusal's is
+// stored as far as it is shared, and what is as short from others is let pass,
+// for a source that is cut off complains in the log.
+func (a *answer) keep(p []byte) (int, error) {
+	room := maxRefusalBody - a.kept
+	n := min(len(p), room)
+	a.kept += n
+	if a.refusal.verdict == verdictNo {
+		a.refusal.body.Write(p[:n])
+	}
+	if n < len(p) {
+		a.closed = errNotWanted
+	}
+	return n, a.closed
+}
+
+// FlushError sends the header, as it does in net/http. What is written is
+// published at once anyway.
+func (a *answer) FlushError() error {
+	a.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// finish judges an answer whose source has returned without writing one: an
+// error of Caddy's carries the status that the client would have got.
+func (a *answer) finish(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.judged {
+		return
+	}
+	status := http.StatusOK
+	if err != nil {
+		var httpErr caddyhttp.HandlerError
+		if !errors.As(err, &httpErr) || httpErr.StatusCode == 0 {
+			return
+		}
+		status = httpErr.StatusCode
+		clear(a.header)
+	}
+	a.writeHeader(status)
+}
+
+// close makes the answer take nothing more, and waits for what it has taken to
+// be decoded. It returns why the answer was cut, if it was.
+func (a *answer) close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.inflate != nil {
+		if err := a.inflate.Close(); err != nil && a.closed == nil {
+			a.closed = err
+		}
+		a.inflate = nil
+	}
+	why := a.closed
+	a.closed = errAbandoned
+	return why
+}
+
+// address returns the address of the origin that reverse_proxy has chosen, or ""
+// if another handler is the source. Logs and administrators get to see it.
+func (a *answer) address() string {
+	if a.request == nil {
+		return ""
+	}
+	address, _ := replacerOf(a.request).GetString("http.reverse_proxy.upstream.hostport")
+	return address
+}
+
+func replacerOf(r *http.Request) *caddy.Replacer {
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	return repl
+}

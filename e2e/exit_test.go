@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/sse-fanout/caddy-sse-fanout/e2e/origins"
+)
+
+// exitTime is how long Caddy may take to go, whatever it serves.
+const exitTime = 2 * time.Second
+
+// exiting is a site with a stream that is never quiet. No grace_period is set:
+// stock Caddy waits for its streams for ever.
+func exiting(addr, option, greeting string) string {
+	return fmt.Sprintf(`HTTP, HTTPS {
+	handle /endpoint {
+		sse_fanout %s {
+			%s
+		}
+	}
+	handle /wrapping {
+		sse_fanout {
+			%s
+		}
+		reverse_proxy %s
+	}
+	respond %s
+}`, addr, option, option, addr, greeting)
+}
+
+// publishing is an origin that goes on until the test ends.
+func publishing(t *testing.T) *origin {
+	t.Helper()
+	var broadcast origins.Broadcast
+	origin := inGo(t, &broadcast)
+	tick := time.NewTicker(100 * time.Millisecond)
+	done := make(chan struct{})
+	t.Cleanup(func() {
+		tick.Stop()
+		close(done)
+	})
+	go func() {
+		for {
+			select {
+			case <-tick.C:
+				broadcast.Publish()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return origin
+}
+
+func h3Client(t *testing.T) *http.Client {
+	t.Helper()
+	h3 := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	t.Cleanup(func() { h3.Close() })
+	return &http.Client{Transport: h3}
+}
+
+// holdAll opens streams of both forms and all protocols.
+func holdAll(t *testing.T, c *caddy, n int) (all []*holding) {
+	t.Helper()
+	h1, h2, h3 := httpClient(t, "h1"), httpClient(t, "h2"), h3Client(t)
+	for _, path := range []string{"/endpoint", "/wrapping"} {
+		all = append(all,
+			hold(t, h1, c.http+path, n/4), hold(t, h2, c.https+path, n/4-n/20), hold(t, h3, c.https+path, n/20))
+	}
+	return all
+}
+
+// leaves checks that Caddy goes in time, and says how long it took.
+func (c *caddy) leaves(t *testing.T, streams ...*holding) {
+	t.Helper()
+	began := time.Now()
+	if !c.terminate(exitTime) {
+		t.Fatalf("Caddy was still running %s after SIGTERM", exitTime)
+	}
+	t.Logf("gone after %s", time.Since(began).Round(time.Millisecond))
+	awaitEnds(t, 5*time.Second, streams...)
+}
+
+func TestExitEndsStreams(t *testing.T) {
+	const option = "stream_close_delay 1h"
+	t.Run("of one configuration", func(t *testing.T) {
+		origin := publishing(t)
+		caddy := runCaddy(t, "", exiting(origin.addr, "", "hello"))
+		caddy.leaves(t, holdAll(t, caddy, 1000)...)
+	})
+	t.Run("of four configurations", func(t *testing.T) {
+		origin := publishing(t)
+		caddy := runCaddy(t, "", exiting(origin.addr, option, "hello"))
+		streams := holdAll(t, caddy, 240)
+		for _, reload := range []struct{ option, greeting string }{
+			{option, "changed"},
+			{option + "\nhistory 500", "changed"},
+			{option + "\nhistory 600", "changed"},
+		} {
+			caddy.reload(t, "", exiting(origin.addr, reload.option, reload.greeting))
+			streams = append(streams, holdAll(t, caddy, 240)...)
+		}
+		caddy.leaves(t, streams...)
+	})
+	t.Run("of a handler that was removed", func(t *testing.T) {
+		origin := publishing(t)
+		caddy := runCaddy(t, "", exiting(origin.addr, option, "hello"))
+		streams := holdAll(t, caddy, 1000)
+		caddy.reload(t, "", "HTTP, HTTPS {\n\trespond hello\n}")
+		time.Sleep(time.Second) // as long as it is to have been removed
+		caddy.leaves(t, streams...)
+	})
+}
+
+// A request whose first bytes came before Caddy was told to go is answered in
+// the way after which an EventSource comes back.
+func TestExitTurnsNewRequestsAway(t *testing.T) {
+	origin := publishing(t)
+	caddy := runCaddy(t, "", exiting(origin.addr, "", "hello"))
+	for _, path := range []string{"/endpoint", "/wrapping"} {
+		live := hold(t, httpClient(t, "h1"), caddy.http+path, 1)
+		defer func() { awaitEnds(t, time.Second, live) }()
+	}
+	var late []net.Conn
+	for _, path := range []string{"/endpoint", "/wrapping"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(caddy.http, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		// One answer first, so that the server is known to read.
+		fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET %s HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n", path)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		late = append(late, conn)
+	}
+	last := hold(t, httpClient(t, "h1"), caddy.http+"/endpoint", 1)
+	_ = caddy.cmd.Process.Signal(syscall.SIGTERM)
+	awaitEnds(t, exitTime, last)
+
+	for _, conn := range late {
+		fmt.Fprint(conn, "\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
+			t.Fatalf("got %s, %q, %v", resp.Status, resp.Header, err)
+		}
+		if !strings.HasPrefix(string(body), "retry: ") || !resp.Close {
+			t.Errorf("got %q, connection to be closed: %v", body, resp.Close)
+		}
+	}
+	select {
+	case <-caddy.exited:
+	case <-time.After(exitTime):
+		t.Errorf("Caddy was still running %s after its last answer", exitTime)
+	}
+}
