@@ -17,6 +17,7 @@ import (
 type caddy struct {
 	*process
 	http, https string // where it listens, as URLs
+	admin       string
 
 	dir    string
 	config func(globals, sites string) (caddyfile string)
@@ -31,6 +32,7 @@ func runCaddy(t *testing.T, globals, sites string) *caddy {
 	c := &caddy{
 		http:   fmt.Sprintf("http://127.0.0.1:%d", httpPort),
 		https:  fmt.Sprintf("https://localhost:%d", httpsPort),
+		admin:  fmt.Sprintf("http://127.0.0.1:%d", admin),
 		dir:    t.TempDir(),
 		secure: strings.Contains(sites, "HTTPS"),
 	}
