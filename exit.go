@@ -89,11 +89,12 @@ func breakConn(r *http.Request) {
 	}
 }
 
-// closeConnIfExiting makes the answer the last of its connection when Caddy
-// exits. A connection of HTTP/2 that was only just made is not told otherwise to
-// end, and Caddy would wait for it as long as its client likes.
-func closeConnIfExiting(w http.ResponseWriter) {
-	if caddy.Exiting() {
+// closeConnIfLeft makes the answer the last of its connection when the server of
+// h is being shut down. A connection of HTTP/2 that was only just made then is
+// not told otherwise to end: Caddy would wait for it as long as its client likes,
+// and its client would go on asking a configuration that is gone.
+func (h *Handler) closeConnIfLeft(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor < 3 && (h.left.Load() || caddy.Exiting()) {
 		w.Header().Set("Connection", "close")
 	}
 }

@@ -100,6 +100,7 @@ type Handler struct {
 	announcer *announcer
 
 	lineage *lineage
+	left    atomic.Bool          // cleaned up
 	pool    atomic.Pointer[pool] // set by lineage
 }
 
@@ -161,6 +162,7 @@ func (h *Handler) Cleanup() error {
 	if h.lineage == nil {
 		return nil
 	}
+	h.left.Store(true)
 	err := h.lineage.leave(h)
 	h.announcer.close()
 	return err
@@ -205,8 +207,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 
 	req := h.newTopicRequest(r)
+	h.closeConnIfLeft(w, r)
 	err := p.serve(w, r, req, source{handler: next, server: serverOf(r)})
 	if why, ok := errors.AsType[passReason](err); ok {
+		w.Header().Del("Connection")
 		return pass(why)
 	}
 	return err

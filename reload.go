@@ -91,8 +91,11 @@ func (l *lineage) poolOf(h *Handler) *pool {
 	}
 	var p *pool
 	switch {
+	case !slices.Contains(l.handlers, h) && !h.wraps() && l.shared != nil:
+		// A request that was under way when the configuration was replaced, by
+		// one that leaves this handler as it was.
+		p = l.shared
 	case !slices.Contains(l.handlers, h):
-		// A request that was under way when the configuration was replaced.
 		p = newPool(l, h)
 		p.end(ending{reason: endDrained})
 	case !l.inherits(h):

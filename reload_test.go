@@ -243,6 +243,10 @@ func TestRequestUnderWayDuringAReloadIsTurnedAway(t *testing.T) {
 		if got := c.read(); !c.ended() || !strings.HasPrefix(got, "retry: ") {
 			t.Errorf("got %q", got)
 		}
+		// Its connection may be one that the old server has forgotten to end.
+		if got := c.header.Get("Connection"); got != "close" {
+			t.Errorf("Connection: %q", got)
+		}
 	})
 }
 
@@ -306,4 +310,20 @@ func TestExitDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestRequestUnderWayDuringAReloadThatChangesNothingIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		l := s.handler.lineage
+		up, _ := s.joinLive(1, 1)
+		s.reload(Options{}, newOrigin(t))
+		s.cleanup()
+		s.handler.lineage = l
+		s.handler.pool.Store(nil) // it had served nobody yet
+		c := s.get("/events")
+		s.handler.lineage = nil
+		up.events(2, 2)
+		c.expect(primer("1") + numbered(2, 2))
+	})
 }

@@ -15,7 +15,6 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
 // serve makes r a subscriber of the topic for req and returns when its stream
@@ -131,7 +130,10 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why rejection) e
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Now().Add(time.Duration(p.opts.DispatchTimeout)))
 	delay := turnAwayMin + rand.N(turnAwayMax-turnAwayMin)
-	closeConnIfExiting(w)
+	if why == rejectEnding {
+		// What comes next is there soon, or already.
+		delay = p.opts.reconnectionTime() + rand.N(time.Duration(p.opts.StreamCloseDelay)+1)
+	}
 	if p.opts.reject {
 		w.Header().Set("Retry-After", strconv.Itoa(int((delay+time.Second-1)/time.Second)))
 		p.opts.cors.apply(w.Header(), r)
@@ -287,51 +289,6 @@ func (s *subscriber) next() ([]byte, hub.Batch) {
 	return batch.Bytes, batch
 }
 
-// endCatchup continues with the topic's log, or says that there is a gap.
-func (s *subscriber) endCatchup(spliced bool, at hub.Cursor) ([]byte, hub.Batch) {
-	s.leaveCatchup()
-	if !spliced {
-		return s.gapNotice(s.live(gap))
-	}
-	s.begins(resumed)
-	s.follow(s.topic.log, at)
-	batch := s.log.Read(s.cursor)
-	return batch.Bytes, batch
-}
-
-// comeBack ends the stream of a client that nothing can be fetched for any more,
-// because the topic ends: with the position that it has, it finds what comes
-// after the topic.
-func (s *subscriber) comeBack() {
-	s.endWithin(0, 0, endDrained)
-}
-
-func (s *subscriber) leaveCatchup() {
-	if s.catchup != nil {
-		s.catchup.leave()
-		s.catchup = nil
-	}
-}
-
-// gapNotice returns what is sent in the middle of a stream to tell of a gap,
-// after which id is in force.
-func (s *subscriber) gapNotice(id string) ([]byte, hub.Batch) {
-	return s.topic.pool.gapNotice(appendPosition(nil, id, true)), hub.Batch{Next: s.cursor, Beat: s.beat}
-}
-
-// setUnsettled takes note of whether it is known what s reads.
-func (s *subscriber) setUnsettled(unsettled bool) {
-	if unsettled == s.unsettled {
-		return
-	}
-	s.unsettled = unsettled
-	if unsettled {
-		s.topic.unsettled.Add(1)
-	} else {
-		s.topic.unsettled.Add(-1)
-	}
-}
-
 // follow makes s read a log from a cursor on.
 func (s *subscriber) follow(log *hub.Topic, cursor hub.Cursor) {
 	s.setUnsettled(false)
@@ -356,164 +313,6 @@ func (s *subscriber) took(batch hub.Batch) {
 	s.sampleDelivery(batch)
 }
 
-// A joining is how a subscriber begins.
-type joining int
-
-const (
-	fresh   joining = iota // it brought no id
-	resumed                // it goes on just after the id that it brought
-	gap                    // nobody knows its id any more
-	pending                // the topic is not connected: nobody knows yet
-)
-
-func (how joining) String() string {
-	return [...]string{"fresh", "resumed", "gap", "pending"}[how]
-}
-
-// begins takes note of how s has begun, once that is settled.
-func (s *subscriber) begins(how joining) {
-	stats := s.topic.pool.stats
-	stats.joined(how).Add(1)
-	if how == gap {
-		stats.gaps.Add(1)
-	}
-	s.outcome.Store(int32(how))
-}
-
-// firstPosition is where a client begins that joins now and brings no id the
-// log has.
-func (t *topic) firstPosition(resumes bool) hub.Position {
-	switch first := t.pool.opts.first; {
-	case resumes, first == 0:
-		return t.log.Newest()
-	case first == allEvents:
-		return t.log.Oldest()
-	default:
-		return t.log.Last(first)
-	}
-}
-
-// settle finds out from where s reads. It returns the id in force there and how
-// s begins; if that is pending, s may have to wait for what it will read
-// (unsettled), or read a catch-up that may turn out to be one or the other.
-func (s *subscriber) settle() (id string, how joining) {
-	t := s.topic
-	switch {
-	case s.catchup != nil && s.catchup.started.Load():
-		s.follow(s.catchup.log, 0)
-		return s.resumeWith, pending
-	case s.resumeWith == "" && s.catchup == nil:
-		return s.live(fresh), fresh
-	}
-	pos, known := t.lookup(s.resumeWith)
-	switch known {
-	case idKnown:
-		s.leaveCatchup()
-		s.begins(resumed)
-		s.follow(t.log, pos.Cursor)
-		return pos.ID, resumed
-	case idLost:
-		s.leaveCatchup()
-		return s.live(gap), gap
-	case idMissing:
-		if s.catchup == nil {
-			return s.catchUp(s.resumeWith)
-		}
-	case idUnsettled:
-	}
-	s.setUnsettled(true)
-	return s.resumeWith, pending
-}
-
-// catchUp makes s a part of the catch-up for id.
-func (s *subscriber) catchUp(id string) (string, joining) {
-	s.catchup = s.topic.catchups.join(id, s.clientIP)
-	if s.catchup == nil && s.topic.catchups.closing() {
-		s.comeBack()
-		s.setUnsettled(true)
-		return id, pending
-	}
-	if s.catchup == nil {
-		return s.live(gap), gap
-	}
-	s.setUnsettled(true)
-	return s.settle()
-}
-
-// live makes s read the topic's log from where it joined, and returns the id in
-// force there.
-func (s *subscriber) live(how joining) string {
-	t := s.topic
-	s.begins(how)
-	if how == gap {
-		s.joined = t.afterNotice(s.joined) // it gets one of its own
-	}
-	pos, ok := t.log.At(s.joined)
-	if !ok {
-		pos = t.log.Newest()
-	}
-	s.follow(t.log, pos.Cursor)
-	return pos.ID
-}
-
-// greet returns the greeting for a client without a position, from behind which
-// s reads the log. The client keeps having none until an event sets one: if its
-// connection breaks before that, it needs the greeting again.
-func (s *subscriber) greet() (wire []byte, how joining) {
-	t := s.topic
-	wire, after, known := t.greeting.at()
-	if !known {
-		// It is yet to come, or on its way.
-		s.live(fresh)
-		return nil, fresh
-	}
-	if _, ok := t.log.At(after); ok {
-		s.begins(fresh)
-		s.follow(t.log, after)
-		return wire, fresh
-	}
-	_, how = s.catchUp("")
-	return nil, how
-}
-
-// primer returns the first bytes of a stream: a comment, the reconnection time,
-// and the id in force just before the first event that this subscriber will
-// get. A connection that breaks before that event thus resumes without loss.
-func (s *subscriber) primer() []byte {
-	t := s.topic
-	var (
-		id       string
-		how      joining
-		greeting []byte
-	)
-	if s.resumeWith == "" && t.greeting.configured() {
-		greeting, how = s.greet()
-	} else {
-		id, how = s.settle()
-	}
-	b := sse.AppendComment(nil, "sse_fanout")
-	b = appendRetryField(b, t.reconnectionTime())
-	b = appendPosition(b, id, how == gap)
-	if how == gap {
-		// In one block with the position: a client that has the one has the
-		// other, wherever its connection is cut.
-		return t.pool.gapNotice(b)
-	}
-	b = append(b, '\n')
-	return append(b, greeting...)
-}
-
-// appendPosition appends the field that makes id the client's last event id. If
-// there is none, a client that brought one must forget it.
-func appendPosition(b []byte, id string, brought bool) []byte {
-	if id == "" && !brought {
-		return b
-	}
-	b = append(b, "id: "...)
-	b = append(b, id...)
-	return append(b, '\n')
-}
-
 // appendRetryField appends a field that sets the client's reconnection time.
 func appendRetryField(b []byte, d time.Duration) []byte {
 	b = append(b, "retry: "...)
@@ -521,24 +320,19 @@ func appendRetryField(b []byte, d time.Duration) []byte {
 	return append(b, '\n')
 }
 
-// gapNotice returns what tells a client that events may be missing: fields, a
-// comment, and the event that the operator has chosen for it.
-func (p *pool) gapNotice(fields []byte) []byte {
-	b := sse.AppendComment(fields, "gap: events may be missing here")
-	if p.opts.GapEvent == "" {
-		return append(b, '\n')
-	}
-	return sse.Append(b, &sse.Event{Type: []byte(p.opts.GapEvent), HasData: true})
-}
-
 // reconnectionTime is what clients are told: the operator's word, else the
 // origin's.
 func (t *topic) reconnectionTime() time.Duration {
-	if d := time.Duration(t.pool.opts.Retry); d > 0 {
+	if d := time.Duration(t.upstream.retry.Load()); d >= 0 && t.pool.opts.Retry == 0 {
 		return d
 	}
-	if d := time.Duration(t.upstream.retry.Load()); d >= 0 {
-		return d
+	return t.pool.opts.reconnectionTime()
+}
+
+// reconnectionTime is what clients are told if the origin has said nothing.
+func (o *Options) reconnectionTime() time.Duration {
+	if o.Retry > 0 {
+		return time.Duration(o.Retry)
 	}
 	return defaultRetry
 }
