@@ -20,9 +20,16 @@ const exitGrace = 500 * time.Millisecond
 type deadline struct {
 	control *http.ResponseController
 
+	// standing deadlines pass without harm while nothing is written, as on
+	// HTTP/1.1. So one serves many writes, which saves a sixth of what a delivery
+	// costs. On HTTP/2, a deadline that passes resets the stream, even a quiet
+	// one: there, each write has its own.
+	standing bool
+
 	mu sync.Mutex
 
 	// Guarded by mu.
+	by     time.Time // standing
 	exitBy time.Time // set once Caddy exits
 	over   bool      // the handler has returned, or is about to
 }
@@ -34,18 +41,22 @@ func (d *deadline) set(timeout time.Duration, exiting bool) {
 	if exiting && d.exitBy.IsZero() {
 		d.exitBy = time.Now().Add(exitGrace)
 	}
-	by := d.exitBy
-	if by.IsZero() {
-		by = time.Now().Add(timeout)
+	switch now := time.Now(); {
+	case !d.exitBy.IsZero():
+		_ = d.control.SetWriteDeadline(d.exitBy)
+	case !d.standing:
+		_ = d.control.SetWriteDeadline(now.Add(timeout))
+	case d.by.Sub(now) < timeout:
+		d.by = now.Add(timeout + timeout/8)
+		_ = d.control.SetWriteDeadline(d.by)
 	}
-	_ = d.control.SetWriteDeadline(by)
 }
 
 // clear is called after a write.
 func (d *deadline) clear() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.exitBy.IsZero() {
+	if d.exitBy.IsZero() && !d.standing {
 		_ = d.control.SetWriteDeadline(time.Time{})
 	}
 }

@@ -213,8 +213,38 @@ func TestManyEventsAreOneWriteAndOneFlush(t *testing.T) {
 				t.Errorf("50 events took %d writes and %d flushes", n, c.flushes-flushes)
 			}
 		}
-		if !c.deadline.IsZero() {
-			t.Error("the write deadline was not cleared: HTTP/2 resets the quiet stream when it passes")
+	})
+}
+
+// HTTP/2 resets a stream when its write deadline passes, even a quiet one. On
+// HTTP/1.1, one deadline serves all the writes that it leaves enough time for.
+func TestWriteDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		r := streamRequest()
+		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+		h1, h2 := s.get("/events"), s.serve(r)
+		up := s.origin.next().accept()
+		deadline := func(c *client) time.Time {
+			synctest.Wait()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.deadline
+		}
+		up.events(1, 1)
+		first := deadline(h1)
+		for i := range 30 {
+			time.Sleep(500 * time.Millisecond)
+			up.events(i+2, i+2)
+			if left := time.Until(deadline(h1)); left < defaultDispatchTimeout || left > defaultDispatchTimeout*5/4 {
+				t.Fatalf("a write was given %s, want %s and little more", left, defaultDispatchTimeout)
+			}
+			if i == 0 && deadline(h1) != first {
+				t.Error("the deadline was set anew though it left enough time")
+			}
+		}
+		if d := deadline(h2); !d.IsZero() {
+			t.Errorf("HTTP/2 was left with a deadline in %s", time.Until(d))
 		}
 	})
 }
