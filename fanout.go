@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // A pool is the topics of one handler. It outlives the handler: first over a
@@ -66,6 +68,10 @@ func newPool(l *lineage, h *Handler) *pool {
 	p.logger.Store(h.logger)
 	counted.add(p)
 	alive.add(p)
+	if false && caddy.Exiting() {
+		// Whoever ends all pools may have looked for them before.
+		p.end(ending{reason: endExiting})
+	}
 	return p
 }
 
