@@ -68,7 +68,7 @@ func newPool(l *lineage, h *Handler) *pool {
 	p.logger.Store(h.logger)
 	counted.add(p)
 	alive.add(p)
-	if false && caddy.Exiting() {
+	if caddy.Exiting() {
 		// Whoever ends all pools may have looked for them before.
 		p.end(ending{reason: endExiting})
 	}

@@ -39,6 +39,7 @@ type upstream struct {
 	troubled  time.Time // when the row of failures began
 	remindAt  time.Time // when the log says again that it goes on
 	missing   bool      // it was announced that the origin is unavailable
+	oversized bool      // it was logged that an event is larger than allowed
 
 	condition atomic.Pointer[condition]
 

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
 // A condition is what those who look from outside get to see of an upstream.
@@ -64,8 +65,9 @@ func (u *upstream) logLost(c *connection, delay time.Duration) {
 
 	// The first line of an outage says enough, but for a reminder.
 	level, message, event := zapcore.DebugLevel, "upstream unavailable, retrying", ""
-	if u.failures == 1 {
+	if oversized := errors.Is(c.outcome.err, sse.ErrEventTooLarge); u.failures == 1 || oversized && !u.oversized {
 		level = zapcore.WarnLevel
+		u.oversized = u.oversized || oversized
 	}
 	switch {
 	case clean:

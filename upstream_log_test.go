@@ -252,3 +252,29 @@ func everyUpstreamLog(t *testing.T, target string) *setup {
 	c.leave()
 	return s
 }
+
+// Only the operator can do something about it, and the first failure of an
+// outage may have been another.
+func TestEventTooLargeIsWarnedOfOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{MaxEventSize: 100})
+		s.get("/events")
+		s.origin.next().fail(502)
+		warned := 0
+		for range 3 {
+			up := s.origin.await().accept()
+			up.step(func(w http.ResponseWriter) error {
+				_, err := w.Write(make([]byte, 200))
+				return err
+			})
+		}
+		for _, line := range s.upstreamLogs() {
+			if text, _ := line.ContextMap()["error"].(string); strings.Contains(text, "max_event_size") && line.Level == zapcore.WarnLevel {
+				warned++
+			}
+		}
+		if warned != 1 {
+			t.Errorf("warned %d times, want once", warned)
+		}
+	})
+}
