@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -326,4 +327,65 @@ func TestRequestUnderWayDuringAReloadThatChangesNothingIsServed(t *testing.T) {
 		up.events(2, 2)
 		c.expect(primer("1") + numbered(2, 2))
 	})
+}
+
+func TestReloadWhileCatchingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		up, _ := s.joinLive(10, 12)
+		c := s.get("/events", "Last-Event-ID", "7")
+		c.expect(primer("7"))
+		catchup := s.origin.next().accept().events(8, 8)
+		queued := []*client{s.get("/events", "Last-Event-ID", "6"), s.get("/events", "Last-Event-ID", "5")}
+		s.origin.next().accept().events(7, 7)
+
+		after := s.reload(Options{Heartbeat: Heartbeat{Interval: -1}}, newOrigin(t))
+		s.cleanup()
+		catchup.events(9, 10) // what runs goes on
+		c.expect(numbered(8, 12))
+		// What is next goes the new way.
+		after.origin.next().expectResumedWith("id 5").accept().events(6, 10)
+		queued[1].expect(primer("5") + numbered(6, 12))
+		up.events(13, 13)
+		for _, c := range []*client{c, queued[1]} {
+			c.expect(numbered(13, 13))
+		}
+		queued[0].leave()
+	})
+}
+
+// In the endpoint form, it does not matter how many of them there are.
+func TestReloadOfTwoEqualEndpointHandlers(t *testing.T) {
+	for _, tc := range []struct{ before, after int }{{1, 2}, {2, 1}, {2, 2}} {
+		t.Run(fmt.Sprintf("%d, then %d", tc.before, tc.after), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				first := newSetup(t, Options{})
+				before := []*setup{first}
+				for len(before) < tc.before {
+					before = append(before, first.reload(Options{}, newOrigin(t)))
+				}
+				// The newest handler's source is asked.
+				c := first.get("/events")
+				up := before[len(before)-1].origin.next().accept().events(1, 2)
+				c.expect(primer("") + numbered(1, 2))
+
+				var after []*setup
+				for len(after) < tc.after {
+					after = append(after, first.reload(Options{}, newOrigin(t)))
+				}
+				for _, s := range before {
+					s.cleanup()
+				}
+				up.events(3, 3)
+				c.expect(numbered(3, 3))
+				for _, s := range after {
+					s.get("/events", "Last-Event-ID", "2").expect(primer("2") + numbered(3, 3))
+				}
+				up.abort()
+				time.Sleep(time.Second)
+				after[len(after)-1].origin.next().expectResumedWith("id 3").accept().events(4, 4)
+				c.expect(numbered(4, 4))
+			})
+		})
+	}
 }

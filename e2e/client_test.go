@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/e2e/wire"
 )
 
 // An event as a client dispatches it.
@@ -201,4 +203,12 @@ func (c *crowd) await(t *testing.T, n int, within time.Duration) {
 			t.Fatalf("%d of %d clients had their events after %s", i, n, within)
 		}
 	}
+}
+
+// lineTransport speaks HTTP/1.1 over a line that can be harmed.
+func lineTransport(t *testing.T, line *wire.Line) *http.Transport {
+	t.Helper()
+	transport := &http.Transport{DialContext: line.Dial, DisableCompression: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	return transport
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/sse-fanout/caddy-sse-fanout/e2e/origins"
+	"github.com/sse-fanout/caddy-sse-fanout/e2e/wire"
 )
 
 // exitTime is how long Caddy may take to go, whatever it serves.
@@ -150,6 +152,9 @@ func TestExitTurnsNewRequestsAway(t *testing.T) {
 	for _, conn := range late {
 		fmt.Fprint(conn, "\r\n")
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+			continue // it is gone: an EventSource comes back from that too
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,5 +170,49 @@ func TestExitTurnsNewRequestsAway(t *testing.T) {
 	case <-caddy.exited:
 	case <-time.After(exitTime):
 		t.Errorf("Caddy was still running %s after its last answer", exitTime)
+	}
+}
+
+// A client whose handshake was under way when Caddy was told to go, and who asks
+// for a stream that nobody has asked for yet, must not keep Caddy.
+func TestExitDoesNotServeWhoIsStillShakingHands(t *testing.T) {
+	origin := publishing(t)
+	caddy := runCaddy(t, "", exiting(origin.addr, "", "hello"))
+	live := hold(t, httpClient(t, "h2"), caddy.https+"/endpoint", 1)
+
+	line := new(wire.Line)
+	client := httpClient(t, "h2")
+	client.Transport.(*http.Transport).DialContext = line.Dial
+	resume := line.Stall()
+	answered := make(chan error, 1)
+	go func() {
+		s, err := subscribe(t.Context(), client, caddy.https+"/wrapping")
+		if err != nil {
+			answered <- nil // an EventSource comes back from that too
+			return
+		}
+		defer s.Body.Close()
+		end := s.hold()
+		answered <- end.proper()
+	}()
+	eventually(t, 10*time.Second, func() error {
+		if line.Open() == 0 {
+			return errors.New("the client has not dialled")
+		}
+		return nil
+	})
+	// Connections are accepted in turn: once there is this one, there is that.
+	late := hold(t, httpClient(t, "h2"), caddy.https+"/endpoint", 1)
+
+	_ = caddy.cmd.Process.Signal(syscall.SIGTERM)
+	awaitEnds(t, exitTime, live, late)
+	resume()
+	select {
+	case <-caddy.exited:
+	case <-time.After(exitTime):
+		t.Errorf("Caddy was still running %s after it has ended its streams", exitTime)
+	}
+	if err := <-answered; err != nil {
+		t.Error(err)
 	}
 }

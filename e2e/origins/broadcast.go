@@ -25,11 +25,6 @@ func (b *Broadcast) Publish() {
 }
 
 func (b *Broadcast) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/event-stream")
-	rc := http.NewResponseController(w)
-	if rc.Flush() != nil {
-		return
-	}
 	// Larger than what any test publishes, so that Publish never waits.
 	stream := make(chan string, 1000)
 	b.mu.Lock()
@@ -43,6 +38,12 @@ func (b *Broadcast) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		delete(b.streams, stream)
 		b.mu.Unlock()
 	}()
+	// Whoever has the header gets what is published from then on.
+	w.Header().Set("Content-Type", "text/event-stream")
+	rc := http.NewResponseController(w)
+	if rc.Flush() != nil {
+		return
+	}
 	for {
 		select {
 		case <-r.Context().Done():

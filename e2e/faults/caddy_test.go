@@ -1,0 +1,215 @@
+package faults
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A caddy is the Caddy under test, over all its restarts.
+type caddy struct {
+	*process
+	dir           string
+	admin         int
+	http, https   int
+	origin, proxy string // where upstreams are: of the endpoint form, of the wrapping form
+
+	// What reloads change.
+	heartbeat int // of the handlers, in milliseconds
+	greeting  string
+}
+
+func newCaddy(t *testing.T, origin, proxy string) *caddy {
+	t.Helper()
+	c := &caddy{
+		dir: t.TempDir(), origin: origin, proxy: proxy, heartbeat: 2000, greeting: "hello",
+		admin: freePort(t), http: freePort(t), https: freePort(t),
+	}
+	c.launch(t)
+	t.Cleanup(func() {
+		if took, ok := c.terminate(10 * time.Second); !ok {
+			t.Errorf("Caddy was still running %s after SIGTERM", took)
+		}
+		if log := c.logged("panic"); log != "" {
+			t.Errorf("Caddy panicked: %s", log)
+		}
+		if t.Failed() {
+			t.Logf("log of Caddy: %s", c.keepLog())
+		}
+	})
+	return c
+}
+
+func (c *caddy) log() string { return filepath.Join(c.dir, "caddy.log") }
+
+// keepLog saves the log from the cleanup.
+func (c *caddy) keepLog() string {
+	content, _ := os.ReadFile(c.log())
+	name := filepath.Join(os.TempDir(), fmt.Sprintf("sse-faults-%d.log", os.Getpid()))
+	_ = os.WriteFile(name, content, 0o600)
+	return name
+}
+
+// keepStacks saves what all goroutines are at.
+func (c *caddy) keepStacks(t *testing.T) {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get(c.adminURL("/debug/pprof/goroutine?debug=2"))
+	if err != nil {
+		t.Logf("asking what Caddy is at: %v", err)
+		return
+	}
+	defer resp.Body.Close()
+	stacks, _ := io.ReadAll(resp.Body)
+	name := filepath.Join(os.TempDir(), fmt.Sprintf("sse-faults-%d.stacks", os.Getpid()))
+	_ = os.WriteFile(name, stacks, 0o600)
+	t.Logf("what Caddy is at: %s", name)
+}
+
+// logged returns the lines of the log that contain a text.
+func (c *caddy) logged(text string) string {
+	content, _ := os.ReadFile(c.log())
+	var found strings.Builder
+	for line := range bytes.Lines(content) {
+		if bytes.Contains(line, []byte(text)) {
+			found.Write(line)
+		}
+	}
+	return found.String()
+}
+
+func (c *caddy) caddyfile() string {
+	options := fmt.Sprintf(`
+			history 300 10s
+			catchup 2 5s
+			gap_event %s
+			heartbeat %dms
+			linger 2s
+			reconnect 100ms 1s
+			idle_timeout 3s
+			dispatch_timeout 3s
+			stream_close_delay 2s
+			wait 3s`, gapEvent, c.heartbeat)
+	return fmt.Sprintf(`{
+	admin 127.0.0.1:%d
+	http_port %d
+	https_port %d
+	auto_https disable_redirects
+	skip_install_trust
+	local_certs
+	persist_config off
+}
+http://:%d, https://localhost:%d {
+	handle /endpoint/* {
+		sse_fanout %s {%s
+		}
+	}
+	handle /wrapping/* {
+		sse_fanout {%s
+		}
+		reverse_proxy %s
+	}
+	respond %q
+}
+`, c.admin, c.http, c.https, c.http, c.https, c.origin, options, options, c.proxy, c.greeting)
+}
+
+func (c *caddy) launch(t *testing.T) {
+	t.Helper()
+	file := filepath.Join(c.dir, "Caddyfile")
+	if err := os.WriteFile(file, []byte(c.caddyfile()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(*caddyBinary, "run", "--config", file, "--adapter", "caddyfile")
+	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+c.dir, "XDG_CONFIG_HOME="+c.dir)
+	c.process = start(t, "Caddy", c.log(), cmd)
+	c.stuck = func() { c.keepStacks(t) }
+	eventually(t, 30*time.Second, func() error {
+		select {
+		case <-c.exited:
+			content, _ := os.ReadFile(c.log())
+			t.Fatalf("Caddy ended: %v\n%s", cmd.ProcessState, content)
+		default:
+		}
+		// The certificate is made in the background.
+		conn, err := tls.Dial("tcp", fmt.Sprintf("localhost:%d", c.https), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
+
+// reload loads the configuration, also if nothing in it has changed.
+func (c *caddy) reload() error {
+	req, err := http.NewRequest(http.MethodPost, c.adminURL("/load"), strings.NewReader(c.caddyfile()))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "text/caddyfile")
+	req.Header.Set("Cache-Control", "must-revalidate")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(resp.Body)
+		return fmt.Errorf("reloading: %s: %s", resp.Status, body)
+	}
+	return nil
+}
+
+func (c *caddy) adminURL(path string) string {
+	return fmt.Sprintf("http://127.0.0.1:%d%s", c.admin, path)
+}
+
+// A footprint is what Caddy takes.
+type footprint struct {
+	goroutines, files int
+	rss, heap         int // KiB
+}
+
+func (f footprint) String() string {
+	return fmt.Sprintf("%d goroutines, %d open files, %d MiB resident, %d MiB of heap", f.goroutines, f.files, f.rss>>10, f.heap>>10)
+}
+
+var (
+	goroutineTotal = regexp.MustCompile(`goroutine profile: total (\d+)`)
+	heapInUse      = regexp.MustCompile(`# HeapAlloc = (\d+)`)
+)
+
+func (c *caddy) footprint() (footprint, error) {
+	heap, err := c.profile("heap?debug=1&gc=1", heapInUse)
+	if err != nil {
+		return footprint{}, err
+	}
+	goroutines, err := c.profile("goroutine?debug=1", goroutineTotal)
+	return footprint{goroutines, c.files(), c.status("VmRSS"), heap >> 10}, err
+}
+
+func (c *caddy) profile(name string, figure *regexp.Regexp) (int, error) {
+	resp, err := http.Get(c.adminURL("/debug/pprof/" + name))
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	found := figure.FindSubmatch(body)
+	if found == nil {
+		return 0, fmt.Errorf("the profile %s does not say: %.200s", name, body)
+	}
+	return strconv.Atoi(string(found[1]))
+}
