@@ -269,6 +269,13 @@ func (c *connection) publish(e *sse.Event) {
 		c.fresh = true
 		return
 	}
+	if !e.HasData && !e.HasID {
+		// A reconnection time alone, as many servers begin each connection with:
+		// it neither ends a replay nor is a greeting.
+		t.log.Append(entry)
+		c.fresh = true
+		return
+	}
 	greets := t.greeting.greets(e, c.events)
 	if c.replaying && !greets && c.isReplay(entry) {
 		return
