@@ -146,7 +146,7 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why rejection) e
 		panic(http.ErrAbortHandler)
 	}
 	p.writeHeader(w, r, nil)
-	if _, err := w.Write(append(appendRetryField(nil, delay), '\n')); err == nil {
+	if _, err := w.Write(append(appendRetryField(nil, delay), '\n')); err == nil { //nolint:gosec // a number
 		_ = control.Flush()
 	}
 	return nil // the header is out: an error page would end up in the stream

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
