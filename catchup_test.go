@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -23,7 +22,7 @@ func (s *setup) joinLive(from, to int) (*conn, *client) {
 }
 
 func TestCatchupFetchesWhatTheLogHasNot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		up, live := s.joinLive(10, 12)
 
@@ -50,7 +49,7 @@ func TestCatchupFetchesWhatTheLogHasNot(t *testing.T) {
 }
 
 func TestCatchupIsSharedByID(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(10, 12)
 		var clients []*client
@@ -70,7 +69,7 @@ func TestCatchupIsSharedByID(t *testing.T) {
 // A catch-up that is ahead of the shared connection would never meet the log by
 // looking only at what it receives itself.
 func TestCatchupAheadOfTheLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		up, _ := s.joinLive(10, 10)
 		c := s.get("/events", "Last-Event-ID", "10000")
@@ -114,7 +113,7 @@ func TestCatchupThatEndsInAGap(t *testing.T) {
 		{name: "origin leaves out what the log has", do: func(c *conn) { c.accept().events(8, 8).events(12, 12) }, got: numbered(8, 8)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				tc.opts.Heartbeat.Interval = -1
 				s := newSetup(t, tc.opts)
 				up, live := s.joinLive(10, 12)
@@ -135,7 +134,7 @@ func TestCatchupThatEndsInAGap(t *testing.T) {
 }
 
 func TestOriginThatIgnoresIDsIsNotAskedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(10, 12)
 		s.get("/events", "Last-Event-ID", "7")
@@ -152,7 +151,7 @@ func TestOriginThatIgnoresIDsIsNotAskedAgain(t *testing.T) {
 }
 
 func TestCatchupsAreBoundedAndTakeTurnsByAddress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 		s.joinLive(100, 101)
 		// An attacker with many ids comes first.
@@ -180,7 +179,7 @@ func TestCatchupsAreBoundedAndTakeTurnsByAddress(t *testing.T) {
 }
 
 func TestTooManyQueuedAreToldOfAGap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 		s.joinLive(1, 1)
 		for i := range maxQueued + 2 {
@@ -191,7 +190,7 @@ func TestTooManyQueuedAreToldOfAGap(t *testing.T) {
 }
 
 func TestCatchupWaitsForTheSharedUpstream(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: caddy.Duration(4 * time.Second)}})
 		up, _ := s.joinLive(10, 11)
 		up.abort()
@@ -209,7 +208,7 @@ func TestCatchupWaitsForTheSharedUpstream(t *testing.T) {
 }
 
 func TestWaitingForACatchupHasHeartbeats(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(10, 10)
 		running := s.get("/events", "Last-Event-ID", "1")
@@ -225,7 +224,7 @@ func TestWaitingForACatchupHasHeartbeats(t *testing.T) {
 }
 
 func TestCatchupIsGivenUpWhenNobodyWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(10, 10)
 		c := s.get("/events", "Last-Event-ID", "1")
@@ -238,7 +237,7 @@ func TestCatchupIsGivenUpWhenNobodyWaits(t *testing.T) {
 }
 
 func TestCatchupOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Catchup: Catchup{Connections: -1}, GapEvent: "resync"})
 		s.joinLive(10, 10)
 		c := s.get("/events", "Last-Event-ID", "1")
@@ -249,7 +248,7 @@ func TestCatchupOff(t *testing.T) {
 
 // After a restart of Caddy, clients come back with many different ids.
 func TestManyIDsOnAColdTopic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		opener := s.get("/events", "Last-Event-ID", "50")
 		clients := map[int]*client{}
@@ -296,7 +295,7 @@ func TestCatchupOutlivesTheOrigin(t *testing.T) {
 		"only the shared one breaks":  func(up, _ *conn) { up.abort() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 				up, live := s.joinLive(10, 12)
 				c := s.get("/events", "Last-Event-ID", "7")
@@ -326,7 +325,7 @@ func TestCatchupOutlivesTheOrigin(t *testing.T) {
 
 // An origin that is down for maintenance refuses every id.
 func TestCatchupOutlivesMaintenance(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 		up, _ := s.joinLive(10, 12)
 		c := s.get("/events", "Last-Event-ID", "7")
@@ -346,10 +345,10 @@ func TestCatchupOutlivesMaintenance(t *testing.T) {
 func TestCatchupOfATopicThatEndsIsNoGap(t *testing.T) {
 	for name, end := range map[string]func(*setup){
 		"handler removed": (*setup).cleanup,
-		"exit":            func(s *setup) { s.pool.end(ending{reason: endExiting}) },
+		"exit":            func(s *setup) { s.pool.end(ending{Reason: endExiting}) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 				s.joinLive(10, 12)
 				var clients []*client
@@ -375,7 +374,7 @@ func TestCatchupOfATopicThatEndsIsNoGap(t *testing.T) {
 // Many servers begin each connection with a reconnection time.
 func TestReconnectionTimeAloneIsNoEvent(t *testing.T) {
 	t.Run("of a replay", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{})
 			up, c := s.joinLive(1, 3)
 			up.abort()
@@ -384,7 +383,7 @@ func TestReconnectionTimeAloneIsNoEvent(t *testing.T) {
 		})
 	})
 	t.Run("of a greeting", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{Greeting: "1"})
 			s.get("/events")
 			s.origin.next().accept().send("retry: 3000\n\n").events(1, 2)

@@ -95,9 +95,16 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 // breakConn makes the connection of r fail that takes no more: resetting a
 // stream of HTTP/2 is not enough for net/http to let go of it.
 func breakConn(r *http.Request) {
-	if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
+	if c := connOf(r); c != nil {
 		_ = c.SetWriteDeadline(time.Now())
 	}
+}
+
+// connOf returns the connection that r came over, as the server has it, or nil if
+// that is not known.
+func connOf(r *http.Request) net.Conn {
+	c, _ := r.Context().Value(connKey{}).(net.Conn)
+	return c
 }
 
 // closeConnIfLeft makes the answer the last of its connection when the server of

@@ -98,6 +98,7 @@ type Handler struct {
 	server    *caddyhttp.Server
 	logger    *zap.Logger
 	announcer *announcer
+	sockets   sockets // nil: the kernel's
 
 	lineage *lineage
 	left    atomic.Bool          // cleaned up

@@ -88,7 +88,7 @@ func (u *upstream) run(ctx context.Context) {
 	}
 	reason := "no_subscribers"
 	if e := u.topic.ending.Load(); e != nil {
-		reason = string(e.reason) // why there are none
+		reason = string(e.Reason) // why there are none
 	}
 	u.logClosed(zapcore.InfoLevel, reason, 0)
 }
@@ -325,14 +325,14 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	}
 	if errors.Is(out.err, errTopicClosing) {
 		// The pool is over: who is still here finds the new configuration.
-		return u.over(ending{reason: endDrained, over: closeDelay}, out.status)
+		return u.over(ending{Reason: endDrained, Over: closeDelay}, out.status)
 	}
 
 	switch v := out.verdict; v {
 	case verdictStream:
 		u.noSince = time.Time{}
 		if out.err == nil && t.pool.opts.OnEnd == "close" {
-			return u.over(ending{reason: endUpstreamEnded, drain: true}, out.status)
+			return u.over(ending{Reason: endUpstreamEnded, Drain: true}, out.status)
 		}
 	case verdictUnavailable:
 		u.noSince = time.Time{}
@@ -342,13 +342,13 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 			return 0, true
 		}
 		if v == verdictGone {
-			return u.over(ending{reason: endUpstreamGone}, out.status)
+			return u.over(ending{Reason: endUpstreamGone}, out.status)
 		}
 		if u.noSince.IsZero() {
 			u.noSince = time.Now()
 		}
 		if time.Since(u.noSince) >= beliefTime {
-			return u.over(ending{reason: endRefused, over: closeDelay}, out.status)
+			return u.over(ending{Reason: endRefused, Over: closeDelay}, out.status)
 		}
 	}
 
@@ -368,7 +368,7 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 
 // over ends the topic, for it is not to be connected again.
 func (u *upstream) over(e ending, status int) (time.Duration, bool) {
-	u.logClosed(zapcore.InfoLevel, string(e.reason), status)
+	u.logClosed(zapcore.InfoLevel, string(e.Reason), status)
 	u.topic.conclude(e)
 	return 0, true
 }
