@@ -47,7 +47,11 @@ type kernel struct {
 	control syscall.RawConn
 	fd      int
 	raw     []syscall.EpollEvent
+	ring    *ring // nil where the kernel refuses one
 }
+
+// ringWorth is how many sends are cheaper together than each by itself.
+const ringWorth = 8
 
 // OpenKernel opens the network of the operating system.
 func OpenKernel() (Network, error) {
@@ -65,6 +69,7 @@ func OpenKernel() (Network, error) {
 		_ = k.epoll.Close()
 		return nil, fmt.Errorf("polling an epoll instance: %w", err)
 	}
+	k.ring, _ = openRing()
 	return k, nil
 }
 
@@ -121,8 +126,12 @@ func (k *kernel) Send(fd int32, p []byte) (int, error) {
 }
 
 func (k *kernel) SendAll(fds []int32, p []byte, sent []int32) {
-	for i, fd := range fds {
-		sent[i] = send(fd, p)
+	done := 0
+	if k.ring != nil && len(fds) >= ringWorth {
+		done = k.ring.sendAll(fds, p, sent)
+	}
+	for i, fd := range fds[done:] {
+		sent[done+i] = send(fd, p)
 	}
 }
 
@@ -134,15 +143,21 @@ func send(fd int32, p []byte) int32 {
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
 			uintptr(len(p)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
-		switch errno {
-		case 0:
-			return int32(n)
-		case syscall.EINTR:
-		case syscall.EAGAIN, syscall.ENOBUFS, syscall.ENOMEM:
-			return 0
-		default:
-			return -1
+		if errno != syscall.EINTR {
+			return outcome(int(n), errno)
 		}
+	}
+}
+
+// outcome is what SendAll says of a send.
+func outcome(n int, errno syscall.Errno) int32 {
+	switch errno {
+	case 0:
+		return int32(n)
+	case syscall.EAGAIN, syscall.ENOBUFS, syscall.ENOMEM:
+		return 0
+	default:
+		return -1
 	}
 }
 
@@ -162,4 +177,9 @@ func (k *kernel) Shut(fd int32) {
 	_ = syscall.Close(int(fd))
 }
 
-func (k *kernel) Close() error { return k.epoll.Close() }
+func (k *kernel) Close() error {
+	if k.ring != nil {
+		k.ring.close()
+	}
+	return k.epoll.Close()
+}
