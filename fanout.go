@@ -75,7 +75,7 @@ func newPool(l *lineage, h *Handler) *pool {
 	}
 	p.direct = direct.NewWriter(direct.Options{
 		Heartbeat: p.heartbeat,
-		Timeout:   time.Duration(opts.DispatchTimeout),
+		Timeout:   p.dispatchTimeout(),
 		Network:   p.sockets.network,
 	})
 	p.logger.Store(h.logger)

@@ -33,12 +33,15 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 	case rejected != "":
 		return p.turnAway(w, r, rejected)
 	}
+	bound, resumeIdle := newDeadline(w, r)
+	defer resumeIdle()
 	s := &session{
 		subscriber: newSubscriber(t, ip),
 		timer:      time.NewTimer(time.Hour),
 		w:          w,
 		r:          r,
-		deadline:   deadline{control: http.NewResponseController(w), standing: r.ProtoMajor == 1},
+		control:    http.NewResponseController(w),
+		deadline:   bound,
 		log:        t.log,
 		joined:     t.firstPosition(id != "").Cursor,
 		resumeWith: id,
@@ -133,7 +136,7 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why rejection) e
 		c.Write(zap.String("reason", string(why)))
 	}
 	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Now().Add(time.Duration(p.opts.DispatchTimeout)))
+	_ = control.SetWriteDeadline(time.Now().Add(p.dispatchTimeout()))
 	delay := turnAwayMin + rand.N(turnAwayMax-turnAwayMin)
 	if why == rejectEnding {
 		// What comes next is there soon, or already.
@@ -172,7 +175,8 @@ type session struct {
 	// detachable is set while the connection may be handed over.
 	detachable bool
 
-	deadline deadline // of writes
+	control  *http.ResponseController
+	deadline *deadline // of writes
 
 	log    *hub.Topic // that it reads: the topic's or a catch-up's
 	cursor hub.Cursor // of the next entry there
@@ -370,26 +374,27 @@ func (s *session) end() endReason {
 		}
 	}
 	// What net/http writes to end the response must not wait for ever.
-	s.setDeadline()
+	s.deadline.last(s.topic.pool.dispatchTimeout())
 	return s.reason
 }
 
 // failed says why a write failed.
 func (s *session) failed(err error) endReason {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if errors.Is(err, os.ErrDeadlineExceeded) || s.deadline.passed() {
 		return endStalled
 	}
 	return endClientGone
 }
 
+func (p *pool) dispatchTimeout() time.Duration { return time.Duration(p.opts.DispatchTimeout) }
+
 // setDeadline gives a write the time it may take without progress.
 func (s *session) setDeadline() {
 	e := s.topic.ending.Load()
-	s.deadline.set(time.Duration(s.topic.pool.opts.DispatchTimeout), e != nil && e.Reason == endExiting)
+	s.deadline.set(s.topic.pool.dispatchTimeout(), e != nil && e.Reason == endExiting)
 }
 
-// write sends p and flushes it. The deadline is cleared afterwards, as HTTP/2
-// resets a stream when it passes, even a quiet one.
+// write sends p and flushes it.
 func (s *session) write(p []byte) error {
 	for len(p) > 0 {
 		n := min(len(p), maxWrite)
@@ -399,7 +404,7 @@ func (s *session) write(p []byte) error {
 		}
 		p = p[n:]
 	}
-	if err := s.deadline.control.Flush(); err != nil {
+	if err := s.control.Flush(); err != nil {
 		return err
 	}
 	s.deadline.clear()

@@ -74,6 +74,8 @@ func (g *group) arrive(k *Socket) {
 		g.end(k, e)
 	}
 	g.shard.serve(k)
+	// What was published before anybody listened has woken nobody.
+	g.shard.queue(g)
 }
 
 // drains reports whether those that end get what is in the log first.

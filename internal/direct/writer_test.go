@@ -219,6 +219,7 @@ func TestAllGetWhatIsPublishedFromTheirCursorOn(t *testing.T) {
 		h, s := newHouse(t), newStream(roomy)
 		s.publish(0, 4)
 		early, late := h.join(s, 1), h.join(s, 5)
+		early.expect(events(1, 4)) // published while nobody listened
 		other := newStream(roomy)
 		stranger := h.join(other, 0)
 		s.publish(5, 7)
