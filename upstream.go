@@ -263,13 +263,6 @@ func (c *connection) publish(e *sse.Event) {
 	entry.Wire = u.wire
 
 	if !e.HasID && !e.HasData {
-		// A reconnection time alone is no event: a replay or a greeting may
-		// begin behind it.
-		t.log.Append(entry)
-		c.fresh = true
-		return
-	}
-	if !e.HasData && !e.HasID {
 		// A reconnection time alone, as many servers begin each connection with:
 		// it neither ends a replay nor is a greeting.
 		t.log.Append(entry)
