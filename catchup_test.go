@@ -2,6 +2,8 @@ package ssefanout
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -73,19 +75,19 @@ func TestCatchupAheadOfTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		up, _ := s.joinLive(10, 10)
-		c := s.get("/events", "Last-Event-ID", "10000")
-		c.expect(primer("10000"))
-		catchup := s.origin.next().accept().events(11, 12)
-		c.expect(numbered(11, 12))
-		up.events(11, 11)
+		c := s.get("/events", "Last-Event-ID", "12")
+		c.expect(primer("12"))
+		catchup := s.origin.next().accept().events(13, 14)
+		c.expect(numbered(13, 14))
+		up.events(11, 13)
 		c.expect("")
 		if !catchup.closed() {
-			catchup.events(13, 13) // no longer wanted
+			catchup.events(15, 15) // no longer wanted
 		}
-		up.events(12, 13)
-		c.expect(numbered(13, 13))
-		up.events(14, 14)
-		c.expect(numbered(14, 14))
+		up.events(14, 15)
+		c.expect(numbered(15, 15))
+		up.events(16, 16)
+		c.expect(numbered(16, 16))
 	})
 }
 
@@ -391,4 +393,99 @@ func TestReconnectionTimeAloneIsNoEvent(t *testing.T) {
 			s.get("/events").expect(primer("") + numbered(1, 2))
 		})
 	})
+}
+
+// What the log begins with may be no event: then nothing is missing between it
+// and the first event, where a catch-up meets the log.
+func TestCatchupMeetsTheLogBehindWhatIsNoEvent(t *testing.T) {
+	const retry = "retry: 3000\n\n"
+	t.Run("a reconnection time", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, Options{})
+			live := s.get("/events")
+			s.origin.next().accept().send(retry).events(10, 12)
+			live.expect(primer("") + retry + numbered(10, 12))
+			c := s.get("/events", "Last-Event-ID", "7")
+			c.expect(primer("7"))
+			s.origin.next().accept().send(retry).events(8, 10)
+			c.expect(retry + numbered(8, 12))
+		})
+	})
+	t.Run("a reconnection time behind the id it was opened with", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, Options{})
+			live := s.get("/events", "Last-Event-ID", "9")
+			s.origin.next().accept().send(retry).events(10, 12)
+			live.expect(primer("9") + retry + numbered(10, 12))
+			c := s.get("/events", "Last-Event-ID", "7")
+			c.expect(primer("7"))
+			s.origin.next().accept().send(retry).events(8, 10)
+			c.expect(retry + numbered(8, 9) + retry + numbered(10, 12))
+		})
+	})
+	for name, between := range map[string]string{"the notice of a gap": "", "the notice of a gap and a reconnection time": retry} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+				live := s.get("/events")
+				up := s.origin.next().accept() // no event, no id
+				live.expect(primer(""))
+				up.abort()
+				s.origin.await().accept().send(between).events(10, 12)
+				live.expect(gapComment + between + numbered(10, 12))
+				c := s.get("/events", "Last-Event-ID", "7")
+				c.expect(primer("7"))
+				s.origin.next().accept().events(8, 10)
+				c.expect(numbered(8, 12))
+			})
+		})
+	}
+}
+
+// An origin that ignores ids sends each event to all of its connections, in no
+// order: what comes to the catch-up first must not hide what is missing.
+func TestCatchupOfAnIgnoredIDAheadOfTheLog(t *testing.T) {
+	for _, history := range []int{0, 1} { // the latter loses the first of several at once
+		for name, come := range map[string]func(up, catchup *conn){
+			"the same event next": func(up, catchup *conn) {
+				catchup.events(13, 13)
+				up.events(13, 13).events(14, 14)
+			},
+			"by two": func(up, catchup *conn) {
+				catchup.events(13, 14)
+				up.events(13, 13).events(14, 14)
+			},
+			"the log at once": func(up, catchup *conn) {
+				catchup.events(13, 14)
+				up.events(13, 14)
+			},
+			"overtaken": func(up, catchup *conn) {
+				// Before the log is looked at, the catch-up has the next event.
+				catchup.events(13, 13)
+				up.do <- func(w http.ResponseWriter) error { _, err := io.WriteString(w, numbered(13, 14)); return err }
+				catchup.do <- func(w http.ResponseWriter) error { _, err := io.WriteString(w, numbered(14, 14)); return err }
+				synctest.Wait()
+			},
+		} {
+			t.Run(fmt.Sprintf("%s, history %d", name, history), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newSetup(t, Options{History: History{Events: history}})
+					up, _ := s.joinLive(10, 12)
+					c := s.get("/events", "Last-Event-ID", "7")
+					c.expect(primer("7"))
+					come(up, s.origin.next().accept())
+					up.events(15, 15)
+					got := c.read()
+					if n := strings.Count(got, gapComment); n != 1 {
+						t.Errorf("client was told of %d gaps, want one: %q", n, got)
+					}
+					for id := 13; id <= 15; id++ {
+						if n := strings.Count(got, numbered(id, id)); n != 1 {
+							t.Errorf("client got event %d %d times, want once: %q", id, n, got)
+						}
+					}
+				})
+			})
+		}
+	}
 }
