@@ -385,6 +385,32 @@ func TestReconnectionTimeAloneIsNoEvent(t *testing.T) {
 			c.expect("retry: 3000\n\n" + numbered(4, 4))
 		})
 	})
+	t.Run("within a replay", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			const x, y, retry = "data: x\n\n", "data: y\n\n", "retry: 3000\n\n"
+			s := newSetup(t, Options{})
+			up, c := s.joinLive(1, 1)
+			up.send(x).abort()
+			up = s.origin.await().accept().send(retry+y).events(2, 2)
+			c.expect(x + retry + y + numbered(2, 2))
+			up.abort()
+			s.origin.await().accept().events(1, 1).send(x+y).events(2, 3)
+			c.expect(numbered(3, 3))
+		})
+	})
+	t.Run("behind the position of a client", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+			up, _ := s.joinLive(1, 3)
+			up.abort()
+			up = s.origin.await().accept().send("retry: 3000\n\n")
+			time.Sleep(time.Hour) // nothing is left of the log
+			c := s.get("/events", "Last-Event-ID", "3")
+			s.origin.idle()
+			up.events(4, 4)
+			c.expect(primer("3") + numbered(4, 4))
+		})
+	})
 	t.Run("of a greeting", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSetup(t, Options{Greeting: "1"})

@@ -265,6 +265,7 @@ func (c *connection) publish(e *sse.Event) {
 	if !e.HasID && !e.HasData {
 		// A reconnection time alone, as many servers begin each connection with:
 		// it neither ends a replay nor is a greeting.
+		entry.Aside = true
 		t.log.Append(entry)
 		c.fresh = true
 		return
