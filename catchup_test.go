@@ -515,3 +515,24 @@ func TestCatchupOfAnIgnoredIDAheadOfTheLog(t *testing.T) {
 		}
 	}
 }
+
+// A fan-out, too, may be an origin: it begins each connection with a position.
+func TestPositionAloneIsNoEvent(t *testing.T) {
+	t.Run("of a replay", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, Options{})
+			up, c := s.joinLive(1, 3)
+			up.abort()
+			s.origin.await().accept().send("retry: 3000\nid: 3\n\n").events(1, 4)
+			c.expect("retry: 3000\n\n" + numbered(4, 4))
+		})
+	})
+	t.Run("of a greeting", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, Options{Greeting: "1"})
+			s.get("/events")
+			s.origin.next().accept().send("retry: 3000\nid: 1\n\n").events(2, 3)
+			s.get("/events").expect(primer("") + numbered(2, 3))
+		})
+	})
+}

@@ -168,7 +168,7 @@ type connection struct {
 	accepted  time.Time
 	replaying bool       // all events so far were in the log already
 	replayed  hub.Cursor // up to here
-	events    int        // published
+	events    int        // published, with data
 	fresh     bool       // something was appended and nobody woken yet
 }
 
@@ -254,6 +254,16 @@ func (c *connection) publish(e *sse.Event) {
 			}
 		}
 	}
+	if c.replaying && e.HasID && !e.HasData {
+		if _, known := t.log.After(string(e.ID)); known {
+			// A position, as a fan-out begins each connection with. It is not
+			// news, and a replay may follow it.
+			e.HasID, e.ID = false, nil
+			if !e.HasRetry {
+				return
+			}
+		}
+	}
 	entry := hub.Entry{SetsID: e.HasID, ID: string(e.ID)}
 	if t.epoch != "" && !e.HasID && e.HasData {
 		entry.SetsID, entry.ID = true, t.assign(t.log.Newest().Cursor)
@@ -285,7 +295,9 @@ func (c *connection) publish(e *sse.Event) {
 	if greets {
 		t.greeting.add(entry.Wire, c.events == 0, t.log.Newest().Cursor)
 	}
-	c.events++
+	if e.HasData {
+		c.events++
+	}
 	c.fresh = true
 	if cap(u.wire) > maxKeptBuffer {
 		u.wire = nil
