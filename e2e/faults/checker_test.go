@@ -131,6 +131,7 @@ func (c *checker) event(e eventsource.Event) {
 		return
 	case c.told && missed == 0:
 		c.falseAlarms++
+		c.note("a gap was told before %d, and there was none", n)
 	case c.told && !c.held:
 		c.gaps++
 		c.missed += missed
