@@ -101,6 +101,7 @@ type Handler struct {
 
 	lineage *lineage
 	left    atomic.Bool          // cleaned up
+	leftAt  atomic.Int64         // when that was, in Unix nanoseconds
 	pool    atomic.Pointer[pool] // set by lineage
 }
 
@@ -163,6 +164,7 @@ func (h *Handler) Cleanup() error {
 		return nil
 	}
 	h.left.Store(true)
+	h.leftAt.Store(time.Now().UnixNano())
 	err := h.lineage.leave(h)
 	h.announcer.close()
 	return err
@@ -207,6 +209,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 
 	req := h.newTopicRequest(r)
+	defer h.leaveConn(r, time.Now())
 	h.closeConnIfLeft(w, r)
 	err := p.serve(w, r, req, source{handler: next, server: serverOf(r)})
 	if why, ok := errors.AsType[passReason](err); ok {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -215,4 +216,78 @@ func TestExitDoesNotServeWhoIsStillShakingHands(t *testing.T) {
 	if err := <-answered; err != nil {
 		t.Error(err)
 	}
+}
+
+// A client that has stopped reading must not keep Caddy, neither with its stream
+// nor with its connection, and no matter which configuration has accepted that.
+func TestExitDoesNotWaitForWhoDoesNotRead(t *testing.T) {
+	busy := &origins.Numbered{Epoch: time.Now(), Interval: time.Millisecond, Lookback: time.Minute}
+	origin := inGo(t, busy)
+	for _, reloads := range []int{0, 2} {
+		for _, protocol := range []string{"h1", "h1 over TLS", "h2"} {
+			t.Run(fmt.Sprintf("%s, %d reloads", protocol, reloads), func(t *testing.T) {
+				caddy := runCaddy(t, "", exiting(origin.addr, "", "hello"))
+				base := caddy.https
+				if protocol == "h1" {
+					base = caddy.http
+				}
+				line := &wire.Line{ReadBuffer: 16 << 10}
+				client := httpClient(t, protocol[:2])
+				transport := client.Transport.(*http.Transport)
+				transport.DialContext = line.Dial
+				transport.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 256 << 10}
+				for _, path := range []string{"/endpoint", "/wrapping", "/endpoint", "/wrapping", "/endpoint"} {
+					hold(t, client, base+path, 1)
+				}
+				for i := range reloads {
+					caddy.reload(t, "", exiting(origin.addr, "", fmt.Sprint("hello ", i)))
+				}
+				resume := line.Stall()
+				defer resume()
+				time.Sleep(2 * time.Second) // as long as they have not read
+				caddy.leaves(t)
+			})
+		}
+	}
+}
+
+// A connection of HTTP/2 that a server has got just when a reload shuts it down is
+// not told to end, and its client need not close it by itself.
+func TestExitDoesNotWaitForWhoCameDuringReloads(t *testing.T) {
+	origin := publishing(t)
+	caddy := runCaddy(t, "", exiting(origin.addr, "", "hello"))
+	var (
+		lines   []*wire.Line
+		resumes []func()
+		opening sync.WaitGroup
+	)
+	for range 400 {
+		line := new(wire.Line)
+		client := httpClient(t, "h2")
+		client.Transport.(*http.Transport).DialContext = line.Dial
+		lines = append(lines, line)
+		opening.Go(func() {
+			s, err := subscribe(t.Context(), client, caddy.https+"/endpoint")
+			if err != nil {
+				return // Caddy resets what it has not accepted yet
+			}
+			t.Cleanup(func() { s.Body.Close() })
+			go s.hold()
+		})
+	}
+	for i := range 5 {
+		if err := caddy.load(t, "", exiting(origin.addr, "", fmt.Sprint("hello ", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opening.Wait()
+	for _, line := range lines {
+		resumes = append(resumes, line.Stall())
+	}
+	defer func() {
+		for _, resume := range resumes {
+			resume()
+		}
+	}()
+	caddy.leaves(t)
 }
