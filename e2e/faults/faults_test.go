@@ -18,10 +18,8 @@ const (
 	// history of a topic, and not as far as some clients stay away.
 	lookback = 15 * time.Second
 
-	// exitTime is how long Caddy may take to end its streams and go. For a
-	// connection on which no request has come yet, net/http waits five seconds.
-	exitTime      = 2 * time.Second
-	handshakeTime = 5 * time.Second
+	// exitTime is how long Caddy may take to end its streams and go.
+	exitTime = 2 * time.Second
 )
 
 var topics = []string{
