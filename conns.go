@@ -10,14 +10,16 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// newConnGrace is how long a connection may take to bring its first request once
-// Caddy exits. Net/http gives it five seconds, and Caddy waits for that.
-const newConnGrace = time.Second
+// connGrace is how long a connection may stay quiet once Caddy exits. What its
+// client has to read has been written by then.
+const connGrace = 500 * time.Millisecond
 
-// newConns are the connections that have brought no request yet, of the servers
-// that have a handler of ours. Nobody else could make Caddy wait for a client
-// that stops in the middle of a handshake: it is no subscriber.
-var newConns struct {
+// quietConns are the connections that have brought no request yet, and those of
+// HTTP/2 without one now, of all servers that have a handler of ours. On exit,
+// Caddy waits for them: for the former five seconds, and for the latter until
+// their clients close them, if they were made just when their server was shut
+// down by a reload or the exit itself. Then nobody has told them to end.
+var quietConns struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
@@ -26,54 +28,53 @@ var newConns struct {
 
 // noteConn takes note of a connection's state.
 func noteConn(c net.Conn, state http.ConnState) {
-	switch c.(type) {
-	case *tls.Conn, *net.TCPConn:
-	default:
+	secure, ok := c.(*tls.Conn)
+	if _, plain := c.(*net.TCPConn); !ok && !plain {
 		return // what a listener wrapper has made may not be comparable
 	}
-	if state == http.StateIdle {
-		return // it was active before
+	if state == http.StateIdle && (!ok || secure.ConnectionState().NegotiatedProtocol != "h2") {
+		return // it was active before, and net/http closes it itself
 	}
-	newConns.mu.Lock()
-	defer newConns.mu.Unlock()
-	if state != http.StateNew {
-		delete(newConns.all, c)
+	quietConns.mu.Lock()
+	defer quietConns.mu.Unlock()
+	if state != http.StateNew && state != http.StateIdle {
+		delete(quietConns.all, c)
 		return
 	}
-	if newConns.all == nil {
-		newConns.all = make(map[net.Conn]struct{})
+	if quietConns.all == nil {
+		quietConns.all = make(map[net.Conn]struct{})
 	}
-	newConns.all[c] = struct{}{}
+	quietConns.all[c] = struct{}{}
 	if caddy.Exiting() {
-		time.AfterFunc(newConnGrace, func() { closeNewConns(c) })
+		time.AfterFunc(connGrace, func() { closeIfQuiet(c) })
 	}
 }
 
-// closeNewConnsIfExiting runs when a server shuts down.
-func closeNewConnsIfExiting() {
+// closeQuietIfExiting runs when a server shuts down.
+func closeQuietIfExiting() {
 	if !caddy.Exiting() {
 		return
 	}
-	newConns.mu.Lock()
-	defer newConns.mu.Unlock()
-	some := make([]net.Conn, 0, len(newConns.all))
-	for c := range newConns.all {
+	quietConns.mu.Lock()
+	defer quietConns.mu.Unlock()
+	some := make([]net.Conn, 0, len(quietConns.all))
+	for c := range quietConns.all {
 		some = append(some, c)
 	}
-	time.AfterFunc(newConnGrace, func() { closeNewConns(some...) })
+	time.AfterFunc(connGrace, func() { closeIfQuiet(some...) })
 }
 
-// closeNewConns closes those of some that have still brought no request.
-func closeNewConns(some ...net.Conn) {
-	newConns.mu.Lock()
-	var late []net.Conn
+// closeIfQuiet closes those of some that have no request.
+func closeIfQuiet(some ...net.Conn) {
+	quietConns.mu.Lock()
+	var quiet []net.Conn
 	for _, c := range some {
-		if _, ok := newConns.all[c]; ok {
-			late = append(late, c)
+		if _, ok := quietConns.all[c]; ok {
+			quiet = append(quiet, c)
 		}
 	}
-	newConns.mu.Unlock()
-	for _, c := range late {
+	quietConns.mu.Unlock()
+	for _, c := range quiet {
 		_ = c.Close()
 	}
 }

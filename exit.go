@@ -100,30 +100,6 @@ func breakConn(r *http.Request) {
 	}
 }
 
-const (
-	// untoldTime is how long before Cleanup a server has been shut down at most.
-	untoldTime = 5 * time.Second
-
-	// connGrace is how long a connection that was not told to end goes on once a
-	// stream of it has ended on exit. What its client has to read has been
-	// written by then.
-	connGrace = 500 * time.Millisecond
-)
-
-// leaveConn is called at the end of an answer that began at a time. A connection
-// of HTTP/2 that was made between the shutdown of the server of h and Cleanup was
-// told to end neither by net/http nor by closeConnIfLeft. It stays for as long as
-// its client likes, and Caddy would wait for that on exit.
-func (h *Handler) leaveConn(r *http.Request, began time.Time) {
-	left := time.Unix(0, h.leftAt.Load())
-	if r.ProtoMajor != 2 || !caddy.Exiting() || left.Before(began) || left.Sub(began) > untoldTime {
-		return
-	}
-	if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
-		_ = c.SetReadDeadline(time.Now().Add(connGrace))
-	}
-}
-
 // closeConnIfLeft makes the answer the last of its connection when the server of
 // h is being shut down. A connection of HTTP/2 that was only just made then is
 // not told otherwise to end: Caddy would wait for it as long as its client likes,

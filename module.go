@@ -101,7 +101,6 @@ type Handler struct {
 
 	lineage *lineage
 	left    atomic.Bool          // cleaned up
-	leftAt  atomic.Int64         // when that was, in Unix nanoseconds
 	pool    atomic.Pointer[pool] // set by lineage
 }
 
@@ -141,7 +140,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if h.server != nil {
 		h.server.RegisterOnShutdown(endAllIfExiting)
-		h.server.RegisterOnShutdown(closeNewConnsIfExiting)
+		h.server.RegisterOnShutdown(closeQuietIfExiting)
 		h.server.RegisterConnContext(withConn)
 		h.server.RegisterConnState(noteConn)
 		if h.server.WriteTimeout > 0 {
@@ -166,7 +165,6 @@ func (h *Handler) Cleanup() error {
 		return nil
 	}
 	h.left.Store(true)
-	h.leftAt.Store(time.Now().UnixNano())
 	err := h.lineage.leave(h)
 	h.announcer.close()
 	return err
@@ -211,7 +209,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 
 	req := h.newTopicRequest(r)
-	defer h.leaveConn(r, time.Now())
 	h.closeConnIfLeft(w, r)
 	err := p.serve(w, r, req, source{handler: next, server: serverOf(r)})
 	if why, ok := errors.AsType[passReason](err); ok {
