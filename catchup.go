@@ -30,6 +30,7 @@ const (
 // asks for many ids holds up the others.
 type catchups struct {
 	topic *topic
+	any   atomic.Bool // byID is not empty, but for a moment
 
 	mu sync.Mutex
 
@@ -58,6 +59,10 @@ type catchup struct {
 	subscribers int
 	cancel      context.CancelFunc
 	started     atomic.Bool // read without the lock
+
+	// successor is the id that has followed this one's id in the topic's log,
+	// if that has come to it.
+	successor atomic.Pointer[string]
 
 	mu sync.Mutex
 
@@ -120,6 +125,7 @@ func (g *catchups) join(id, clientIP string) *catchup {
 		}
 		c.log.StartAfter(id)
 		g.byID[id] = c
+		g.any.Store(true)
 		if len(g.queues[clientIP]) == 0 {
 			g.turns = append(g.turns, clientIP)
 		}
@@ -170,6 +176,20 @@ func (g *catchups) setQueue(ip string, queue []*catchup) {
 func (g *catchups) forget(c *catchup) {
 	if g.byID[c.id] == c {
 		delete(g.byID, c.id)
+		g.any.Store(len(g.byID) > 0)
+	}
+}
+
+// follows takes note that in the topic's log, an event with an id has followed
+// the id before.
+func (g *catchups) follows(before, id string) {
+	if before == "" || before == id {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c := g.byID[before]; c != nil {
+		c.successor.Store(&id)
 	}
 }
 
@@ -250,11 +270,15 @@ func (s *catchupStream) publish(e *sse.Event) {
 			c.firstID = entry.ID
 		}
 		if at, ok := t.log.After(entry.ID); ok {
-			if !c.continues(at.Cursor, c.lastID) || c.jumped(at.Cursor) {
+			if !c.continues(at.Cursor, c.lastID) {
 				c.finish(false, 0, errCatchupIgnored)
 				return
 			}
 			c.append(entry)
+			if c.jumped(at.Cursor) {
+				c.finish(false, at.Cursor, errCatchupIgnored)
+				return
+			}
 			c.finish(true, at.Cursor, nil)
 			return
 		}
@@ -292,12 +316,11 @@ func (c *catchup) jumped(at hub.Cursor) bool {
 	if c.id == "" || c.start.ID == "" || at <= c.start.Cursor {
 		return false
 	}
-	if _, ok := c.log.After(c.start.ID); ok {
-		return false
+	if next := c.successor.Load(); next != nil {
+		return *next != c.firstID // it was a newer id, to which the log has come
 	}
-	// Otherwise the id must be a newer one, to which the log has come since.
-	first, ok := c.group.topic.log.After(c.firstID)
-	return !ok || !c.continues(first.Cursor, c.id)
+	_, ok := c.log.After(c.start.ID)
+	return !ok
 }
 
 // append adds an event. c.mu must be held.
@@ -358,7 +381,7 @@ func (c *catchup) fail(why error) {
 
 // finish ends the catch-up. c.mu must be held.
 func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
-	if !spliced {
+	if !spliced && at == 0 {
 		// Behind a gap, too, nobody gets again what was here.
 		if last, ok := c.group.topic.log.After(c.lastID); ok {
 			at = last.Cursor

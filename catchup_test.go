@@ -536,3 +536,50 @@ func TestPositionAloneIsNoEvent(t *testing.T) {
 		})
 	})
 }
+
+// The shared connection may bring at once what the catch-up has had for long, and
+// more than the history holds.
+func TestCatchupAheadOfALogThatOvertakesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{History: History{Events: 3}})
+		opener := s.get("/events", "Last-Event-ID", "1")
+		up := s.origin.next().accept().events(2, 2)
+		opener.expect(primer("1") + numbered(2, 2))
+		c := s.get("/events", "Last-Event-ID", "5")
+		c.expect(primer("5"))
+		catchup := s.origin.next().accept().events(6, 9)
+		c.expect(numbered(6, 9))
+		up.events(3, 20)
+		catchup.events(10, 20)
+		c.expect(numbered(10, 20))
+		up.events(21, 21)
+		c.expect(numbered(21, 21))
+		if got := s.pool.stats.gaps.Load(); got != 0 {
+			t.Errorf("counted %d gaps, want none", got)
+		}
+	})
+}
+
+// An origin that ignores an id to which the log comes later.
+func TestCatchupOfAnIgnoredIDThatTheLogComesTo(t *testing.T) {
+	for _, history := range []int{0, 3} {
+		t.Run(fmt.Sprint("history ", history), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{History: History{Events: history}})
+				s.get("/events", "Last-Event-ID", "1")
+				up := s.origin.next().accept().events(2, 2)
+				c := s.get("/events", "Last-Event-ID", "5")
+				c.expect(primer("5"))
+				catchup := s.origin.next().accept().events(15, 16)
+				c.expect(numbered(15, 16))
+				up.events(3, 20)
+				if !catchup.closed() {
+					catchup.events(17, 17)
+				}
+				if got := c.read(); strings.Count(got, gapComment) != 1 || strings.Contains(got, numbered(16, 16)) || !strings.HasSuffix(got, numbered(18, 20)) {
+					t.Errorf("client got %q, want to be told of a gap", got)
+				}
+			})
+		})
+	}
+}

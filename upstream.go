@@ -287,6 +287,9 @@ func (c *connection) publish(e *sse.Event) {
 	if !greets {
 		c.replaying = false
 	}
+	if entry.SetsID && t.catchups.any.Load() {
+		t.catchups.follows(t.log.Newest().ID, entry.ID)
+	}
 	t.log.Append(entry)
 	if len(entry.Wire) > maxKeptBuffer {
 		// The next of its size may push it out of the log.
