@@ -101,6 +101,11 @@ func TestCatchupThatEndsInAGap(t *testing.T) {
 	}{
 		{name: "origin ignores the id", do: func(c *conn) { c.accept().events(12, 12) }},
 		{name: "origin answers 204", do: func(c *conn) { c.answer(204).end() }},
+		{name: "origin answers 400", do: func(c *conn) { c.answer(400).end() }},
+		{name: "origin repeats one id", do: func(c *conn) {
+			c.accept().send("id: x\ndata: 1\n\nid: x\ndata: 2\n\n")
+			time.Sleep(100 * time.Second)
+		}, got: "id: x\ndata: 1\n\nid: x\ndata: 2\n\n"},
 		{name: "origin answers 410", do: func(c *conn) { c.answer(410).end() }},
 		{name: "origin answers 500", do: func(c *conn) { c.answer(500).end() }},
 		{name: "origin cannot be reached", do: func(c *conn) { c.fail(502) }},
