@@ -167,6 +167,7 @@ func appendPosition(b []byte, id string, brought bool) []byte {
 func (s *session) endCatchup(spliced bool, at hub.Cursor) ([]byte, hub.Batch) {
 	s.leaveCatchup()
 	if !spliced {
+		s.joined = max(s.joined, at)
 		return s.gapNotice(s.live(gap))
 	}
 	s.begins(resumed)

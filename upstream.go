@@ -168,7 +168,7 @@ type connection struct {
 	accepted  time.Time
 	replaying bool       // all events so far were in the log already
 	replayed  hub.Cursor // up to here
-	events    int        // published
+	events    int        // published, with data
 	fresh     bool       // something was appended and nobody woken yet
 }
 
@@ -254,6 +254,16 @@ func (c *connection) publish(e *sse.Event) {
 			}
 		}
 	}
+	if c.replaying && e.HasID && !e.HasData {
+		if _, known := t.log.After(string(e.ID)); known {
+			// A position, as a fan-out begins each connection with. It is not
+			// news, and a replay may follow it.
+			e.HasID, e.ID = false, nil
+			if !e.HasRetry {
+				return
+			}
+		}
+	}
 	entry := hub.Entry{SetsID: e.HasID, ID: string(e.ID)}
 	if t.epoch != "" && !e.HasID && e.HasData {
 		entry.SetsID, entry.ID = true, t.assign(t.log.Newest().Cursor)
@@ -263,15 +273,9 @@ func (c *connection) publish(e *sse.Event) {
 	entry.Wire = u.wire
 
 	if !e.HasID && !e.HasData {
-		// A reconnection time alone is no event: a replay or a greeting may
-		// begin behind it.
-		t.log.Append(entry)
-		c.fresh = true
-		return
-	}
-	if !e.HasData && !e.HasID {
 		// A reconnection time alone, as many servers begin each connection with:
 		// it neither ends a replay nor is a greeting.
+		entry.Aside = true
 		t.log.Append(entry)
 		c.fresh = true
 		return
@@ -283,6 +287,9 @@ func (c *connection) publish(e *sse.Event) {
 	if !greets {
 		c.replaying = false
 	}
+	if entry.SetsID && t.catchups.any.Load() {
+		t.catchups.follows(t.log.Newest().ID, entry.ID)
+	}
 	t.log.Append(entry)
 	if len(entry.Wire) > maxKeptBuffer {
 		// The next of its size may push it out of the log.
@@ -291,7 +298,9 @@ func (c *connection) publish(e *sse.Event) {
 	if greets {
 		t.greeting.add(entry.Wire, c.events == 0, t.log.Newest().Cursor)
 	}
-	c.events++
+	if e.HasData {
+		c.events++
+	}
 	c.fresh = true
 	if cap(u.wire) > maxKeptBuffer {
 		u.wire = nil

@@ -30,6 +30,10 @@ type Entry struct {
 	// empty id puts no id in force.
 	ID     string
 	SetsID bool
+
+	// Aside says that the entry is no event, as a reconnection time alone is
+	// none: it sets no id, and does not part the events around it.
+	Aside bool
 }
 
 // Limits bound what a topic remembers. Each must be positive.
@@ -308,9 +312,9 @@ func (t *Topic) After(id string) (Position, bool) {
 }
 
 // Match reports whether an entry equal to e, in id and bytes, is in the log at
-// or after from, and returns the position after it. It looks at from itself and
-// at the newest entry that set the id of e: an entry that sets none can only be
-// matched at from.
+// or after from, and returns the position after it. It looks at from itself,
+// past what is no event, and at the newest entry that set the id of e: an entry
+// that sets none can only be matched at from.
 func (t *Topic) Match(from Cursor, e Entry) (Cursor, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
