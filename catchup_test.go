@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -390,7 +391,7 @@ func TestReconnectionTimeAloneIsNoEvent(t *testing.T) {
 		})
 	})
 	t.Run("within a replay", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
 			const x, y, retry = "data: x\n\n", "data: y\n\n", "retry: 3000\n\n"
 			s := newSetup(t, Options{})
 			up, c := s.joinLive(1, 1)
@@ -403,7 +404,7 @@ func TestReconnectionTimeAloneIsNoEvent(t *testing.T) {
 		})
 	})
 	t.Run("behind the position of a client", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 			up, _ := s.joinLive(1, 3)
 			up.abort()
@@ -430,7 +431,7 @@ func TestReconnectionTimeAloneIsNoEvent(t *testing.T) {
 func TestCatchupMeetsTheLogBehindWhatIsNoEvent(t *testing.T) {
 	const retry = "retry: 3000\n\n"
 	t.Run("a reconnection time", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{})
 			live := s.get("/events")
 			s.origin.next().accept().send(retry).events(10, 12)
@@ -442,7 +443,7 @@ func TestCatchupMeetsTheLogBehindWhatIsNoEvent(t *testing.T) {
 		})
 	})
 	t.Run("a reconnection time behind the id it was opened with", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{})
 			live := s.get("/events", "Last-Event-ID", "9")
 			s.origin.next().accept().send(retry).events(10, 12)
@@ -455,7 +456,7 @@ func TestCatchupMeetsTheLogBehindWhatIsNoEvent(t *testing.T) {
 	})
 	for name, between := range map[string]string{"the notice of a gap": "", "the notice of a gap and a reconnection time": retry} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 				live := s.get("/events")
 				up := s.origin.next().accept() // no event, no id
@@ -498,7 +499,7 @@ func TestCatchupOfAnIgnoredIDAheadOfTheLog(t *testing.T) {
 			},
 		} {
 			t.Run(fmt.Sprintf("%s, history %d", name, history), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				bothWriters(t, func(t *testing.T) {
 					s := newSetup(t, Options{History: History{Events: history}})
 					up, _ := s.joinLive(10, 12)
 					c := s.get("/events", "Last-Event-ID", "7")
@@ -523,7 +524,7 @@ func TestCatchupOfAnIgnoredIDAheadOfTheLog(t *testing.T) {
 // A fan-out, too, may be an origin: it begins each connection with a position.
 func TestPositionAloneIsNoEvent(t *testing.T) {
 	t.Run("of a replay", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{})
 			up, c := s.joinLive(1, 3)
 			up.abort()
@@ -532,7 +533,7 @@ func TestPositionAloneIsNoEvent(t *testing.T) {
 		})
 	})
 	t.Run("of a greeting", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{Greeting: "1"})
 			s.get("/events")
 			s.origin.next().accept().send("retry: 3000\nid: 1\n\n").events(2, 3)
@@ -544,7 +545,7 @@ func TestPositionAloneIsNoEvent(t *testing.T) {
 // The shared connection may bring at once what the catch-up has had for long, and
 // more than the history holds.
 func TestCatchupAheadOfALogThatOvertakesIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{History: History{Events: 3}})
 		opener := s.get("/events", "Last-Event-ID", "1")
 		up := s.origin.next().accept().events(2, 2)
@@ -568,7 +569,7 @@ func TestCatchupAheadOfALogThatOvertakesIt(t *testing.T) {
 func TestCatchupOfAnIgnoredIDThatTheLogComesTo(t *testing.T) {
 	for _, history := range []int{0, 3} {
 		t.Run(fmt.Sprint("history ", history), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{History: History{Events: history}})
 				s.get("/events", "Last-Event-ID", "1")
 				up := s.origin.next().accept().events(2, 2)

@@ -118,6 +118,7 @@ func TestAccessLogOfAConnectionThatIsHandedOver(t *testing.T) {
 	first := open(t, s.client, s.url+"/events")
 	origin.send(numbered(1, 2))
 	first.expect(numbered(1, 2))
+	waitFor(t, "a line of the access log", func() bool { return len(s.accessLog("/events")) == 1 })
 	c := open(t, s.client, s.url+"/events", "Last-Event-ID", "1")
 	c.expect(numbered(2, 2))
 	waitFor(t, "two lines of the access log", func() bool { return len(s.accessLog("/events")) == 2 })
