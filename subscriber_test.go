@@ -462,6 +462,32 @@ func TestStalledWriteEndsTheSubscriber(t *testing.T) {
 	})
 }
 
+// On HTTP/2, what ends a write that waits too long is a timer.
+func TestStalledWriteOfHTTP2EndsTheSubscriber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{DispatchTimeout: caddy.Duration(7 * time.Second)})
+		r := streamRequest()
+		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+		c := s.serve(r)
+		up := s.origin.next().accept()
+		for i := range 10 { // the timer that runs is of an earlier write
+			up.events(i, i)
+			time.Sleep(5 * time.Second)
+		}
+		c.stall()
+		up.events(10, 10)
+		time.Sleep(6900 * time.Millisecond)
+		if c.ended() {
+			t.Fatal("ended before dispatch_timeout")
+		}
+		time.Sleep(200 * time.Millisecond)
+		if !c.ended() || c.panic != any(http.ErrAbortHandler) {
+			t.Errorf("ended %t, panic %v, want http.ErrAbortHandler", c.ended(), c.panic)
+		}
+		s.expectEnded(endStalled, 1)
+	})
+}
+
 func TestHangUpIsCounted(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
