@@ -59,6 +59,7 @@ func runOrigin(args []string) error {
 	fs.Var(&rate, "rate", "events a second")
 	size := fs.Int("size", 200, "bytes an event")
 	ids := fs.Bool("ids", true, "give events an id line")
+	prefill := fs.Int("prefill", 0, "events made at the start, for those who ask for them by Last-Event-ID")
 	burst := fs.Int("burst", 1, "events made at once, burst/rate seconds apart")
 	grip := fs.String("grip", "", "instead of streaming, answer with a GRIP stream hold on this channel")
 	fs.Parse(args)
@@ -70,6 +71,9 @@ func runOrigin(args []string) error {
 	o := &origin{size: *size, ids: *ids, grip: *grip, conns: map[int32]*originConn{}, ends: make([]int64, originRing+1)}
 	o.ring = make([]byte, originRing*(max(*size, 90)+16))
 	runtime.LockOSThread()
+	for range *prefill {
+		o.publish(time.Now().UnixNano())
+	}
 	return o.serve(addr, float64(rate), *burst)
 }
 
