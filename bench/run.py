@@ -91,7 +91,7 @@ def summary(record: dict) -> str:
             f"lost {r['events_missing']}, cut off {r['disconnects']}, others used {100 * s['foreign_share']:.0f} %")
 
 
-def measure_all(tools: Tools, workloads: list[Workload], peers: list[str], reps: int, record: Record) -> None:
+def measure_all(tools: Tools, workloads: list[Workload], peers: list[str], reps: int, patience: float, record: Record) -> None:
     open_files = machine.raise_file_limit()
     behind: dict[int, set[str]] = collections.defaultdict(set)
     # Steps of a ladder alternate between peers as well, so that what is compared is close in time.
@@ -101,7 +101,7 @@ def measure_all(tools: Tools, workloads: list[Workload], peers: list[str], reps:
                 for name in (p for p in peers if p in w.peers and p not in tools.missing):
                     if w.ladder and name in behind[rep]:
                         continue
-                    r = measure.run(tools, name, w, open_files)
+                    r = measure.run(tools, name, w, open_files, patience)
                     record.add(rep=rep, **r)
                     print(f"{w.name:14} {rep + 1}/{reps} {name:15} {summary(r)}", flush=True)
                     # Ours and what its goal is measured by go on to the end.
@@ -138,7 +138,7 @@ def main() -> int:
         machine.raise_file_limit()
         record.add(meta={"command": command_line(), "versions": tools.versions, "missing": tools.missing, "unshared": unshared,
                          "machine": machine.describe(), "quick": args.quick})
-        measure_all(tools, workloads, peers, reps, record)
+        measure_all(tools, workloads, peers, reps, 0 if args.quick else 10, record)
         docs = args.docs or (pathlib.Path(scratch) if args.quick else ROOT / "docs")
         path = report.page(figures.Runs(r for r in read_records([args.out]) if r["session"] == record.session), docs)
         print(f"runs: {args.out}\npage: {path}")

@@ -39,8 +39,8 @@ def busy_share(seconds: float) -> float:
 
 
 def wait_quiet(limit: float) -> float:
-    """Waits until others leave the machine alone, or not any longer. Returns the
-    last busy share."""
+    """Waits until others leave the machine alone, but not longer than this. Returns
+    the last busy share."""
     until = time.monotonic() + limit
     while (busy := busy_share(0.5)) > 0.12 and time.monotonic() < until:
         time.sleep(0.5)

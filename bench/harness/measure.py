@@ -122,10 +122,11 @@ def count_clients(peer: Peer, w: Workload, open_files: int) -> int:
     return min(w.clients, (open_files - 200) // each)
 
 
-def run(tools: Tools, name: str, w: Workload, open_files: int) -> dict:
-    """Measures one peer under one workload, once."""
+def run(tools: Tools, name: str, w: Workload, open_files: int, patience: float) -> dict:
+    """Measures one peer under one workload, once, after so many seconds at most of
+    waiting for others to leave the machine alone."""
     peer, record = PEERS[name], {"peer": name, "workload": w.name, "at": time.time()}
-    record["busy_before"] = round(machine.wait_quiet(10), 3)
+    record["busy_before"] = round(machine.wait_quiet(patience), 3)
     directory = pathlib.Path(tempfile.mkdtemp(prefix="bench-"))
     place = Place(tools, directory, machine.free_port(), machine.free_port(), w)
     try:

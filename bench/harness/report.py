@@ -122,21 +122,21 @@ def stalling(runs: Runs) -> str:
 
 
 def growth_points(runs: Runs, group: str, metric: Metric) -> dict[str, list[tuple[float, float]]]:
-    """By peer: what the metric is at each x. Where clients were fewer than asked
-    for, there were no more topics either."""
-    series: dict[str, list[tuple[float, float]]] = {}
+    """By peer: what the metric is at each x. There are no more topics than clients."""
+    series: dict[str, dict[float, float]] = {}
     for w in EVERY:
         for peer in peers_of(runs, [w.name]) if w.group == group else []:
             case = Case(w.name, peer)
             if f := runs.figure(case, metric):
                 x = min(w.x, runs.figure(case, figures.CLIENTS).value) if group == "topics" else w.x
-                series.setdefault(peer, []).append((x, f.value))
-    return series
+                series.setdefault(peer, {})[x] = f.value
+    return {peer: list(points.items()) for peer, points in series.items()}
 
 
 def beyond_first(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """What each point costs more than the first."""
-    return [(x, y - points[0][1]) for x, y in points[1:]]
+    """By how many MiB each point has more than the first, where that is enough to
+    be told from how one run differs from another."""
+    return [(x, mib) for x, y in points[1:] if (mib := (y - points[0][1]) / 2**20) > 2]
 
 
 def exponent(a: tuple[float, float], b: tuple[float, float]) -> float:
@@ -192,7 +192,7 @@ def grow_clients(runs: Runs, directory: pathlib.Path) -> str:
 
 def grow_topics(runs: Runs, directory: pathlib.Path) -> str:
     rss = growth_points(runs, "topics", figures.RSS)
-    beyond = {p: [(x, y / 2**20) for x, y in beyond_first(s) if y > 0] for p, s in rss.items()}
+    beyond = {p: beyond_first(s) for p, s in rss.items()}
     if not beyond.get(OURS):
         return ""
     said = [judge(f"{plain(p)}: the memory beyond that of the same clients on one topic", s) for p, s in beyond.items()]
@@ -216,7 +216,7 @@ def grow_history(runs: Runs, directory: pathlib.Path) -> str:
     rss, cpu = growth_points(runs, "history", figures.RSS), growth_points(runs, "history", figures.CPU)
     if OURS not in rss:
         return ""
-    said = [judge(f"{plain(p)}: the memory beyond that of a history of one", [(x, y) for x, y in beyond_first(s) if y > 1 << 20]) for p, s in rss.items()]
+    said = [judge(f"{plain(p)}: the memory beyond that of a history of one", beyond_first(s)) for p, s in rss.items()]
     said += [judge(f"{plain(p)}: the CPU of a delivery", s) for p, s in cpu.items()]
     return ("\n### History\n" + draw(directory, "growth-history", "RSS with a full history of events of 200 bytes", plot.Axis("entries", log=True),
                                      plot.Axis("MiB"), {p: [(x, y / 2**20) for x, y in s] for p, s in rss.items()})
