@@ -29,6 +29,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reps", type=int, default=5, help="repetitions (default: %(default)s)")
     parser.add_argument("--window", type=float, default=1, help="factor for the length of all windows (default: %(default)s)")
+    parser.add_argument("--patience", type=float, default=10,
+                        help="seconds that each run waits at most for others to leave the machine alone (default: %(default)s)")
     parser.add_argument("--only", type=listed([*GROUPS, PUBLISH]), help=f"workloads: {','.join([*GROUPS, PUBLISH])}")
     parser.add_argument("--peers", type=listed(list(PEERS)), help=f"peers: {','.join(PEERS)} (default: all but {','.join(OPTIONAL)})")
     parser.add_argument("--growth", action="store_true", help="measure how cost grows, too: clients, topics, size, history")
@@ -138,7 +140,7 @@ def main() -> int:
         machine.raise_file_limit()
         record.add(meta={"command": command_line(), "versions": tools.versions, "missing": tools.missing, "unshared": unshared,
                          "machine": machine.describe(), "quick": args.quick})
-        measure_all(tools, workloads, peers, reps, 0 if args.quick else 10, record)
+        measure_all(tools, workloads, peers, reps, 0 if args.quick else args.patience, record)
         docs = args.docs or (pathlib.Path(scratch) if args.quick else ROOT / "docs")
         path = report.page(figures.Runs(r for r in read_records([args.out]) if r["session"] == record.session), docs)
         print(f"runs: {args.out}\npage: {path}")

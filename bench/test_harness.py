@@ -11,7 +11,7 @@ def run(workload: str, peer: str, rep: int, session: float = 1, foreign: float =
     """A record as measure.run makes it, with figures that can be given."""
     values = {"cpu": 10.0, "p99": 20.0, "delivered": 100_000.0, "clients": 1000, "rss": 50_000_000, "origins": 1, **result}
     return {"session": session, "workload": workload, "peer": peer, "rep": rep, "origin": {"max_connections": values["origins"]}, "result": {
-        "connected": values["clients"], "connect_all_s": 1.5, "deliveries_per_s": values["delivered"],
+        "connected": values["clients"], "connect_all_s": 1.5, "window_s": 10, "load_tool_cpu_s": 6, "deliveries_per_s": values["delivered"],
         "events_missing": 0, "duplicates": 0, "disconnects": 0, "failed": 0,
         "latency": {"p50_ms": 5.0, "p99_ms": values["p99"]},
         "server": {"cpu_us_per_delivery": values["cpu"], "rss_bytes_per_client": 3000, "rss_start_bytes": 40 << 20,

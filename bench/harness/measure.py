@@ -109,7 +109,7 @@ def crowd(place: Place, clients: int, server: subprocess.Popen, feed: subprocess
     host = f"https://localhost:{place.server}" if w.tls else f"http://127.0.0.1:{place.server}"
     done = subprocess.run(
         [place.tools.programs["load"], "clients", "-url", f"{host}/events", "-n", str(clients), "-duration", f"{w.seconds}s",
-         "-settle", f"{w.settle}s", "-pid", str(server.pid), *(["-feed", str(feed.pid)] if feed else []), *w.flags],
+         "-settle", f"{w.settle}s", "-connect-timeout", "15s", "-pid", str(server.pid), *(["-feed", str(feed.pid)] if feed else []), *w.flags],
         capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise Failed(f"the clients: {done.stderr.strip()[-300:]}")

@@ -10,6 +10,7 @@ from .workloads import COMPARED, EVERY, STEPS, Workload
 
 # How much more than in proportion a cost may grow before the page says so.
 LINEAR = 1.05
+EVERY_BY_NAME = {w.name: w for w in EVERY}
 
 
 def plain(peer: str) -> str:
@@ -265,11 +266,13 @@ def method(runs: Runs) -> str:
                  + "".join(f" Without {plain(p)}: {why}." for p, why in meta["missing"].items()))
     measured = [r for r in runs.all() if r["workload"] != "publish"]
     good = [r for r in measured if "result" in r]
+    busiest = max((r["result"]["load_tool_cpu_s"] / r["result"]["window_s"] for r in good if not EVERY_BY_NAME[r["workload"]].tls), default=0)
     return (f"## Method\n{text}\n\n"
             f"{len(measured)} runs, of which {sum(map(figures.disturbed, good))} were disturbed (other jobs used more than {DISTURBED:.0%} of the machine "
             f"during the window) and {len(measured) - len(good)} failed. CPU is user and system time of the whole process tree of the server; "
             "memory is resident memory beyond that of the empty server, or all of it where the heading says RSS with them. Server, origin or publisher, and "
-            "clients share the machine and its loopback: latency is what remains when all three have had their turns.\n\n"
+            "clients share the machine and its loopback: latency is what remains when all three have had their turns. The clients are one thread; "
+            f"the most that it used in any window is {busiest:.0%} of a core (with TLS, they are many).\n\n"
             "In each repetition the peers run one after the other; a ratio is of two runs of the same repetition, and what is given is the median of "
             "these ratios (the smallest to the largest, how many of how many). Pairs that nobody disturbed count; if there is none, all do, and a ~ says so. "
             "Memory counts always. Those who open a connection to the origin for each client hold two descriptors a client, and get "

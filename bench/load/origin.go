@@ -14,7 +14,11 @@ import (
 	"time"
 )
 
-const originRing = 100_000 // events kept for Last-Event-ID
+// What is kept for Last-Event-ID.
+const (
+	originRing  = 100_000 // events
+	originBytes = 1 << 29
+)
 
 // origin is a single-threaded SSE server. Encoded events lie behind one another
 // in a ring of bytes, framed as chunks, and each connection is a position in
@@ -69,7 +73,7 @@ func runOrigin(args []string) error {
 	}
 	raiseFileLimit(300_000) // or as many as there may be
 	o := &origin{size: *size, ids: *ids, grip: *grip, conns: map[int32]*originConn{}, ends: make([]int64, originRing+1)}
-	o.ring = make([]byte, originRing*(max(*size, 90)+16))
+	o.ring = make([]byte, min(originRing*(max(*size, 90)+16), originBytes))
 	runtime.LockOSThread()
 	for range *prefill {
 		o.publish(time.Now().UnixNano())
@@ -222,8 +226,11 @@ func (o *origin) answer(c *originConn) {
 		key, value, _ := strings.Cut(line, ":")
 		if strings.EqualFold(key, "Last-Event-ID") {
 			after, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
-			if err == nil && after < o.n && o.n-after <= originRing {
-				c.at = o.ends[after%uint64(len(o.ends))]
+			if err != nil || after >= o.n || o.n-after > originRing {
+				continue
+			}
+			if at := o.ends[after%uint64(len(o.ends))]; o.head-at <= int64(len(o.ring)) {
+				c.at = at
 				o.stats.Resumed++
 			}
 		}
