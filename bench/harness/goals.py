@@ -23,7 +23,8 @@ class Goal:
 def spread(f: Figure, digits: int = 2) -> str:
     """A median, with the smallest and the largest of how many pairs."""
     mark = "" if f.calm else "~"
-    return f"{mark}{f.value:.{digits}f} ({f.low:.{digits}f} to {f.high:.{digits}f}, {f.used} of {f.of})"
+    between = f"{f.low:.{digits}f} to {f.high:.{digits}f}, " if f.used > 1 else ""
+    return f"{mark}{f.value:.{digits}f} ({between}{f.used} of {f.of})"
 
 
 def at_most(text: str, bound: float, f: Figure | None, note: str = "") -> Goal:

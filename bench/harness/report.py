@@ -26,8 +26,9 @@ def cell(f: Figure | None, scale: float = 1) -> str:
     return ("" if f.calm else "~") + number(f.value / scale) if f else ""
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    align = ["---"] + ["--:"] * (len(head) - 1)
+def table(head: list[str], rows: list[list[str]], words: int = 1) -> str:
+    """A table whose first columns are words."""
+    align = ["---"] * words + ["--:"] * (len(head) - words)
     return "\n".join("| " + " | ".join(r) + " |" for r in [head, align, *rows]) + "\n"
 
 
@@ -171,7 +172,7 @@ def growth_table(runs: Runs, group: str, columns: list[tuple[str, Metric, float]
         for peer in peers_of(runs, [w.name]) if w.group == group else []:
             case = Case(w.name, peer)
             rows.append([w.title, PEERS[peer].label, *(cell(runs.figure(case, m), scale) for _, m, scale in columns), count(runs, case)])
-    return table(["", "", *(c[0] for c in columns), "runs"], rows)
+    return table(["", "", *(c[0] for c in columns), "runs"], rows, words=2)
 
 
 def draw(directory: pathlib.Path, name: str, title: str, x: plot.Axis, y: plot.Axis, series: dict[str, list[tuple[float, float]]]) -> str:
@@ -251,7 +252,7 @@ def goals(runs: Runs) -> str:
     words = {True: "met", False: "**not met**", None: "not measured"}
     rows = [[g.text, g.measured, words[g.met]] for g in all_goals(runs)]
     met = sum(r[2] == "met" for r in rows)
-    return f"## Goals\n\n{met} of {len(rows)} met.\n\n" + table(["goal", "measured", ""], rows)
+    return f"## Goals\n\n{met} of {len(rows)} met.\n\n" + table(["goal", "measured", ""], rows, words=3)
 
 
 def method(runs: Runs) -> str:

@@ -252,8 +252,12 @@ func (w *epollWorker) open(k *epollConn, i int) {
 	k.waits = true
 	w.unanswered++
 	syscall.SetsockoptInt(fd, syscall.IPPROTO_IP, ipBindAddressNoPort, 1)
-	if w.plan.receiveBuf > 0 {
-		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, w.plan.receiveBuf)
+	receiveBuf := w.plan.receiveBuf
+	if k.slow && w.plan.slowBuf > 0 {
+		receiveBuf = w.plan.slowBuf
+	}
+	if receiveBuf > 0 {
+		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, receiveBuf)
 	}
 	source := (w.base + i) % w.plan.sources
 	err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, byte(source / 250), byte(source%250 + 2)}})
