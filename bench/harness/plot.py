@@ -4,7 +4,9 @@ import dataclasses, html, math
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 74, 16, 40, 84
 # Told apart by all kinds of eyes (Okabe and Ito).
-COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#009e73", "#555555", "#999999", "#cc79a7")
+COLOURS = ("#56b4e9", "#0072b2", "#d55e00", "#e69f00", "#009e73", "#555555", "#cc79a7")
+# Names to colours: the same in all plots.
+Palette = dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +61,13 @@ def frame(title: str, y: Scale, y_label: str) -> list[str]:
     return parts
 
 
-def legend(names: list[str]) -> list[str]:
+def legend(names: list[str], palette: Palette) -> list[str]:
     parts, x, y = [], LEFT, HEIGHT - 30
-    for i, name in enumerate(names):
+    for name in names:
         width = 30 + 6.6 * len(name)
         if x + width > WIDTH:
             x, y = LEFT, y + 18
-        parts.append(f'<rect x="{x:.1f}" y="{y - 10}" width="12" height="12" fill="{COLOURS[i % len(COLOURS)]}"/>')
+        parts.append(f'<rect x="{x:.1f}" y="{y - 10}" width="12" height="12" fill="{palette[name]}"/>')
         parts.append(text(x + 17, y, name, "start"))
         x += width
     return parts
@@ -77,7 +79,7 @@ def document(title: str, parts: list[str]) -> str:
             f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n")
 
 
-def lines(title: str, x_axis: Axis, y_axis: Axis, series: dict[str, list[tuple[float, float]]]) -> str:
+def lines(title: str, x_axis: Axis, y_axis: Axis, series: dict[str, list[tuple[float, float]]], palette: Palette) -> str:
     points = [p for s in series.values() for p in s]
     x = Scale(x_axis, [p[0] for p in points], LEFT, WIDTH - RIGHT)
     y = Scale(y_axis, [p[1] for p in points], HEIGHT - BOTTOM, TOP)
@@ -85,15 +87,15 @@ def lines(title: str, x_axis: Axis, y_axis: Axis, series: dict[str, list[tuple[f
     for v in x.ticks():
         parts.append(text(x.at(v), HEIGHT - BOTTOM + 17, number(v)))
     parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 34, x_axis.label))
-    for i, s in enumerate(series.values()):
-        colour = COLOURS[i % len(COLOURS)]
+    for name, s in series.items():
+        colour = palette[name]
         path = " ".join(f"{x.at(a):.1f},{y.at(b):.1f}" for a, b in s)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x.at(a):.1f}" cy="{y.at(b):.1f}" r="3.5" fill="{colour}"/>' for a, b in s]
-    return document(title, parts + legend(list(series)))
+    return document(title, parts + legend(list(series), palette))
 
 
-def bars(title: str, y_axis: Axis, groups: dict[str, dict[str, float]]) -> str:
+def bars(title: str, y_axis: Axis, groups: dict[str, dict[str, float]], palette: Palette) -> str:
     """Groups of bars, in each the same names in the same colours."""
     names = list(dict.fromkeys(n for g in groups.values() for n in g))
     y = Scale(y_axis, [v for g in groups.values() for v in g.values()], HEIGHT - BOTTOM, TOP)
@@ -108,6 +110,6 @@ def bars(title: str, y_axis: Axis, groups: dict[str, dict[str, float]]) -> str:
                 continue
             left, top = middle + (j - len(names) / 2) * width, y.at(values[name])
             parts.append(f'<rect x="{left + 2:.1f}" y="{top:.1f}" width="{width - 4:.1f}" height="{HEIGHT - BOTTOM - top:.1f}" '
-                         f'fill="{COLOURS[j % len(COLOURS)]}"/>')
+                         f'fill="{palette[name]}"/>')
             parts.append(text(left + width / 2, top - 4, number(values[name]), more=' font-size="11"'))
-    return document(title, parts + legend(names))
+    return document(title, parts + legend(names, palette))

@@ -18,6 +18,9 @@ def plain(peer: str) -> str:
     return PEERS[peer].label.replace("*", "").replace("`", "")
 
 
+PALETTE = dict(zip(map(plain, PEERS), plot.COLOURS, strict=True))
+
+
 def number(v: float) -> str:
     return f"{v:,.0f}" if abs(v) >= 100 else f"{v:.1f}" if abs(v) >= 10 else f"{v:.2f}"
 
@@ -176,7 +179,7 @@ def growth_table(runs: Runs, group: str, columns: list[tuple[str, Metric, float]
 
 
 def draw(directory: pathlib.Path, name: str, title: str, x: plot.Axis, y: plot.Axis, series: dict[str, list[tuple[float, float]]]) -> str:
-    (directory / f"{name}.svg").write_text(plot.lines(title, x, y, {plain(p): s for p, s in series.items()}))
+    (directory / f"{name}.svg").write_text(plot.lines(title, x, y, {plain(p): s for p, s in series.items()}, PALETTE))
     return f"\n![{title}](benchmarks/{name}.svg)\n\n"
 
 
@@ -235,7 +238,7 @@ def plots(runs: Runs, directory: pathlib.Path) -> str:
         groups = {label: {plain(p): f.value / scale for p in peers_of(runs, [w]) if (f := runs.figure(Case(w, p), metric))}
                   for w, label in workloads.items()}
         if any(groups.values()):
-            (directory / f"{name}.svg").write_text(plot.bars(title, plot.Axis(unit), groups))
+            (directory / f"{name}.svg").write_text(plot.bars(title, plot.Axis(unit), groups, PALETTE))
             shown += f"\n![{title}](benchmarks/{name}.svg)\n"
 
     bars("cpu", "CPU a delivery", "µs", {"W2": "1,000 × 100/s", "W3": "10,000 × 5/s"}, figures.CPU)
