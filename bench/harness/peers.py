@@ -59,6 +59,8 @@ def nchan(place: Place) -> list[str]:
     """One worker: two cost more for each delivery and did not deliver more."""
     path = place.directory / "nginx.conf"
     user = "user root;\n" if os.geteuid() == 0 else ""
+    # Debian's are root's.
+    scratch = "".join(f"    {kind}_temp_path {place.directory}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     path.write_text(f"""load_module {NCHAN};
 daemon off;
 {user}worker_processes 1;
@@ -69,8 +71,7 @@ http {{
     access_log off;
     keepalive_requests 100000000;
     keepalive_timeout 1h;
-    client_body_temp_path {place.directory}/body;
-    nchan_shared_memory_size 256M;
+{scratch}    nchan_shared_memory_size 256M;
     server {{
         listen 127.0.0.1:{place.server} backlog=4096;
         location = /publish {{
@@ -88,7 +89,7 @@ http {{
     }}
 }}
 """)
-    return [place.tools.programs["nginx"], "-p", str(place.directory), "-c", str(path)]
+    return [place.tools.programs["nginx"], "-p", str(place.directory), "-c", str(path), "-e", "stderr"]
 
 
 def floor(mode: str) -> Callable[[Place], list[str]]:

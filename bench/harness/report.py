@@ -192,7 +192,7 @@ def grow_clients(runs: Runs, directory: pathlib.Path) -> str:
     return ("\n### Clients\n" + draw(directory, "growth-clients", "CPU a delivery, at 50,000 deliveries a second", plot.Axis("clients", log=True),
                                      plot.Axis("µs"), cpu)
             + growth_table(runs, "clients", [("CPU µs a delivery", figures.CPU, 1), ("p99 ms", figures.P99, 1), RSS_COLUMN])
-            + "\n" + "\n".join(said) + "\nWhat the bare writer shares in is the kernel's: with more sockets, its caches hold less of each.\n")
+            + "\n" + "\n".join(said) + "\nWhat the bare writer shows as well is not of this module's making.\n")
 
 
 def grow_topics(runs: Runs, directory: pathlib.Path) -> str:
