@@ -96,7 +96,7 @@ func (a adminAPI) serveTopic(w http.ResponseWriter, r *http.Request, id string) 
 	}
 	if r.Method == http.MethodDelete {
 		for _, t := range topics {
-			t.conclude(ending{reason: endDeleted})
+			t.conclude(ending{Reason: endDeleted})
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
@@ -269,6 +269,9 @@ type subscriberView struct {
 	Since   time.Time `json:"since"`
 	Outcome string    `json:"outcome"`
 
+	// Direct says that its connection was handed over to direct delivery.
+	Direct bool `json:"direct"`
+
 	// Lag is how many events of the topic are yet to be delivered; absent while
 	// the subscriber gets what it has missed from a catch-up.
 	Lag    *uint64 `json:"lag,omitempty"`
@@ -277,12 +280,14 @@ type subscriberView struct {
 }
 
 func (s *subscriber) view(newest uint64) subscriberView {
+	events, bytes := s.delivered()
 	v := subscriberView{
 		Number:  s.number,
 		Since:   s.started,
 		Outcome: joining(s.outcome.Load()).String(),
-		Events:  s.events.Load(),
-		Bytes:   s.bytes.Load(),
+		Direct:  s.socket.Load() != nil,
+		Events:  events,
+		Bytes:   bytes,
 	}
 	if at, ok := s.position(); ok {
 		lag := max(newest, at) - at // it may have gone on since newest was read

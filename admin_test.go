@@ -60,7 +60,7 @@ type oneTopic struct {
 }
 
 func TestAdminShowsATopic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Vary: []string{"Authorization"}, Heartbeat: Heartbeat{Interval: -1}})
 		if got := topics(t); got == nil || len(got) != 0 {
 			t.Fatalf("there are the topics %v, want an empty list", got)
@@ -132,7 +132,7 @@ func TestAdminShowsATopic(t *testing.T) {
 }
 
 func TestAdminStates(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		expect := func(states ...string) {
 			t.Helper()
@@ -166,7 +166,7 @@ func TestAdminStates(t *testing.T) {
 }
 
 func TestAdminShowsLagAndCatchup(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		// Without heartbeats, which would keep the slow one busy for ever.
 		s := newSetup(t, Options{DispatchTimeout: caddy.Duration(time.Minute), Heartbeat: Heartbeat{Interval: -1}})
 		up, _ := s.joinLive(10, 12)
@@ -194,7 +194,7 @@ func TestAdminShowsLagAndCatchup(t *testing.T) {
 }
 
 func TestAdminDeletesATopic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		up, c := s.joinLive(1, 3)
 		other := s.get("/other")
@@ -257,7 +257,7 @@ func TestAdminDeletesATopic(t *testing.T) {
 
 // Who waits for an origin that hangs is freed, and so is who is being drained.
 func TestAdminDeletesWhatIsStuck(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		hung := s.origin.next()
@@ -280,7 +280,7 @@ func TestAdminDeletesWhatIsStuck(t *testing.T) {
 }
 
 func TestAdminDeletesASubscriber(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		up, stays := s.joinLive(1, 3)
 		quiet := s.get("/events")
@@ -305,7 +305,7 @@ func TestAdminDeletesASubscriber(t *testing.T) {
 // A subscriber that is busy, or about to wait, ends too.
 func TestAdminDeletesBusySubscribers(t *testing.T) {
 	for i := range 100 {
-		synctest.Test(t, func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{StreamTimeout: caddy.Duration(time.Duration(i%2) * time.Hour)})
 			up, c := s.joinLive(1, 1)
 			sub := s.onlyTopic().roster.all()[0]
@@ -319,7 +319,7 @@ func TestAdminDeletesBusySubscribers(t *testing.T) {
 }
 
 func TestAdminBadRequests(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(1, 3)
 		id := s.onlyTopic().id()

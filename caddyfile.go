@@ -69,6 +69,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	    max_subscribers    off|<n> [per_topic <n>] [per_client_ip <n>]
 //	    stream_timeout     off|<duration>
 //	    dispatch_timeout   <duration>
+//	    direct             on|off
 //	    stream_close_delay <duration>
 //
 //	    # with upstreams
@@ -188,6 +189,7 @@ var usage = map[string]string{
 	"max_topics":         "<n> [per_client_ip <n>]",
 	"max_subscribers":    "off|<n> [per_topic <n>] [per_client_ip <n>]",
 	"stream_timeout":     "off|<duration>",
+	"direct":             "on|off",
 	"dispatch_timeout":   "<duration>",
 	"stream_close_delay": "<duration>",
 }
@@ -275,6 +277,8 @@ func (o *Options) parse(name string, args *arguments) {
 		}
 	case "wait":
 		o.Wait = args.duration()
+	case "direct":
+		o.Direct = args.text()
 	case "unavailable":
 		o.Unavailable = args.text()
 	case "reconnect":

@@ -30,6 +30,7 @@ const (
 // asks for many ids holds up the others.
 type catchups struct {
 	topic *topic
+	any   atomic.Bool // byID is not empty, but for a moment
 
 	mu sync.Mutex
 
@@ -59,18 +60,24 @@ type catchup struct {
 	cancel      context.CancelFunc
 	started     atomic.Bool // read without the lock
 
+	// successor is the id that has followed this one's id in the topic's log,
+	// if that has come to it.
+	successor atomic.Pointer[string]
+
 	mu sync.Mutex
 
 	// Guarded by mu.
-	floor    hub.Cursor // the oldest entry of the topic's log at the start
-	lastID   string     // of the newest event here
+	floor    hub.Cursor   // the oldest entry of the topic's log at the start
+	start    hub.Position // where the topic's log ended then
+	firstID  string       // of the first event here that has one
+	lastID   string       // of the newest event here
 	events   int
 	bytes    int
 	whole    bool // this log meets the topic's: nothing more is needed from the origin
 	over     bool
 	spliced  bool
 	splice   hub.Cursor // where in the topic's log the subscribers continue
-	why      error      // not spliced
+	why      error      // not spliced; set ahead of over if that is known
 	finished chan struct{}
 	begun    chan struct{} // closed at the first event
 }
@@ -118,6 +125,7 @@ func (g *catchups) join(id, clientIP string) *catchup {
 		}
 		c.log.StartAfter(id)
 		g.byID[id] = c
+		g.any.Store(true)
 		if len(g.queues[clientIP]) == 0 {
 			g.turns = append(g.turns, clientIP)
 		}
@@ -168,6 +176,20 @@ func (g *catchups) setQueue(ip string, queue []*catchup) {
 func (g *catchups) forget(c *catchup) {
 	if g.byID[c.id] == c {
 		delete(g.byID, c.id)
+		g.any.Store(len(g.byID) > 0)
+	}
+}
+
+// follows takes note that in the topic's log, an event with an id has followed
+// the id before.
+func (g *catchups) follows(before, id string) {
+	if before == "" || before == id {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c := g.byID[before]; c != nil {
+		c.successor.Store(&id)
 	}
 }
 
@@ -244,12 +266,19 @@ func (s *catchupStream) publish(e *sse.Event) {
 		close(c.begun)
 	}
 	if e.HasID && len(e.ID) > 0 {
+		if c.firstID == "" {
+			c.firstID = entry.ID
+		}
 		if at, ok := t.log.After(entry.ID); ok {
-			if !c.continues(at.Cursor) {
+			if !c.continues(at.Cursor, c.lastID) {
 				c.finish(false, 0, errCatchupIgnored)
 				return
 			}
 			c.append(entry)
+			if c.jumped(at.Cursor) {
+				c.finish(false, at.Cursor, errCatchupIgnored)
+				return
+			}
 			c.finish(true, at.Cursor, nil)
 			return
 		}
@@ -261,22 +290,37 @@ func (s *catchupStream) publish(e *sse.Event) {
 }
 
 // continues reports whether an event behind which the topic's log has the
-// position at is the one that follows what is here: then the origin has sent all
-// that lies between. c.mu must be held.
-func (c *catchup) continues(at hub.Cursor) bool {
+// position at is the one that follows the id lastID: then the origin has sent
+// all that lies between. c.mu must be held.
+func (c *catchup) continues(at hub.Cursor, lastID string) bool {
 	t := c.group.topic
 	from := max(c.floor, t.noticed())
 	if c.id == "" || at <= from+1 {
 		return true
 	}
 	before, ok := t.log.At(at - 1)
-	if ok && before.ID == c.lastID {
+	if ok && before.ID == lastID {
 		return true
 	}
 	// Nor is anything missing that the log itself has not: what is before the
 	// event, from the log's beginning or from a gap in it on, set no id.
 	first, known := t.log.At(from)
 	return ok && known && first.ID == before.ID
+}
+
+// jumped reports whether the origin has passed over where the log ended when the
+// catch-up began, to go on with what came later: it has ignored the id, and its
+// next events came here sooner than to the log. at is behind an event that both
+// have. c.mu must be held.
+func (c *catchup) jumped(at hub.Cursor) bool {
+	if c.id == "" || c.start.ID == "" || at <= c.start.Cursor {
+		return false
+	}
+	if next := c.successor.Load(); next != nil {
+		return *next != c.firstID // it was a newer id, to which the log has come
+	}
+	_, ok := c.log.After(c.start.ID)
+	return !ok
 }
 
 // append adds an event. c.mu must be held.
@@ -300,20 +344,23 @@ func (c *catchup) meet() (met bool) {
 		return c.over
 	}
 	if c.events > 0 && !c.whole {
-		newest := t.log.Newest().ID
-		if newest == "" {
+		newest := t.log.Newest()
+		if newest.ID == "" {
 			return false
 		}
-		if _, ok := c.log.After(newest); !ok || newest == c.id {
+		if _, ok := c.log.After(newest.ID); !ok || newest.ID == c.id {
 			return false
 		}
 		c.whole = true
+		if c.jumped(newest.Cursor) {
+			c.why = errCatchupIgnored
+		}
 	}
 	// Without an event yet, the last id is the one that was asked for: the topic
 	// may have been opened with an older one just now, and come past it.
 	at, ok := t.log.After(c.lastID)
 	if ok {
-		c.finish(true, at.Cursor, nil)
+		c.finish(c.why == nil, at.Cursor, c.why)
 	}
 	return ok
 }
@@ -334,6 +381,12 @@ func (c *catchup) fail(why error) {
 
 // finish ends the catch-up. c.mu must be held.
 func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
+	if !spliced && at == 0 {
+		// Behind a gap, too, nobody gets again what was here.
+		if last, ok := c.group.topic.log.After(c.lastID); ok {
+			at = last.Cursor
+		}
+	}
 	c.over, c.spliced, c.splice, c.why = true, spliced, at, why
 	close(c.finished)
 	if spliced && c.id == "" {
@@ -342,9 +395,9 @@ func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
 	c.log.Wake()
 }
 
-// result tells whether the catch-up is over and, if it was spliced, where its
-// subscribers continue once they have all that is here. If not, why tells what
-// has become of it.
+// result tells whether the catch-up is over and where its subscribers continue
+// once they have all that is here. If it was not spliced, why tells what has
+// become of it, and they continue no earlier than that.
 func (c *catchup) result() (over, spliced bool, at hub.Cursor, why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

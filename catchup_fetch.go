@@ -87,7 +87,7 @@ func (c *catchup) run(ctx context.Context) {
 	t.log.Wake() // those who have waited read c.log from now on
 
 	c.mu.Lock()
-	c.floor = t.log.Oldest().Cursor
+	c.floor, c.start = t.log.Oldest().Cursor, t.log.Newest()
 	c.mu.Unlock()
 	if c.meet() {
 		return // while it was waiting, the log has come past its id

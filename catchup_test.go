@@ -2,9 +2,10 @@ package ssefanout
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -23,7 +24,7 @@ func (s *setup) joinLive(from, to int) (*conn, *client) {
 }
 
 func TestCatchupFetchesWhatTheLogHasNot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		up, live := s.joinLive(10, 12)
 
@@ -50,7 +51,7 @@ func TestCatchupFetchesWhatTheLogHasNot(t *testing.T) {
 }
 
 func TestCatchupIsSharedByID(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(10, 12)
 		var clients []*client
@@ -70,22 +71,22 @@ func TestCatchupIsSharedByID(t *testing.T) {
 // A catch-up that is ahead of the shared connection would never meet the log by
 // looking only at what it receives itself.
 func TestCatchupAheadOfTheLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		up, _ := s.joinLive(10, 10)
-		c := s.get("/events", "Last-Event-ID", "10000")
-		c.expect(primer("10000"))
-		catchup := s.origin.next().accept().events(11, 12)
-		c.expect(numbered(11, 12))
-		up.events(11, 11)
+		c := s.get("/events", "Last-Event-ID", "12")
+		c.expect(primer("12"))
+		catchup := s.origin.next().accept().events(13, 14)
+		c.expect(numbered(13, 14))
+		up.events(11, 13)
 		c.expect("")
 		if !catchup.closed() {
-			catchup.events(13, 13) // no longer wanted
+			catchup.events(15, 15) // no longer wanted
 		}
-		up.events(12, 13)
-		c.expect(numbered(13, 13))
-		up.events(14, 14)
-		c.expect(numbered(14, 14))
+		up.events(14, 15)
+		c.expect(numbered(15, 15))
+		up.events(16, 16)
+		c.expect(numbered(16, 16))
 	})
 }
 
@@ -99,6 +100,11 @@ func TestCatchupThatEndsInAGap(t *testing.T) {
 	}{
 		{name: "origin ignores the id", do: func(c *conn) { c.accept().events(12, 12) }},
 		{name: "origin answers 204", do: func(c *conn) { c.answer(204).end() }},
+		{name: "origin answers 400", do: func(c *conn) { c.answer(400).end() }},
+		{name: "origin repeats one id", do: func(c *conn) {
+			c.accept().send("id: x\ndata: 1\n\nid: x\ndata: 2\n\n")
+			time.Sleep(100 * time.Second)
+		}, got: "id: x\ndata: 1\n\nid: x\ndata: 2\n\n"},
 		{name: "origin answers 410", do: func(c *conn) { c.answer(410).end() }},
 		{name: "origin answers 500", do: func(c *conn) { c.answer(500).end() }},
 		{name: "origin cannot be reached", do: func(c *conn) { c.fail(502) }},
@@ -114,7 +120,7 @@ func TestCatchupThatEndsInAGap(t *testing.T) {
 		{name: "origin leaves out what the log has", do: func(c *conn) { c.accept().events(8, 8).events(12, 12) }, got: numbered(8, 8)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				tc.opts.Heartbeat.Interval = -1
 				s := newSetup(t, tc.opts)
 				up, live := s.joinLive(10, 12)
@@ -135,7 +141,7 @@ func TestCatchupThatEndsInAGap(t *testing.T) {
 }
 
 func TestOriginThatIgnoresIDsIsNotAskedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(10, 12)
 		s.get("/events", "Last-Event-ID", "7")
@@ -152,7 +158,7 @@ func TestOriginThatIgnoresIDsIsNotAskedAgain(t *testing.T) {
 }
 
 func TestCatchupsAreBoundedAndTakeTurnsByAddress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 		s.joinLive(100, 101)
 		// An attacker with many ids comes first.
@@ -180,7 +186,7 @@ func TestCatchupsAreBoundedAndTakeTurnsByAddress(t *testing.T) {
 }
 
 func TestTooManyQueuedAreToldOfAGap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 		s.joinLive(1, 1)
 		for i := range maxQueued + 2 {
@@ -191,7 +197,7 @@ func TestTooManyQueuedAreToldOfAGap(t *testing.T) {
 }
 
 func TestCatchupWaitsForTheSharedUpstream(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: caddy.Duration(4 * time.Second)}})
 		up, _ := s.joinLive(10, 11)
 		up.abort()
@@ -209,7 +215,7 @@ func TestCatchupWaitsForTheSharedUpstream(t *testing.T) {
 }
 
 func TestWaitingForACatchupHasHeartbeats(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(10, 10)
 		running := s.get("/events", "Last-Event-ID", "1")
@@ -225,7 +231,7 @@ func TestWaitingForACatchupHasHeartbeats(t *testing.T) {
 }
 
 func TestCatchupIsGivenUpWhenNobodyWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(10, 10)
 		c := s.get("/events", "Last-Event-ID", "1")
@@ -238,7 +244,7 @@ func TestCatchupIsGivenUpWhenNobodyWaits(t *testing.T) {
 }
 
 func TestCatchupOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Catchup: Catchup{Connections: -1}, GapEvent: "resync"})
 		s.joinLive(10, 10)
 		c := s.get("/events", "Last-Event-ID", "1")
@@ -249,7 +255,7 @@ func TestCatchupOff(t *testing.T) {
 
 // After a restart of Caddy, clients come back with many different ids.
 func TestManyIDsOnAColdTopic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		opener := s.get("/events", "Last-Event-ID", "50")
 		clients := map[int]*client{}
@@ -296,7 +302,7 @@ func TestCatchupOutlivesTheOrigin(t *testing.T) {
 		"only the shared one breaks":  func(up, _ *conn) { up.abort() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 				up, live := s.joinLive(10, 12)
 				c := s.get("/events", "Last-Event-ID", "7")
@@ -326,7 +332,7 @@ func TestCatchupOutlivesTheOrigin(t *testing.T) {
 
 // An origin that is down for maintenance refuses every id.
 func TestCatchupOutlivesMaintenance(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 		up, _ := s.joinLive(10, 12)
 		c := s.get("/events", "Last-Event-ID", "7")
@@ -346,10 +352,10 @@ func TestCatchupOutlivesMaintenance(t *testing.T) {
 func TestCatchupOfATopicThatEndsIsNoGap(t *testing.T) {
 	for name, end := range map[string]func(*setup){
 		"handler removed": (*setup).cleanup,
-		"exit":            func(s *setup) { s.pool.end(ending{reason: endExiting}) },
+		"exit":            func(s *setup) { s.pool.end(ending{Reason: endExiting}) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 				s.joinLive(10, 12)
 				var clients []*client
@@ -375,7 +381,7 @@ func TestCatchupOfATopicThatEndsIsNoGap(t *testing.T) {
 // Many servers begin each connection with a reconnection time.
 func TestReconnectionTimeAloneIsNoEvent(t *testing.T) {
 	t.Run("of a replay", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{})
 			up, c := s.joinLive(1, 3)
 			up.abort()
@@ -383,12 +389,201 @@ func TestReconnectionTimeAloneIsNoEvent(t *testing.T) {
 			c.expect("retry: 3000\n\n" + numbered(4, 4))
 		})
 	})
-	t.Run("of a greeting", func(t *testing.T) {
+	t.Run("within a replay", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
+			const x, y, retry = "data: x\n\n", "data: y\n\n", "retry: 3000\n\n"
+			s := newSetup(t, Options{})
+			up, c := s.joinLive(1, 1)
+			up.send(x).abort()
+			up = s.origin.await().accept().send(retry+y).events(2, 2)
+			c.expect(x + retry + y + numbered(2, 2))
+			up.abort()
+			s.origin.await().accept().events(1, 1).send(x+y).events(2, 3)
+			c.expect(numbered(3, 3))
+		})
+	})
+	t.Run("behind the position of a client", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+			up, _ := s.joinLive(1, 3)
+			up.abort()
+			up = s.origin.await().accept().send("retry: 3000\n\n")
+			time.Sleep(time.Hour) // nothing is left of the log
+			c := s.get("/events", "Last-Event-ID", "3")
+			s.origin.idle()
+			up.events(4, 4)
+			c.expect(primer("3") + numbered(4, 4))
+		})
+	})
+	t.Run("of a greeting", func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{Greeting: "1"})
 			s.get("/events")
 			s.origin.next().accept().send("retry: 3000\n\n").events(1, 2)
 			s.get("/events").expect(primer("") + numbered(1, 2))
 		})
 	})
+}
+
+// What the log begins with may be no event: then nothing is missing between it
+// and the first event, where a catch-up meets the log.
+func TestCatchupMeetsTheLogBehindWhatIsNoEvent(t *testing.T) {
+	const retry = "retry: 3000\n\n"
+	t.Run("a reconnection time", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, Options{})
+			live := s.get("/events")
+			s.origin.next().accept().send(retry).events(10, 12)
+			live.expect(primer("") + retry + numbered(10, 12))
+			c := s.get("/events", "Last-Event-ID", "7")
+			c.expect(primer("7"))
+			s.origin.next().accept().send(retry).events(8, 10)
+			c.expect(retry + numbered(8, 12))
+		})
+	})
+	t.Run("a reconnection time behind the id it was opened with", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, Options{})
+			live := s.get("/events", "Last-Event-ID", "9")
+			s.origin.next().accept().send(retry).events(10, 12)
+			live.expect(primer("9") + retry + numbered(10, 12))
+			c := s.get("/events", "Last-Event-ID", "7")
+			c.expect(primer("7"))
+			s.origin.next().accept().send(retry).events(8, 10)
+			c.expect(retry + numbered(8, 9) + retry + numbered(10, 12))
+		})
+	})
+	for name, between := range map[string]string{"the notice of a gap": "", "the notice of a gap and a reconnection time": retry} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+				live := s.get("/events")
+				up := s.origin.next().accept() // no event, no id
+				live.expect(primer(""))
+				up.abort()
+				s.origin.await().accept().send(between).events(10, 12)
+				live.expect(gapComment + between + numbered(10, 12))
+				c := s.get("/events", "Last-Event-ID", "7")
+				c.expect(primer("7"))
+				s.origin.next().accept().events(8, 10)
+				c.expect(numbered(8, 12))
+			})
+		})
+	}
+}
+
+// An origin that ignores ids sends each event to all of its connections, in no
+// order: what comes to the catch-up first must not hide what is missing.
+func TestCatchupOfAnIgnoredIDAheadOfTheLog(t *testing.T) {
+	for _, history := range []int{0, 1} { // the latter loses the first of several at once
+		for name, come := range map[string]func(up, catchup *conn){
+			"the same event next": func(up, catchup *conn) {
+				catchup.events(13, 13)
+				up.events(13, 13).events(14, 14)
+			},
+			"by two": func(up, catchup *conn) {
+				catchup.events(13, 14)
+				up.events(13, 13).events(14, 14)
+			},
+			"the log at once": func(up, catchup *conn) {
+				catchup.events(13, 14)
+				up.events(13, 14)
+			},
+			"overtaken": func(up, catchup *conn) {
+				// Before the log is looked at, the catch-up has the next event.
+				catchup.events(13, 13)
+				up.do <- func(w http.ResponseWriter) error { _, err := io.WriteString(w, numbered(13, 14)); return err }
+				catchup.do <- func(w http.ResponseWriter) error { _, err := io.WriteString(w, numbered(14, 14)); return err }
+				synctest.Wait()
+			},
+		} {
+			t.Run(fmt.Sprintf("%s, history %d", name, history), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newSetup(t, Options{History: History{Events: history}})
+					up, _ := s.joinLive(10, 12)
+					c := s.get("/events", "Last-Event-ID", "7")
+					c.expect(primer("7"))
+					come(up, s.origin.next().accept())
+					up.events(15, 15)
+					got := c.read()
+					if n := strings.Count(got, gapComment); n != 1 {
+						t.Errorf("client was told of %d gaps, want one: %q", n, got)
+					}
+					for id := 13; id <= 15; id++ {
+						if n := strings.Count(got, numbered(id, id)); n != 1 {
+							t.Errorf("client got event %d %d times, want once: %q", id, n, got)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// A fan-out, too, may be an origin: it begins each connection with a position.
+func TestPositionAloneIsNoEvent(t *testing.T) {
+	t.Run("of a replay", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, Options{})
+			up, c := s.joinLive(1, 3)
+			up.abort()
+			s.origin.await().accept().send("retry: 3000\nid: 3\n\n").events(1, 4)
+			c.expect("retry: 3000\n\n" + numbered(4, 4))
+		})
+	})
+	t.Run("of a greeting", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSetup(t, Options{Greeting: "1"})
+			s.get("/events")
+			s.origin.next().accept().send("retry: 3000\nid: 1\n\n").events(2, 3)
+			s.get("/events").expect(primer("") + numbered(2, 3))
+		})
+	})
+}
+
+// The shared connection may bring at once what the catch-up has had for long, and
+// more than the history holds.
+func TestCatchupAheadOfALogThatOvertakesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{History: History{Events: 3}})
+		opener := s.get("/events", "Last-Event-ID", "1")
+		up := s.origin.next().accept().events(2, 2)
+		opener.expect(primer("1") + numbered(2, 2))
+		c := s.get("/events", "Last-Event-ID", "5")
+		c.expect(primer("5"))
+		catchup := s.origin.next().accept().events(6, 9)
+		c.expect(numbered(6, 9))
+		up.events(3, 20)
+		catchup.events(10, 20)
+		c.expect(numbered(10, 20))
+		up.events(21, 21)
+		c.expect(numbered(21, 21))
+		if got := s.pool.stats.gaps.Load(); got != 0 {
+			t.Errorf("counted %d gaps, want none", got)
+		}
+	})
+}
+
+// An origin that ignores an id to which the log comes later.
+func TestCatchupOfAnIgnoredIDThatTheLogComesTo(t *testing.T) {
+	for _, history := range []int{0, 3} {
+		t.Run(fmt.Sprint("history ", history), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{History: History{Events: history}})
+				s.get("/events", "Last-Event-ID", "1")
+				up := s.origin.next().accept().events(2, 2)
+				c := s.get("/events", "Last-Event-ID", "5")
+				c.expect(primer("5"))
+				catchup := s.origin.next().accept().events(15, 16)
+				c.expect(numbered(15, 16))
+				up.events(3, 20)
+				if !catchup.closed() {
+					catchup.events(17, 17)
+				}
+				if got := c.read(); strings.Count(got, gapComment) != 1 || strings.Contains(got, numbered(16, 16)) || !strings.HasSuffix(got, numbered(18, 20)) {
+					t.Errorf("client got %q, want to be told of a gap", got)
+				}
+			})
+		})
+	}
 }

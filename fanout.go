@@ -10,6 +10,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 )
 
 // A pool is the topics of one handler. It outlives the handler: first over a
@@ -20,6 +22,8 @@ type pool struct {
 	opts      *Options
 	heartbeat []byte // in wire form
 	stats     *stats
+	sockets   sockets
+	direct    *direct.Writer
 
 	logger    atomic.Pointer[zap.Logger]
 	explained sync.Map // of passReason: why such requests pass was logged
@@ -59,18 +63,27 @@ func newPool(l *lineage, h *Handler) *pool {
 		opts:       &opts,
 		heartbeat:  opts.Heartbeat.wire(),
 		stats:      new(stats),
+		sockets:    h.sockets,
 		topics:     make(map[string]*topic),
 		detached:   make(map[*topic]struct{}),
 		closing:    make(map[string]chan struct{}),
 		notStreams: make(map[string]time.Time),
 		perIP:      make(map[string]*clientCount),
 	}
+	if p.sockets == nil {
+		p.sockets = kernelSockets{}
+	}
+	p.direct = direct.NewWriter(direct.Options{
+		Heartbeat: p.heartbeat,
+		Timeout:   p.dispatchTimeout(),
+		Network:   p.sockets.network,
+	})
 	p.logger.Store(h.logger)
 	counted.add(p)
 	alive.add(p)
 	if caddy.Exiting() {
 		// Whoever ends all pools may have looked for them before.
-		p.end(ending{reason: endExiting})
+		p.end(ending{Reason: endExiting})
 	}
 	return p
 }
@@ -102,6 +115,7 @@ func (p *pool) end(e ending) {
 // retire forgets a pool that is over and has nobody left. p.mu must be held.
 func (p *pool) retire() {
 	if p.over != nil && len(p.topics) == 0 && len(p.detached) == 0 {
+		p.direct.Close()
 		alive.remove(p)
 	}
 }

@@ -22,7 +22,7 @@ import (
 )
 
 func TestOneUpstreamForManySubscribers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		const n = 100
 		clients := make([]*client, n)
@@ -52,7 +52,7 @@ func TestOneUpstreamForManySubscribers(t *testing.T) {
 }
 
 func TestLinger(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		up := s.origin.next().accept().events(1, 1)
@@ -84,7 +84,7 @@ func TestTopicLingersOnlyIfItHadAnEvent(t *testing.T) {
 		{"off", Linger{Duration: -1}, true, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{Linger: tc.opts})
 				c := s.get("/events")
 				up := s.origin.next().accept()
@@ -101,7 +101,7 @@ func TestTopicLingersOnlyIfItHadAnEvent(t *testing.T) {
 }
 
 func TestTopicThatIsNotConnectedDoesNotLinger(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		up := s.origin.next()
@@ -113,7 +113,7 @@ func TestTopicThatIsNotConnectedDoesNotLinger(t *testing.T) {
 }
 
 func TestLongestLingeringTopicGoesFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Linger: Linger{Topics: 2}})
 		ups := make([]*conn, 4)
 		clients := make([]*client, 4)
@@ -147,7 +147,7 @@ func TestLongestLingeringTopicGoesFirst(t *testing.T) {
 // Whichever of the two comes first, the client has its stream, over the one
 // connection that there is.
 func TestClientArrivesWhenLingerExpires(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		up := s.origin.next().accept().events(1, 1)
@@ -184,7 +184,7 @@ func TestClientArrivesWhenLingerExpires(t *testing.T) {
 // A timer that has fired before a visitor came, but is heard only after he has
 // left, is not the timer that his leaving has set.
 func TestLingerBeginsAnewWithEachSubscriber(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		visit := func() (served bool) {
 			// It has hung up already, so that nobody else runs before it has left.
@@ -247,7 +247,7 @@ func (s *lateSource) ServeHTTP(w http.ResponseWriter, r *http.Request, next cadd
 
 // An origin with a single worker has no place for a second connection (R2).
 func TestNewTopicWaitsUntilTheOldConnectionIsClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Linger: Linger{Duration: -1}})
 		late := &lateSource{origin: s.origin, delay: 1500 * time.Millisecond}
 		s.handler.source = late
@@ -274,7 +274,7 @@ func TestNewTopicWaitsUntilTheOldConnectionIsClosed(t *testing.T) {
 
 // What a topic remembers goes with it, not only when its events have grown old.
 func TestClosedTopicGivesItsMemoryBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{History: History{Age: caddy.Duration(time.Hour)}})
 		c := s.get("/events")
 		s.origin.next().accept().events(1, 10)

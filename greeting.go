@@ -36,8 +36,11 @@ func parseGreeting(option string) (events int, name string) {
 func (g *greeting) configured() bool { return g.events > 0 || g.name != "" }
 
 // greets reports whether the event after nth others of a connection is part of
-// its greeting.
+// its greeting. An id alone, as a fan-out begins each connection with, is none.
 func (g *greeting) greets(e *sse.Event, nth int) bool {
+	if !e.HasData && nth == 0 {
+		return false
+	}
 	return nth < g.events || g.name != "" && string(e.Type) == g.name
 }
 

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -24,7 +23,7 @@ func patches(from, to int) string {
 func TestGreetingPrecedesWhatCameAfterIt(t *testing.T) {
 	for _, greeting := range []string{"1", "snapshot"} {
 		t.Run(greeting, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{Greeting: greeting})
 				first := s.get("/events")
 				up := s.origin.next().accept().send(snapshot(7) + patches(8, 9))
@@ -43,7 +42,7 @@ func TestGreetingPrecedesWhatCameAfterIt(t *testing.T) {
 }
 
 func TestGreetingOfTheNewestConnection(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Greeting: "2"})
 		live := s.get("/events")
 		hello := "event: hello\ndata: world\n\n"
@@ -60,7 +59,7 @@ func TestGreetingOfTheNewestConnection(t *testing.T) {
 }
 
 func TestGreetingThatTheLogNoLongerReaches(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Greeting: "1", History: History{Size: 200}})
 		first := s.get("/events")
 		up := s.origin.next().accept().send(snapshot(1) + patches(2, 30))
@@ -85,7 +84,7 @@ func TestGreetingThatTheLogNoLongerReaches(t *testing.T) {
 }
 
 func TestGreetingOfAnOriginWithoutIDsIsAGapOnceTheLogHasPassedIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Greeting: "1", History: History{Size: 60}, Heartbeat: Heartbeat{Interval: -1}})
 		s.get("/events")
 		s.origin.next().accept().send("data: snapshot\n\n" + strings.Repeat("data: patch\n\n", 10))
@@ -104,7 +103,7 @@ func TestGreetingOfAnOriginWithoutIDsIsAGapOnceTheLogHasPassedIt(t *testing.T) {
 func TestGreetingGivesTheStateOfAConnectionOfOnesOwn(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, 0))
 				s := newSetup(t, Options{Greeting: "snapshot", History: History{Size: 300}, Heartbeat: Heartbeat{Interval: -1}})
 				version := 100

@@ -20,6 +20,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/direct/directtest"
 )
 
 // The tests of the root package that need no sockets run in a synctest bubble:
@@ -242,7 +244,7 @@ var setups atomic.Int64
 func newSetup(t *testing.T, opts Options) *setup {
 	t.Helper()
 	s := &setup{t: t, origin: newOrigin(t)}
-	s.handler = &Handler{Options: opts, source: s.origin}
+	s.handler = &Handler{Options: opts, source: s.origin, sockets: overSockets}
 	s.provision()
 	return s
 }
@@ -252,7 +254,7 @@ func newSetup(t *testing.T, opts Options) *setup {
 func newWrappingSetup(t *testing.T, opts Options) *setup {
 	t.Helper()
 	s := &setup{t: t, origin: newOrigin(t)}
-	s.handler = &Handler{Options: opts}
+	s.handler = &Handler{Options: opts, sockets: overSockets}
 	s.provision()
 	return s
 }
@@ -327,8 +329,8 @@ func (s *setup) onlyTopic() *topic {
 type client struct {
 	t      *testing.T
 	cancel context.CancelFunc
-	done   chan struct{}
-	err    error // of ServeHTTP, once done is closed
+	done   chan struct{} // closed when the answer is over
+	err    error         // of ServeHTTP, once done is closed
 	panic  any
 
 	mu       sync.Mutex
@@ -343,6 +345,13 @@ type client struct {
 	stalled  bool          // the client does not read
 	slowness time.Duration // how long the client takes for one write
 	taken    int           // of body, by read
+
+	// Over direct delivery.
+	socket *directtest.Socket
+	raw    []byte // of a chunk that has not come to its end
+	whole  bool   // the last chunk has come
+	ready  bool   // the client, which is slow, takes one write
+	timing bool   // it will be ready
 }
 
 // get makes a request with header pairs and serves it in a goroutine.
@@ -366,6 +375,7 @@ func (s *setup) serveAfter(r *http.Request, earlier func(*http.Request)) *client
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(r.Context())
 	c := &client{t: s.t, cancel: cancel, done: make(chan struct{}), header: make(http.Header)}
+	ctx = context.WithValue(ctx, clientKey{}, c)
 	r = caddyhttp.PrepareRequest(r.WithContext(ctx), caddy.NewReplacer(), c, s.handler.server)
 	earlier(r)
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
@@ -378,6 +388,7 @@ func (s *setup) serveAfter(r *http.Request, earlier func(*http.Request)) *client
 	})
 	go func() {
 		defer close(c.done)
+		defer c.outlive()
 		defer func() { c.panic = recover() }()
 		c.err = s.handler.ServeHTTP(c, r, next)
 	}()
@@ -449,7 +460,9 @@ func (c *client) SetWriteDeadline(t time.Time) error {
 // leave hangs up and waits for the handler to return.
 func (c *client) leave() {
 	c.cancel()
+	c.hangUp()
 	<-c.done
+	synctest.Wait() // until its leaving is noticed
 }
 
 // ended reports whether the handler has returned.

@@ -3,12 +3,11 @@ package ssefanout
 import (
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
 func TestAssignedIDsLetClientsResume(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{IDs: "assign", Catchup: Catchup{Connections: -1}})
 		c := s.get("/events")
 		up := s.origin.next().accept().send("data: a\n\ndata: b\n\n")
@@ -37,7 +36,7 @@ func TestAssignedIDsLetClientsResume(t *testing.T) {
 }
 
 func TestAssignedIDOfAnotherEpochIsAGap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{IDs: "assign"})
 		cold := s.get("/events", "Last-Event-ID", assignedPrefix+"ANOTHER:5")
 		up := s.origin.next()
@@ -53,7 +52,7 @@ func TestAssignedIDOfAnotherEpochIsAGap(t *testing.T) {
 }
 
 func TestAssignLeavesTheOriginsIDs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{IDs: "assign"})
 		s.joinLive(1, 3)
 	})

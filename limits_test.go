@@ -114,7 +114,7 @@ func TestLimits(t *testing.T) {
 	} {
 		for _, unavailable := range []string{"hold", "reject"} {
 			t.Run(tc.name+", "+unavailable, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				bothWriters(t, func(t *testing.T) {
 					opts := tc.opts
 					opts.Unavailable = unavailable
 					opts.Linger.Duration = -1
@@ -167,7 +167,7 @@ func (c *client) expectUnavailable() {
 }
 
 func TestThoseTurnedAwayComeBackSpread(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{MaxSubscribers: SubscriberLimits{Total: 1}})
 		s.get("/events")
 		s.origin.next().accept()
@@ -188,7 +188,7 @@ func TestThoseTurnedAwayComeBackSpread(t *testing.T) {
 }
 
 func TestLingeringTopicMakesRoom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{MaxTopics: TopicLimits{Total: 3}})
 		busy := s.get("/busy")
 		busyUp := s.origin.next().accept().events(1, 1)
@@ -228,7 +228,7 @@ func TestTurningAwayClosesNoTopic(t *testing.T) {
 		{"subscribers of an address", Options{MaxTopics: TopicLimits{Total: 2}, MaxSubscribers: SubscriberLimits{PerClientIP: 1}}, rejectIP},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, tc.opts)
 				c := s.getFrom("203.0.113.1", "/lingering")
 				lingering := s.origin.next().accept().events(1, 1)
@@ -247,7 +247,7 @@ func TestTurningAwayClosesNoTopic(t *testing.T) {
 }
 
 func TestCountsGoBackWhenClientsLeave(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{
 			Linger:         Linger{Duration: caddy.Duration(time.Second), Topics: 2},
 			MaxTopics:      TopicLimits{Total: 5, PerClientIP: 3},
@@ -293,7 +293,7 @@ func TestCountsGoBackWhenClientsLeave(t *testing.T) {
 // What is written to a client that is turned away has a deadline too: it counts
 // for no limit, and may not read.
 func TestTurningAwayDoesNotWaitForTheClient(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{MaxSubscribers: SubscriberLimits{Total: 1}})
 		s.get("/events")
 		s.origin.next().accept()

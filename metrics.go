@@ -113,7 +113,7 @@ const deliverySample = 16
 // sampleDelivery observes how long it took to deliver a batch that was just
 // written. What was there before the subscriber came is replayed, and late by
 // its own wish.
-func (s *subscriber) sampleDelivery(batch hub.Batch) {
+func (s *session) sampleDelivery(batch hub.Batch) {
 	s.batches++
 	// Counting from different numbers, not all subscribers of a topic observe
 	// the same event.

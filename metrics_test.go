@@ -237,7 +237,7 @@ func TestDeliveryIsSampled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, Options{FirstEvent: "oldest"})
 		up, _ := s.joinLive(1, 100)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + time.Second) // not the moment of a heartbeat
 		before := gather(t)
 		late := s.get("/events")
 		late.expect(primer("") + numbered(1, 100))
@@ -299,7 +299,7 @@ func newDelivery(tb testing.TB) (deliver func()) {
 	p := &pool{opts: &Options{DispatchTimeout: 1e9}, stats: new(stats)}
 	w := discarding{make(http.Header)}
 	t := &topic{pool: p, log: log}
-	s := &subscriber{topic: t, w: w, deadline: deadline{control: http.NewResponseController(w)}, log: log}
+	s := &session{subscriber: newSubscriber(t, ""), w: w, control: http.NewResponseController(w), deadline: &deadline{control: http.NewResponseController(w), standing: true}, log: log}
 	log.Publish(hub.Entry{Wire: []byte("id: 1\ndata: x\n\n"), ID: "1", SetsID: true})
 	return func() {
 		s.cursor = 0

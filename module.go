@@ -98,6 +98,7 @@ type Handler struct {
 	server    *caddyhttp.Server
 	logger    *zap.Logger
 	announcer *announcer
+	sockets   sockets // nil: the kernel's
 
 	lineage *lineage
 	left    atomic.Bool          // cleaned up
@@ -140,7 +141,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if h.server != nil {
 		h.server.RegisterOnShutdown(endAllIfExiting)
+		h.server.RegisterOnShutdown(closeQuietIfExiting)
 		h.server.RegisterConnContext(withConn)
+		h.server.RegisterConnState(noteConn)
 		if h.server.WriteTimeout > 0 {
 			h.logger.Warn("the server's write timeout cuts every stream after this time; "+
 				"set stream_timeout below it, so that streams end at an event boundary and spread",

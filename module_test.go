@@ -31,6 +31,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 )
 
 // The tests of this file run a real Caddy, with origins and clients on sockets.
@@ -509,5 +511,13 @@ func TestReloadDrainsTheStreamsOfAChangedHandler(t *testing.T) {
 			}
 			waitFor(t, "the old connection to the origin to close", func() bool { return origin.open() == 0 })
 		})
+	}
+}
+
+// needsDirect skips a test where connections are never handed over.
+func needsDirect(t *testing.T) {
+	t.Helper()
+	if !direct.Supported {
+		t.Skip("direct delivery is for Linux")
 	}
 }

@@ -110,6 +110,14 @@ type Options struct {
 	// come back at once. Default: no limit.
 	StreamTimeout caddy.Duration `json:"stream_timeout,omitempty"`
 
+	// Whether the connections of clients that speak unencrypted HTTP/1.1 are taken
+	// from the HTTP server once they have all that there is, and written to
+	// directly: "on", or "off", which leaves a goroutine and its buffers to each.
+	// Linux only, and only where nothing between this handler and the connection
+	// changes what is written; other connections are served as if it were "off".
+	// Default: "on".
+	Direct string `json:"direct,omitempty"`
+
 	// How long a write to a client may make no progress. Default: 10s.
 	DispatchTimeout caddy.Duration `json:"dispatch_timeout,omitempty"`
 
@@ -349,6 +357,7 @@ func (o *Options) validate() error {
 	oneOf("unavailable", o.Unavailable, "hold", "reject")
 	oneOf("ids", o.IDs, "origin", "assign")
 	oneOf("on_end", o.OnEnd, "reconnect", "close")
+	oneOf("direct", o.Direct, "on", "off")
 
 	oneLine("name", o.Name)
 	oneLine("heartbeat comment", o.Heartbeat.Comment)

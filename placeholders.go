@@ -21,6 +21,10 @@ const (
 	outcomeRefused  = "refused"
 )
 
+// reasonHandedOver is why a request has ended whose connection was handed over: its
+// stream goes on, and nobody can say yet how it will end.
+const reasonHandedOver = "handed_over"
+
 // accessLogKey is the field of the access log that has the rest as its fields:
 // other handlers have topics, events and reasons too.
 const accessLogKey = "sse_fanout"
@@ -47,17 +51,17 @@ func describe(r *http.Request, outcome, reason string) {
 	extendAccessLog(r, fields)
 }
 
-// describeEnd tells how a subscriber was served.
-func describeEnd(r *http.Request, s *subscriber, reason endReason) {
+// describeEnd tells how a subscriber was served for as long as its request lasted.
+func describeEnd(r *http.Request, s *session, reason string) {
 	outcome := joining(s.outcome.Load()).String()
 	repl := replacerOf(r)
 	repl.Set(placeholderPrefix+"outcome", outcome)
-	repl.Set(placeholderPrefix+"reason", string(reason))
+	repl.Set(placeholderPrefix+"reason", reason)
 	repl.Set(placeholderPrefix+"events", s.events.Load())
 	repl.Set(placeholderPrefix+"bytes", s.bytes.Load())
 	extendAccessLog(r, []zap.Field{
 		zap.String("outcome", outcome),
-		zap.String("reason", string(reason)),
+		zap.String("reason", reason),
 		zap.String("topic", s.topic.name),
 		zap.Uint64("events", s.events.Load()),
 		zap.Uint64("bytes", s.bytes.Load()),

@@ -109,9 +109,31 @@ func (s *site) accessLog(path string) (lines []map[string]any) {
 	return lines
 }
 
+// Of a connection that is handed over, the access log has the line when the HTTP
+// server lets go of it.
+func TestAccessLogOfAConnectionThatIsHandedOver(t *testing.T) {
+	needsDirect(t)
+	origin := newLiveOrigin(t)
+	s := run(t, "log\nsse_fanout "+origin.addr)
+	first := open(t, s.client, s.url+"/events")
+	origin.send(numbered(1, 2))
+	first.expect(numbered(1, 2))
+	c := open(t, s.client, s.url+"/events", "Last-Event-ID", "1")
+	c.expect(numbered(2, 2))
+	waitFor(t, "two lines of the access log", func() bool { return len(s.accessLog("/events")) == 2 })
+	got := s.accessLog("/events")[1]
+	delete(got, "topic")
+	want := map[string]any{"outcome": "resumed", "reason": "handed_over", "events": 1., "bytes": float64(len(numbered(2, 2)))}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("the access log says %v, want %v", got, want)
+	}
+	origin.send(numbered(3, 3))
+	c.expect(numbered(3, 3))
+}
+
 func TestAccessLogAndHeaderOverSockets(t *testing.T) {
 	origin := newLiveOrigin(t)
-	s := run(t, "log\nheader >X-Topic {http.sse_fanout.topic.id}\nsse_fanout "+origin.addr)
+	s := run(t, "log\nheader >X-Topic {http.sse_fanout.topic.id}\nsse_fanout "+origin.addr+" {\ndirect off\n}")
 	c := open(t, s.client, s.url+"/events")
 	if id := c.header.Get("X-Topic"); !topicID.MatchString(id) {
 		t.Errorf("the header has the topic %q", id)

@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
@@ -97,7 +98,7 @@ func (l *lineage) poolOf(h *Handler) *pool {
 		p = l.shared
 	case !slices.Contains(l.handlers, h):
 		p = newPool(l, h)
-		p.end(ending{reason: endDrained})
+		p.end(ending{Reason: endDrained})
 	case !l.inherits(h):
 		p = newPool(l, h)
 	case l.shared == nil:
@@ -212,7 +213,7 @@ func (s *poolSet) all() []*pool {
 // drain ends a pool whose handlers are gone. Its subscribers are ended over
 // stream_close_delay, so that they do not all come back at once.
 func (p *pool) drain() {
-	p.end(ending{reason: endDrained, over: time.Duration(p.opts.StreamCloseDelay)})
+	p.end(ending{Reason: endDrained, Over: time.Duration(p.opts.StreamCloseDelay)})
 	p.hurryIfExiting()
 }
 
@@ -225,9 +226,31 @@ func (p *pool) hurryIfExiting() {
 	switch {
 	case !alive.has(p):
 	case caddy.Exiting():
-		p.end(ending{reason: endExiting})
+		p.end(ending{Reason: endExiting})
 	default:
 		time.AfterFunc(exitPoll, p.hurryIfExiting)
+	}
+}
+
+func init() { caddy.OnExit(awaitHandedOver) }
+
+// awaitHandedOver runs when Caddy has waited for its servers, and is about to exit:
+// of connections that were taken from them, they know nothing. Those that no server
+// has told of the exit, because their handler is gone, are ended now.
+func awaitHandedOver(context.Context) {
+	patience := time.After(2 * exitGrace)
+	for _, p := range alive.all() {
+		p.end(ending{Reason: endExiting})
+		over := make(chan struct{})
+		go func() {
+			p.direct.Wait()
+			close(over)
+		}()
+		select {
+		case <-over:
+		case <-patience:
+			return
+		}
 	}
 }
 
@@ -239,6 +262,6 @@ func endAllIfExiting() {
 		return
 	}
 	for _, p := range alive.all() {
-		p.end(ending{reason: endExiting})
+		p.end(ending{Reason: endExiting})
 	}
 }

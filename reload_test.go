@@ -37,7 +37,7 @@ func (s *setup) cleanup() {
 }
 
 func TestReloadUnchangedEndpoint(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		up, c := s.joinLive(1, 2)
 
@@ -65,7 +65,7 @@ func TestReloadUnchangedEndpoint(t *testing.T) {
 }
 
 func TestReloadThatFailsChangesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		up, c := s.joinLive(1, 2)
 		failed := s.reload(Options{}, newOrigin(t))
@@ -80,7 +80,7 @@ func TestReloadThatFailsChangesNothing(t *testing.T) {
 }
 
 func TestReloadThatRemovesTheHandlerDrains(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		var clients []*client
 		for range 50 {
@@ -124,7 +124,7 @@ func TestReloadThatRemovesTheHandlerDrains(t *testing.T) {
 }
 
 func TestReloadOfAWrappingHandlerSwitchesAtTheFirstRequest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		up, c := s.joinLive(1, 2)
 		after := s.reload(Options{}, newOrigin(t))
@@ -152,7 +152,7 @@ func TestReloadOfAWrappingHandlerSwitchesAtTheFirstRequest(t *testing.T) {
 }
 
 func TestReloadOfAWrappingHandlerBreaksBeforeMakeWithOneWorker(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		up, c := s.joinLive(1, 2)
 		after := s.reload(Options{}, newOrigin(t))
@@ -173,7 +173,7 @@ func TestReloadOfAWrappingHandlerBreaksBeforeMakeWithOneWorker(t *testing.T) {
 }
 
 func TestReloadOfAWrappingHandlerWhoseNewRouteRefuses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		up, c := s.joinLive(1, 2)
 		after := s.reload(Options{}, newOrigin(t))
@@ -186,7 +186,7 @@ func TestReloadOfAWrappingHandlerWhoseNewRouteRefuses(t *testing.T) {
 }
 
 func TestReloadOfAWrappingHandlerWhoseUpstreamBreaksFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		up, c := s.joinLive(1, 2)
 		after := s.reload(Options{}, newOrigin(t))
@@ -205,7 +205,7 @@ func TestReloadOfAWrappingHandlerWhoseUpstreamBreaksFirst(t *testing.T) {
 
 // One of the two may stand behind access control.
 func TestTwoWrappingHandlersOfOneConfigurationNeverShare(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		server := new(caddyhttp.Server)
 		s := &setup{t: t, origin: newOrigin(t), server: server}
 		s.handler = new(Handler)
@@ -234,7 +234,7 @@ func TestTwoWrappingHandlersOfOneConfigurationNeverShare(t *testing.T) {
 }
 
 func TestRequestUnderWayDuringAReloadIsTurnedAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		l := s.handler.lineage
 		s.joinLive(1, 1)
@@ -273,7 +273,7 @@ func TestReloadWhileOpeningReconnectingAndLingering(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{Linger: Linger{Duration: caddy.Duration(5 * time.Second)}})
 				c := tc.prep(s)
 				after := s.reload(Options{}, newOrigin(t))
@@ -296,14 +296,14 @@ func TestReloadWhileOpeningReconnectingAndLingering(t *testing.T) {
 func TestExitDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
 	for name, reads := range map[string]bool{"writing": false, "quiet": true} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{})
 				up, c := s.joinLive(1, 1)
 				c.stall()
 				if !reads {
 					up.events(2, 2) // it blocks in a write
 				}
-				s.pool.end(ending{reason: endExiting})
+				s.pool.end(ending{Reason: endExiting})
 				time.Sleep(2 * exitGrace)
 				if !c.ended() {
 					t.Error("the stream has not ended")
@@ -314,7 +314,7 @@ func TestExitDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
 }
 
 func TestRequestUnderWayDuringAReloadThatChangesNothingIsServed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		l := s.handler.lineage
 		up, _ := s.joinLive(1, 1)
@@ -330,7 +330,7 @@ func TestRequestUnderWayDuringAReloadThatChangesNothingIsServed(t *testing.T) {
 }
 
 func TestReloadWhileCatchingUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 		up, _ := s.joinLive(10, 12)
 		c := s.get("/events", "Last-Event-ID", "7")
@@ -358,7 +358,7 @@ func TestReloadWhileCatchingUp(t *testing.T) {
 func TestReloadOfTwoEqualEndpointHandlers(t *testing.T) {
 	for _, tc := range []struct{ before, after int }{{1, 2}, {2, 1}, {2, 2}} {
 		t.Run(fmt.Sprintf("%d, then %d", tc.before, tc.after), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				first := newSetup(t, Options{})
 				before := []*setup{first}
 				for len(before) < tc.before {

@@ -20,7 +20,7 @@ func (how joining) String() string {
 }
 
 // begins takes note of how s has begun, once that is settled.
-func (s *subscriber) begins(how joining) {
+func (s *session) begins(how joining) {
 	stats := s.topic.pool.stats
 	stats.joined(how).Add(1)
 	if how == gap {
@@ -45,7 +45,7 @@ func (t *topic) firstPosition(resumes bool) hub.Position {
 // settle finds out from where s reads. It returns the id in force there and how
 // s begins; if that is pending, s may have to wait for what it will read
 // (unsettled), or read a catch-up that may turn out to be one or the other.
-func (s *subscriber) settle() (id string, how joining) {
+func (s *session) settle() (id string, how joining) {
 	t := s.topic
 	switch {
 	case s.catchup != nil && s.catchup.started.Load():
@@ -75,7 +75,7 @@ func (s *subscriber) settle() (id string, how joining) {
 }
 
 // catchUp makes s a part of the catch-up for id.
-func (s *subscriber) catchUp(id string) (string, joining) {
+func (s *session) catchUp(id string) (string, joining) {
 	s.catchup = s.topic.catchups.join(id, s.clientIP)
 	if s.catchup == nil && s.topic.catchups.closing() {
 		s.comeBack()
@@ -91,7 +91,7 @@ func (s *subscriber) catchUp(id string) (string, joining) {
 
 // live makes s read the topic's log from where it joined, and returns the id in
 // force there.
-func (s *subscriber) live(how joining) string {
+func (s *session) live(how joining) string {
 	t := s.topic
 	s.begins(how)
 	if how == gap {
@@ -108,7 +108,7 @@ func (s *subscriber) live(how joining) string {
 // greet returns the greeting for a client without a position, from behind which
 // s reads the log. The client keeps having none until an event sets one: if its
 // connection breaks before that, it needs the greeting again.
-func (s *subscriber) greet() (wire []byte, how joining) {
+func (s *session) greet() (wire []byte, how joining) {
 	t := s.topic
 	wire, after, known := t.greeting.at()
 	if !known {
@@ -128,7 +128,7 @@ func (s *subscriber) greet() (wire []byte, how joining) {
 // primer returns the first bytes of a stream: a comment, the reconnection time,
 // and the id in force just before the first event that this subscriber will
 // get. A connection that breaks before that event thus resumes without loss.
-func (s *subscriber) primer() []byte {
+func (s *session) primer() []byte {
 	t := s.topic
 	var (
 		id       string
@@ -164,9 +164,10 @@ func appendPosition(b []byte, id string, brought bool) []byte {
 }
 
 // endCatchup continues with the topic's log, or says that there is a gap.
-func (s *subscriber) endCatchup(spliced bool, at hub.Cursor) ([]byte, hub.Batch) {
+func (s *session) endCatchup(spliced bool, at hub.Cursor) ([]byte, hub.Batch) {
 	s.leaveCatchup()
 	if !spliced {
+		s.joined = max(s.joined, at)
 		return s.gapNotice(s.live(gap))
 	}
 	s.begins(resumed)
@@ -178,11 +179,11 @@ func (s *subscriber) endCatchup(spliced bool, at hub.Cursor) ([]byte, hub.Batch)
 // comeBack ends the stream of a client that nothing can be fetched for any more,
 // because the topic ends: with the position that it has, it finds what comes
 // after the topic.
-func (s *subscriber) comeBack() {
+func (s *session) comeBack() {
 	s.endWithin(0, 0, endDrained)
 }
 
-func (s *subscriber) leaveCatchup() {
+func (s *session) leaveCatchup() {
 	if s.catchup != nil {
 		s.catchup.leave()
 		s.catchup = nil
@@ -191,12 +192,12 @@ func (s *subscriber) leaveCatchup() {
 
 // gapNotice returns what is sent in the middle of a stream to tell of a gap,
 // after which id is in force.
-func (s *subscriber) gapNotice(id string) ([]byte, hub.Batch) {
+func (s *session) gapNotice(id string) ([]byte, hub.Batch) {
 	return s.topic.pool.gapNotice(appendPosition(nil, id, true)), hub.Batch{Next: s.cursor, Beat: s.beat}
 }
 
 // setUnsettled takes note of whether it is known what s reads.
-func (s *subscriber) setUnsettled(unsettled bool) {
+func (s *session) setUnsettled(unsettled bool) {
 	if unsettled == s.unsettled {
 		return
 	}

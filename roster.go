@@ -4,7 +4,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 )
 
 // A roster has the subscribers that a topic serves, so that an administrator can
@@ -17,9 +16,6 @@ type roster struct {
 	serving       map[uint64]*subscriber // by number
 	events, bytes uint64                 // delivered to those who have left
 }
-
-// lastSubscriber is the number of the newest subscriber of the process.
-var lastSubscriber atomic.Uint64
 
 func (r *roster) enter(s *subscriber) {
 	r.mu.Lock()
@@ -34,8 +30,9 @@ func (r *roster) leave(s *subscriber) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.serving, s.number)
-	r.events += s.events.Load()
-	r.bytes += s.bytes.Load()
+	events, bytes := s.delivered()
+	r.events += events
+	r.bytes += bytes
 }
 
 // find returns the subscriber of a number, or nil.
@@ -61,28 +58,9 @@ func (r *roster) delivered() (serving int, events, bytes uint64) {
 	defer r.mu.Unlock()
 	events, bytes = r.events, r.bytes
 	for _, s := range r.serving {
-		events += s.events.Load()
-		bytes += s.bytes.Load()
+		of, sized := s.delivered()
+		events += of
+		bytes += sized
 	}
 	return len(r.serving), events, bytes
-}
-
-// noteStart lets others know from where s reads. As each event takes its cursor
-// one further, that is all they need to know where it is.
-func (s *subscriber) noteStart() {
-	s.start.Store(uint64(s.cursor) - s.events.Load()) // may wrap around
-	s.inLog.Store(s.log == s.topic.log)
-}
-
-// position returns the cursor of s, unless it reads something else than its
-// topic's log: a catch-up, or nothing yet.
-func (s *subscriber) position() (cursor uint64, ok bool) {
-	return s.start.Load() + s.events.Load(), s.inLog.Load()
-}
-
-// delete ends s between two events.
-func (s *subscriber) delete() {
-	// In this order: run sets the timer before it looks at the flag.
-	s.deleted.Store(true)
-	s.timer.Reset(0)
 }

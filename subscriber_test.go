@@ -83,7 +83,7 @@ func TestPrimerAndWhatFollows(t *testing.T) {
 			before: "retry: 7000\n\n", want: retry5 + "\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, tc.opts)
 				s.get("/events")
 				up := s.origin.next().accept()
@@ -105,7 +105,7 @@ func TestPrimerAndWhatFollows(t *testing.T) {
 }
 
 func TestJoinsAreCountedByOutcome(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Catchup: noCatchup})
 		s.get("/events")
 		s.origin.next().accept().events(1, 3)
@@ -126,7 +126,7 @@ func TestJoinsAreCountedByOutcome(t *testing.T) {
 // A client that waits for a topic to be connected again has two reasons to be
 // told of a gap: nobody knows its id, and the origin goes on without one.
 func TestGapIsToldOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Catchup: noCatchup})
 		s.get("/events")
 		s.origin.next().accept().send(unnumbered(1, 2)).abort()
@@ -144,7 +144,7 @@ func TestGapIsToldOnce(t *testing.T) {
 }
 
 func TestColdTopicIsOpenedWithTheIDOfItsFirstSubscriber(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		resuming := s.get("/events", "Last-Event-ID", "3")
 		fresh := s.get("/events")
@@ -167,7 +167,7 @@ func TestColdTopicIsOpenedWithTheIDOfItsFirstSubscriber(t *testing.T) {
 // Clients that come and go at random resume with the id that they have seen
 // last, and between them get each event once and in order.
 func TestReplayAndLiveMeetWithoutGapOrDuplicate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.get("/events")
 		up := s.origin.next().accept().events(1, 1)
@@ -199,7 +199,7 @@ func TestReplayAndLiveMeetWithoutGapOrDuplicate(t *testing.T) {
 // A batch ends at most where a segment of the log does: 50 small events lie in
 // one or two.
 func TestManyEventsAreOneWriteAndOneFlush(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		up := s.origin.next().accept()
@@ -250,7 +250,7 @@ func TestWriteDeadlines(t *testing.T) {
 }
 
 func TestHeaderOfAStream(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		waiting := s.get("/events")
 		s.origin.next().answer(http.StatusOK,
@@ -281,7 +281,7 @@ func TestHeaderOfAStream(t *testing.T) {
 func TestClientsDoNotShareTheirHeaders(t *testing.T) {
 	for _, status := range []int{http.StatusOK, http.StatusForbidden} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{})
 				alice, bob := s.get("/events"), s.get("/events")
 				s.origin.next().answer(status, "Content-Type", "text/event-stream", "X-A", "1", "X-A", "2", "X-A", "3").end()
@@ -312,7 +312,7 @@ func TestHeartbeatForms(t *testing.T) {
 		{"off", Heartbeat{Interval: -1}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{Heartbeat: tc.opts})
 				c := s.get("/events")
 				s.origin.next().accept()
@@ -330,7 +330,7 @@ func TestHeartbeatForms(t *testing.T) {
 }
 
 func TestHeartbeatsComeOnlyWhenATopicHasBeenQuiet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		up := s.origin.next().accept()
@@ -353,7 +353,7 @@ func TestHeartbeatsComeOnlyWhenATopicHasBeenQuiet(t *testing.T) {
 }
 
 func TestHeartbeatsComeWhileTheOriginIsDown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		s.origin.next().accept().events(1, 1).abort()
@@ -375,7 +375,7 @@ func TestHeartbeatsComeWhileTheOriginIsDown(t *testing.T) {
 }
 
 func TestClientIsHeldWithHeartbeatsBeforeTheFirstAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		resuming := s.get("/events", "Last-Event-ID", "7")
@@ -399,7 +399,7 @@ func TestClientIsHeldWithHeartbeatsBeforeTheFirstAnswer(t *testing.T) {
 }
 
 func TestSubscriberThatTheLogHasPassedIsEnded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{History: History{Size: 1000}, Catchup: noCatchup})
 		slow, quick := s.get("/events"), s.get("/events")
 		up := s.origin.next().accept()
@@ -440,7 +440,7 @@ func (s *setup) expectEnded(why endReason, want uint64) {
 }
 
 func TestStalledWriteEndsTheSubscriber(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{DispatchTimeout: caddy.Duration(7 * time.Second)})
 		stalled, quick := s.get("/events"), s.get("/events")
 		up := s.origin.next().accept()
@@ -463,7 +463,7 @@ func TestStalledWriteEndsTheSubscriber(t *testing.T) {
 }
 
 func TestHangUpIsCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.get("/events").leave() // before the origin's word: it had no stream
 		s.expectEnded(endClientGone, 0)
@@ -478,7 +478,7 @@ func TestHangUpIsCounted(t *testing.T) {
 // A slow client that makes progress is not stalled: no single write may be so
 // large that it cannot be done in time.
 func TestLargeEventsAreWrittenInPieces(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		up := s.origin.next().accept()
@@ -502,7 +502,7 @@ func TestLargeEventsAreWrittenInPieces(t *testing.T) {
 }
 
 func TestStreamTimeoutEndsStreamsOverItsLastFifth(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		const limit = 100 * time.Second
 		s := newSetup(t, Options{StreamTimeout: caddy.Duration(limit), Linger: Linger{Duration: -1}})
 		const n = 200

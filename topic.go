@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
@@ -63,23 +64,15 @@ type topic struct {
 }
 
 // An ending tells subscribers to end.
-type ending struct {
-	reason endReason
-
-	// over is the time over which they end, each at a random moment.
-	over time.Duration
-
-	// drain lets each have what is in the log first.
-	drain bool
-}
+type ending = direct.Ending
 
 // An endReason says why a subscriber's stream ended. It is a metric label.
-type endReason string
+type endReason = direct.Reason
 
 const (
-	endClientGone    endReason = "client_gone"     // the client has closed its connection
-	endSlow          endReason = "slow"            // the log has passed its cursor
-	endStalled       endReason = "stalled"         // a write made no progress for dispatch_timeout
+	endClientGone              = direct.ClientGone // the client has closed its connection
+	endSlow                    = direct.Slow       // the log has passed its cursor
+	endStalled                 = direct.Stalled    // a write made no progress for dispatch_timeout
 	endTimeout       endReason = "stream_timeout"  // its time was over
 	endUpstreamEnded endReason = "upstream_ended"  // with on_end close
 	endUpstreamGone  endReason = "upstream_gone"   // the origin answered 204
@@ -301,8 +294,11 @@ func (t *topic) signal() {
 // end ends the subscribers. On exit, or for an administrator, it hurries those
 // who are ending already.
 func (t *topic) end(e ending) {
+	if e.Reason == endExiting {
+		e.Grace = exitGrace
+	}
 	if !t.ending.CompareAndSwap(nil, &e) {
-		if e.reason != endExiting && e.reason != endDeleted {
+		if e.Reason != endExiting && e.Reason != endDeleted {
 			return
 		}
 		t.ending.Store(&e)
@@ -311,9 +307,9 @@ func (t *topic) end(e ending) {
 	t.signal()
 	t.mu.Unlock()
 	t.log.Wake()
-	if e.reason == endExiting {
+	if e.Reason == endExiting {
 		for _, s := range t.roster.all() {
-			s.deadline.hurry()
+			s.hurry()
 		}
 	}
 }

@@ -88,7 +88,7 @@ func (u *upstream) run(ctx context.Context) {
 	}
 	reason := "no_subscribers"
 	if e := u.topic.ending.Load(); e != nil {
-		reason = string(e.reason) // why there are none
+		reason = string(e.Reason) // why there are none
 	}
 	u.logClosed(zapcore.InfoLevel, reason, 0)
 }
@@ -168,7 +168,7 @@ type connection struct {
 	accepted  time.Time
 	replaying bool       // all events so far were in the log already
 	replayed  hub.Cursor // up to here
-	events    int        // published
+	events    int        // published, with data
 	fresh     bool       // something was appended and nobody woken yet
 }
 
@@ -254,6 +254,16 @@ func (c *connection) publish(e *sse.Event) {
 			}
 		}
 	}
+	if c.replaying && e.HasID && !e.HasData {
+		if _, known := t.log.After(string(e.ID)); known {
+			// A position, as a fan-out begins each connection with. It is not
+			// news, and a replay may follow it.
+			e.HasID, e.ID = false, nil
+			if !e.HasRetry {
+				return
+			}
+		}
+	}
 	entry := hub.Entry{SetsID: e.HasID, ID: string(e.ID)}
 	if t.epoch != "" && !e.HasID && e.HasData {
 		entry.SetsID, entry.ID = true, t.assign(t.log.Newest().Cursor)
@@ -263,15 +273,9 @@ func (c *connection) publish(e *sse.Event) {
 	entry.Wire = u.wire
 
 	if !e.HasID && !e.HasData {
-		// A reconnection time alone is no event: a replay or a greeting may
-		// begin behind it.
-		t.log.Append(entry)
-		c.fresh = true
-		return
-	}
-	if !e.HasData && !e.HasID {
 		// A reconnection time alone, as many servers begin each connection with:
 		// it neither ends a replay nor is a greeting.
+		entry.Aside = true
 		t.log.Append(entry)
 		c.fresh = true
 		return
@@ -283,6 +287,9 @@ func (c *connection) publish(e *sse.Event) {
 	if !greets {
 		c.replaying = false
 	}
+	if entry.SetsID && t.catchups.any.Load() {
+		t.catchups.follows(t.log.Newest().ID, entry.ID)
+	}
 	t.log.Append(entry)
 	if len(entry.Wire) > maxKeptBuffer {
 		// The next of its size may push it out of the log.
@@ -291,7 +298,9 @@ func (c *connection) publish(e *sse.Event) {
 	if greets {
 		t.greeting.add(entry.Wire, c.events == 0, t.log.Newest().Cursor)
 	}
-	c.events++
+	if e.HasData {
+		c.events++
+	}
 	c.fresh = true
 	if cap(u.wire) > maxKeptBuffer {
 		u.wire = nil
@@ -325,14 +334,14 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	}
 	if errors.Is(out.err, errTopicClosing) {
 		// The pool is over: who is still here finds the new configuration.
-		return u.over(ending{reason: endDrained, over: closeDelay}, out.status)
+		return u.over(ending{Reason: endDrained, Over: closeDelay}, out.status)
 	}
 
 	switch v := out.verdict; v {
 	case verdictStream:
 		u.noSince = time.Time{}
 		if out.err == nil && t.pool.opts.OnEnd == "close" {
-			return u.over(ending{reason: endUpstreamEnded, drain: true}, out.status)
+			return u.over(ending{Reason: endUpstreamEnded, Drain: true}, out.status)
 		}
 	case verdictUnavailable:
 		u.noSince = time.Time{}
@@ -342,13 +351,13 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 			return 0, true
 		}
 		if v == verdictGone {
-			return u.over(ending{reason: endUpstreamGone}, out.status)
+			return u.over(ending{Reason: endUpstreamGone}, out.status)
 		}
 		if u.noSince.IsZero() {
 			u.noSince = time.Now()
 		}
 		if time.Since(u.noSince) >= beliefTime {
-			return u.over(ending{reason: endRefused, over: closeDelay}, out.status)
+			return u.over(ending{Reason: endRefused, Over: closeDelay}, out.status)
 		}
 	}
 
@@ -368,7 +377,7 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 
 // over ends the topic, for it is not to be connected again.
 func (u *upstream) over(e ending, status int) (time.Duration, bool) {
-	u.logClosed(zapcore.InfoLevel, string(e.reason), status)
+	u.logClosed(zapcore.InfoLevel, string(e.Reason), status)
 	u.topic.conclude(e)
 	return 0, true
 }

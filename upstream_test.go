@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -48,7 +47,7 @@ func TestReconnectSendsTheIDInForce(t *testing.T) {
 		{"opened with one that is not sendable", "a\x7f", "", "no id"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{})
 				s.get("/events", "Last-Event-ID", tt.header)
 				up := s.origin.next()
@@ -78,7 +77,7 @@ var chokes = map[string]func(*conn){
 func TestIDThatTheOriginChokesOnIsUsedOnce(t *testing.T) {
 	for name, choke := range chokes {
 		t.Run("opening, "+name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{GapEvent: "gap"})
 				c := s.get("/events", "Last-Event-ID", "7")
 				choke(s.origin.next().expectResumedWith("id 7"))
@@ -92,7 +91,7 @@ func TestIDThatTheOriginChokesOnIsUsedOnce(t *testing.T) {
 			})
 		})
 		t.Run("reconnecting, "+name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{})
 				c := s.get("/events")
 				s.origin.next().accept().events(1, 1).abort()
@@ -114,7 +113,7 @@ func TestIDIsNotBlamed(t *testing.T) {
 	delete(blameless, "500")
 	for name, answer := range blameless {
 		t.Run("for "+name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{})
 				s.get("/events", "Last-Event-ID", "7")
 				for range 5 {
@@ -126,7 +125,7 @@ func TestIDIsNotBlamed(t *testing.T) {
 	}
 	for name, choke := range chokes {
 		t.Run("for "+name+" where the origin is away without it too", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{})
 				c := s.get("/events", "Last-Event-ID", "7")
 				for range 3 {
@@ -141,7 +140,7 @@ func TestIDIsNotBlamed(t *testing.T) {
 }
 
 func TestVerdictIsTheAnswerWithoutAnID(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events", "Last-Event-ID", "7")
 		s.origin.next().answer(410).send("to the id").end()
@@ -182,7 +181,7 @@ func TestLeadingReplayIsDropped(t *testing.T) {
 		{"event without an id at the beginning", "data: a\n\n" + numbered(1, 1), "data: a\n\n" + numbered(1, 1), "data: a\n\n" + numbered(1, 1)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{})
 				c := s.get("/events")
 				s.origin.next().accept().send(tt.before).abort()
@@ -197,7 +196,7 @@ func TestLeadingReplayIsDropped(t *testing.T) {
 }
 
 func TestReplayOfAnOriginThatIgnoresIDs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		s.origin.next().accept().events(1, 2).abort()
@@ -210,7 +209,7 @@ func TestReplayOfAnOriginThatIgnoresIDs(t *testing.T) {
 }
 
 func TestCleanEndReconnects(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		for i := range 3 {
@@ -225,7 +224,7 @@ func TestCleanEndReconnects(t *testing.T) {
 }
 
 func TestOnEndClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{OnEnd: "close"})
 		clients := make([]*client, 20)
 		for i := range clients {
@@ -272,7 +271,7 @@ func TestIdleTimeout(t *testing.T) {
 		{"parts of events count", func(c *conn) { c.accept(); time.Sleep(20 * time.Second); c.send("d") }, 30 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{IdleTimeout: caddy.Duration(30 * time.Second)})
 				c := s.get("/events")
 				up := s.origin.next()
@@ -309,7 +308,7 @@ func TestWhatIsNotAnEventIsNotDelivered(t *testing.T) {
 		"empty lines alone": "\n\r\n\r",
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{})
 				c := s.get("/events")
 				s.origin.next().accept().send(text).end()
@@ -335,7 +334,7 @@ func TestTooLargeAnEventCutsTheConnection(t *testing.T) {
 		{"bomb", "gzip", compressed(t, newCompressor(t, "gzip", &buf), &buf, strings.Repeat("x", 1<<20))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{MaxEventSize: 1000})
 				c := s.get("/events")
 				s.origin.next().accept().events(1, 1).abort()
@@ -368,7 +367,7 @@ func TestReconnectWithoutAnIDTellsOfAGap(t *testing.T) {
 		"missed": ": gap: events may be missing here\nevent: missed\ndata: \n\n",
 	} {
 		t.Run("gap_event "+gapEvent, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{GapEvent: gapEvent})
 				clients := []*client{s.get("/events"), s.get("/events")}
 				s.origin.next().accept().send("data: a\n\n").abort()

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -78,7 +77,7 @@ func neverAccepted(name string) bool { return !strings.HasSuffix(name, "at once"
 func TestUnavailableOriginIsRetried(t *testing.T) {
 	for name, answer := range unavailable {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{})
 				c := s.get("/events")
 				up := s.origin.next()
@@ -116,7 +115,7 @@ func TestClientsOfUnavailableOriginAreHeld(t *testing.T) {
 }
 
 func testHeld(t *testing.T, answer func(*conn)) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		s.origin.keepAnswering(10*time.Second-1, answer)
@@ -135,7 +134,7 @@ func testHeld(t *testing.T, answer func(*conn)) {
 func TestUnavailableReject(t *testing.T) {
 	for _, name := range []string{"503", "Caddy's error", "abort"} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{Unavailable: "reject"})
 				c := s.get("/events")
 				s.origin.keepAnswering(10*time.Second-1, unavailable[name])
@@ -217,7 +216,7 @@ func TestNoIsBelievedAfterAMinute(t *testing.T) {
 		{"html", func(c *conn) { c.answer(200, "Content-Type", "text/html").end() }, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s, clients := reconnecting(t, Options{}, 20)
 				// The first no comes after a second.
 				s.origin.keepAnswering(61*time.Second-1, tt.answer)
@@ -264,7 +263,7 @@ func TestMinuteOfNosBeginsAnew(t *testing.T) {
 		"after a stream": func(c *conn) { c.accept().abort() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
 				s, clients := reconnecting(t, Options{}, 1)
 				s.origin.keepAnswering(50*time.Second, no)
 				other(s.origin.await())
@@ -282,7 +281,7 @@ func TestMinuteOfNosBeginsAnew(t *testing.T) {
 }
 
 func TestHeldClientsAreNotEndedByOneNo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
 		s.origin.keepAnswering(20*time.Second, unavailable["503"])
@@ -299,7 +298,7 @@ func TestHeldClientsAreNotEndedByOneNo(t *testing.T) {
 }
 
 func TestGoneEndsTheSubscribers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
 		s, clients := reconnecting(t, Options{}, 20)
 		s.origin.await().answer(204).end() // to the id
 		s.origin.next().answer(204).end()

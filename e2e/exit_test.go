@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -214,5 +215,153 @@ func TestExitDoesNotServeWhoIsStillShakingHands(t *testing.T) {
 	}
 	if err := <-answered; err != nil {
 		t.Error(err)
+	}
+}
+
+// A client that has stopped reading must not keep Caddy, neither with its stream
+// nor with its connection, and no matter which configuration has accepted that.
+func TestExitDoesNotWaitForWhoDoesNotRead(t *testing.T) {
+	busy := &origins.Numbered{Epoch: time.Now(), Interval: time.Millisecond, Lookback: time.Minute}
+	origin := inGo(t, busy)
+	for _, reloads := range []int{0, 2} {
+		for _, protocol := range []string{"h1", "h1 over TLS", "h2"} {
+			t.Run(fmt.Sprintf("%s, %d reloads", protocol, reloads), func(t *testing.T) {
+				caddy := runCaddy(t, "", exiting(origin.addr, "", "hello"))
+				base := caddy.https
+				if protocol == "h1" {
+					base = caddy.http
+				}
+				line := &wire.Line{ReadBuffer: 16 << 10}
+				client := httpClient(t, protocol[:2])
+				transport := client.Transport.(*http.Transport)
+				transport.DialContext = line.Dial
+				transport.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 256 << 10}
+				for _, path := range []string{"/endpoint", "/wrapping", "/endpoint", "/wrapping", "/endpoint"} {
+					hold(t, client, base+path, 1)
+				}
+				for i := range reloads {
+					caddy.reload(t, "", exiting(origin.addr, "", fmt.Sprint("hello ", i)))
+				}
+				resume := line.Stall()
+				defer resume()
+				time.Sleep(2 * time.Second) // as long as they have not read
+				caddy.leaves(t)
+			})
+		}
+	}
+}
+
+// A connection of HTTP/2 that a server has got just when a reload shuts it down is
+// not told to end, and its client need not close it by itself.
+func TestExitDoesNotWaitForWhoCameDuringReloads(t *testing.T) {
+	origin := publishing(t)
+	caddy := runCaddy(t, "", exiting(origin.addr, "", "hello"))
+	var (
+		lines   []*wire.Line
+		resumes []func()
+		opening sync.WaitGroup
+	)
+	for range 400 {
+		line := new(wire.Line)
+		client := httpClient(t, "h2")
+		client.Transport.(*http.Transport).DialContext = line.Dial
+		lines = append(lines, line)
+		opening.Go(func() {
+			s, err := subscribe(t.Context(), client, caddy.https+"/endpoint")
+			if err != nil {
+				return // Caddy resets what it has not accepted yet
+			}
+			t.Cleanup(func() { s.Body.Close() })
+			go s.hold()
+		})
+	}
+	for i := range 5 {
+		if err := caddy.load(t, "", exiting(origin.addr, "", fmt.Sprint("hello ", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opening.Wait()
+	for _, line := range lines {
+		resumes = append(resumes, line.Stall())
+	}
+	defer func() {
+		for _, resume := range resumes {
+			resume()
+		}
+	}()
+	caddy.leaves(t)
+}
+
+// Nor must a client that has connected and is silent, or stops in the middle of a
+// handshake or of its first request.
+func TestExitDoesNotWaitForWhoHasNotAsked(t *testing.T) {
+	origin := publishing(t)
+	caddy := runCaddy(t, "", exiting(origin.addr, "", "hello"))
+	live := hold(t, httpClient(t, "h2"), caddy.https+"/endpoint", 1)
+	for _, base := range []string{caddy.http, caddy.https} {
+		for _, first := range []string{"", "GET /endpoint HTTP/1.1\r\n"} {
+			_, address, _ := strings.Cut(base, "://")
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close() })
+			if base == caddy.https && first != "" {
+				first = "\x16\x03\x01\x02\x00\x01" // a ClientHello begins
+			}
+			fmt.Fprint(conn, first)
+		}
+	}
+	// Connections are accepted in turn: once there is one more, there are those.
+	hold(t, httpClient(t, "h1"), caddy.http+"/endpoint", 1)
+	hold(t, httpClient(t, "h1"), caddy.https+"/endpoint", 1)
+	caddy.leaves(t, live)
+}
+
+// Whatever else the site was doing is done to its end, as without us.
+func TestExitLetsOtherAnswersFinish(t *testing.T) {
+	var broadcast origins.Broadcast
+	mux := http.NewServeMux()
+	mux.Handle("/events", &broadcast)
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, _ *http.Request) {
+		rc := http.NewResponseController(w)
+		for i := range 6 {
+			fmt.Fprint(w, i)
+			_ = rc.Flush()
+			time.Sleep(500 * time.Millisecond) // how slow it is
+		}
+	})
+	origin := inGo(t, mux)
+	caddy := runCaddy(t, "", fmt.Sprintf("HTTP, HTTPS {\n\tsse_fanout\n\treverse_proxy %s\n}", origin.addr))
+	type result struct {
+		name, body string
+		err        error
+	}
+	results := make(chan result)
+	begun := make(chan struct{})
+	get := func(name, base string, client *http.Client) {
+		// On HTTP/2, the stream shares the connection.
+		hold(t, client, base+"/events", 1)
+		go func() {
+			resp, err := client.Get(base + "/slow")
+			begun <- struct{}{}
+			if err != nil {
+				results <- result{name: name, err: err}
+				return
+			}
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			results <- result{name, string(body), err}
+		}()
+		<-begun
+	}
+	get("HTTP/1.1", caddy.http, httpClient(t, "h1"))
+	get("HTTP/1.1 over TLS", caddy.https, httpClient(t, "h1"))
+	get("HTTP/2", caddy.https, httpClient(t, "h2"))
+	_ = caddy.cmd.Process.Signal(syscall.SIGTERM)
+	for range 3 {
+		if r := <-results; r.err != nil || r.body != "012345" {
+			t.Errorf("over %s, the answer was %q, %v", r.name, r.body, r.err)
+		}
 	}
 }

@@ -234,6 +234,27 @@ func TestReloadKeepsStreamsOfAllProtocols(t *testing.T) {
 	})
 }
 
+// After a reload that leaves the handler as it was, the old reverse_proxy is half
+// dead: the next connection must be made by the new one, and no client notice.
+func TestReconnectAfterAReloadIsTheNewConfigurations(t *testing.T) {
+	conns := countConnections(t, encoded(origins.Identity)(t).addr)
+	caddy := runCaddy(t, "", bothForms(conns.addr, "", "hello"))
+	all := connect(t, caddy, "/endpoint", 2)
+	awaitConnected(t, all, now()+10)
+	for i := range 3 {
+		if err := caddy.load(t, "", bothForms(conns.addr, "", fmt.Sprint("hello", i))); err != nil {
+			t.Fatal(err)
+		}
+		_, _, before := conns.count()
+		conns.cut()
+		awaitConnected(t, all, now()+20)
+		if _, _, total := conns.count(); total != before+2 {
+			t.Errorf("%d connections to the origin were made, want one for each of two topics", total-before)
+		}
+	}
+	unbroken(t, all)
+}
+
 // Old configurations must be let go of, with all that belongs to them.
 func TestReloadsUnderLoadLeaveNothingBehind(t *testing.T) {
 	const reloads = 200

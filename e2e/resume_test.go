@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -164,6 +165,9 @@ func TestOriginFloods(t *testing.T) {
 		c.mu.Lock()
 		t.Logf("who %s: %d events over %d connections, %d gaps told, %d events missed in them", name, c.count, c.source.Opened(), c.gaps, c.missed)
 		c.mu.Unlock()
+	}
+	if told := caddy.told(t); len(told) != 1 {
+		t.Errorf("the log has more to say than that the upstream has connected:\n\t%s", strings.Join(told, "\n\t"))
 	}
 	peak := caddy.peak(t)
 	t.Logf("resident at most: %d MiB", peak>>20)

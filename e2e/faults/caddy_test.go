@@ -88,6 +88,11 @@ func (c *caddy) logged(text string) string {
 }
 
 func (c *caddy) caddyfile() string {
+	// An idle connection to the origin must not outlast the test.
+	const transport = `
+			transport http {
+				keepalive 5s
+			}`
 	options := fmt.Sprintf(`
 			history 300 10s
 			catchup 2 5s
@@ -110,17 +115,18 @@ func (c *caddy) caddyfile() string {
 }
 http://:%d, https://localhost:%d {
 	handle /endpoint/* {
-		sse_fanout %s {%s
+		sse_fanout %s {%s%s
 		}
 	}
 	handle /wrapping/* {
 		sse_fanout {%s
 		}
-		reverse_proxy %s
+		reverse_proxy %s {%s
+		}
 	}
 	respond %q
 }
-`, c.admin, c.http, c.https, c.http, c.https, c.origin, options, options, c.proxy, c.greeting)
+`, c.admin, c.http, c.https, c.http, c.https, c.origin, options, transport, options, c.proxy, transport, c.greeting)
 }
 
 func (c *caddy) launch(t *testing.T) {
@@ -181,6 +187,10 @@ type footprint struct {
 
 func (f footprint) String() string {
 	return fmt.Sprintf("%d goroutines, %d open files, %d MiB resident, %d MiB of heap", f.goroutines, f.files, f.rss>>10, f.heap>>10)
+}
+
+func (f footprint) within(most footprint) bool {
+	return f.goroutines <= most.goroutines && f.files <= most.files && f.rss <= most.rss && f.heap <= most.heap
 }
 
 var (

@@ -131,6 +131,7 @@ func (c *checker) event(e eventsource.Event) {
 		return
 	case c.told && missed == 0:
 		c.falseAlarms++
+		c.note("a gap was told before %d, and there was none", n)
 	case c.told && !c.held:
 		c.gaps++
 		c.missed += missed
@@ -165,12 +166,13 @@ func (c *checker) newest() int {
 	return c.last
 }
 
-// report returns what was found, and the story of a client that was wronged.
-func (c *checker) report() (tally, string) {
+// report returns what was found, whether the client was wronged, and the story
+// of one that has something to say.
+func (c *checker) report() (found tally, wronged bool, story string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.wrong() && c.failed == nil {
-		return c.tally, ""
+	if len(c.notes) > 0 {
+		story = c.tally.String() + "\n\t" + strings.Join(c.notes, "\n\t")
 	}
-	return c.tally, c.tally.String() + "\n\t" + strings.Join(c.notes, "\n\t")
+	return c.tally, c.wrong() || c.failed != nil, story
 }

@@ -18,10 +18,8 @@ const (
 	// history of a topic, and not as far as some clients stay away.
 	lookback = 15 * time.Second
 
-	// exitTime is how long Caddy may take to end its streams and go. For a
-	// connection on which no request has come yet, net/http waits five seconds.
-	exitTime      = 2 * time.Second
-	handshakeTime = 5 * time.Second
+	// exitTime is how long Caddy may take to end its streams and go.
+	exitTime = 2 * time.Second
 )
 
 var topics = []string{
@@ -40,6 +38,7 @@ type world struct {
 	caddy  *caddy
 	crowd  *crowd
 
+	before      footprint // with its sites, and without a client
 	longestExit time.Duration
 
 	// A fault that takes longer than planned makes those after it wait.
@@ -123,11 +122,10 @@ func (w *world) build(r *rand.Rand) {
 	w.proxy = proxy
 	t.Cleanup(proxy.Close)
 	w.caddy = newCaddy(t, config.Addr, proxy.Addr())
-	before, err := w.caddy.footprint()
-	if err != nil {
+	if w.before, err = w.caddy.footprint(); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("Caddy before the first client: %s", before)
+	t.Logf("Caddy before the first client: %s", w.before)
 
 	w.began = time.Now()
 	w.crowd = newCrowd(t, *clients, w.store,
@@ -163,11 +161,14 @@ func (w *world) judge() {
 	var sum tally
 	opened := 0
 	for _, m := range w.crowd.members {
-		found, story := m.report()
+		found, wronged, story := m.report()
 		sum.add(found)
 		opened += m.source.Opened()
-		if story != "" {
+		switch {
+		case wronged:
 			w.t.Errorf("%s: %s", m.name, story)
+		case story != "":
+			w.t.Logf("%s: %s", m.name, story)
 		}
 	}
 	w.say("%d clients, %d connections: %s", len(w.crowd.members), opened, sum)
@@ -175,29 +176,36 @@ func (w *world) judge() {
 		strings.Count(w.caddy.logged(`"level":"warn"`), "\n"), strings.Count(w.caddy.logged(`"level":"error"`), "\n"))
 }
 
-// levelOff checks that Caddy has let go of everything when all have left.
+// margin is what Caddy may have more than before the first client. Its own
+// upkeep comes and goes: storage that is cleaned, an administrator's idle
+// connection, a certificate that is looked at.
+var margin = footprint{goroutines: 4, files: 4, heap: 16 << 10}
+
+// mostResident is for all that had to be held at the worst of times, in KiB: Go
+// gives memory back slowly.
+const mostResident = 400 << 10
+
+// levelOff checks that Caddy lets go of everything when all have left.
 func (w *world) levelOff() {
-	const (
-		goroutines = 40
-		files      = 30
-		heap       = 40 << 10 // KiB
-		resident   = 400 << 10
-	)
-	var after footprint
-	deadline := time.Now().Add(30 * time.Second)
+	left := time.Now()
+	// Topics linger, and connections to the origin stay idle for a while.
+	deadline := left.Add(time.Minute)
+	allowed := footprint{w.before.goroutines + margin.goroutines, w.before.files + margin.files, mostResident, w.before.heap + margin.heap}
 	for {
-		var err error
-		if after, err = w.caddy.footprint(); err != nil {
+		after, err := w.caddy.footprint()
+		if err != nil {
 			w.t.Fatal(err)
 		}
-		if after.goroutines < goroutines && after.files < files || time.Now().After(deadline) {
-			break
+		if after.within(allowed) {
+			w.say("Caddy %.1f s after all have left: %s", time.Since(left).Seconds(), after)
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Errorf("Caddy holds on to something: %s; allowed are %s", after, allowed)
+			w.caddy.keepStacks(w.t)
+			return
 		}
 		time.Sleep(250 * time.Millisecond)
-	}
-	w.say("Caddy after all have left: %s", after)
-	if after.goroutines >= goroutines || after.files >= files || after.heap >= heap || after.rss >= resident {
-		w.t.Errorf("Caddy holds on to something: %s; want less than %s", after, footprint{goroutines, files, resident, heap})
 	}
 }
 

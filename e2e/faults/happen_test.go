@@ -61,7 +61,7 @@ func (w *world) happenToCaddy(f *fault) error {
 		w.longestExit = max(w.longestExit, took)
 		last(f.lasts)
 		c.launch(w.t)
-		if took > exitTime+handshakeTime {
+		if took > exitTime {
 			return fmt.Errorf("%w: %s", errSlowExit, took)
 		}
 	case "reload, another part changed":

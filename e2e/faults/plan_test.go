@@ -122,7 +122,7 @@ func restrict(kinds []kind, names string) []kind {
 		return kinds
 	}
 	return slices.DeleteFunc(kinds, func(k kind) bool {
-		return !slices.Contains(strings.Split(names, ","), k.name)
+		return !slices.Contains(strings.Split(names, ";"), k.name)
 	})
 }
 

@@ -18,11 +18,6 @@ func parsePage(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	return p, p.UnmarshalCaddyfile(h.Dispenser)
 }
 
-func parseCount(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	c := new(Count)
-	return c, c.UnmarshalCaddyfile(h.Dispenser)
-}
-
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //
 //	sse_demo_origin [<matcher>] {
@@ -97,20 +92,6 @@ func (h *Page) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
-//
-//	sse_demo_count [<matcher>]
-func (h *Count) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume directive name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	if d.NextBlock(0) {
-		return d.Errf("unrecognized subdirective '%s'; none is allowed", d.Val())
-	}
-	return nil
-}
-
 // parseBound reads the current token as a number from 1 to limit.
 func parseBound(d *caddyfile.Dispenser, limit int) (int, error) {
 	n, err := strconv.Atoi(d.Val())
@@ -124,5 +105,4 @@ func parseBound(d *caddyfile.Dispenser, limit int) (int, error) {
 var (
 	_ caddyfile.Unmarshaler = (*Origin)(nil)
 	_ caddyfile.Unmarshaler = (*Page)(nil)
-	_ caddyfile.Unmarshaler = (*Count)(nil)
 )

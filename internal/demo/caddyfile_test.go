@@ -36,10 +36,6 @@ func TestUnmarshalCaddyfile(t *testing.T) {
 		{"clients and more", "sse_demo_page {\n clients http://a/ 1 2\n}", new(Page), "wrong argument count"},
 		{"clients twice", "sse_demo_page {\n clients http://a/\n clients http://b/\n}", new(Page), "clients is given twice"},
 		{"page unknown", "sse_demo_page {\n client x\n}", new(Page), "unrecognized subdirective 'client'; allowed is clients"},
-
-		{"count", "sse_demo_count", new(Count), `{}`},
-		{"count with argument", "sse_demo_count x", new(Count), "wrong argument count"},
-		{"count with block", "sse_demo_count {\n x\n}", new(Count), "unrecognized subdirective 'x'; none is allowed"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := tc.into.UnmarshalCaddyfile(caddyfile.NewTestDispenser(tc.input))

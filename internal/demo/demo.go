@@ -3,15 +3,14 @@
 // it, and as many clients as the visitor asks for. Only cmd/caddy carries it;
 // the module itself neither knows nor needs it.
 //
-// It registers three handlers, each with a directive of the same name:
+// It registers two handlers, each with a directive of the same name:
 //
 //	sse_demo_origin   the origin: /sentences, /clock, /status
 //	sse_demo_page     the page, its numbers, and what its buttons do
-//	sse_demo_count    counts the clients that pass through it
 //
-// The origin and the count are one each for the whole process, so that a
-// reload neither forgets them nor splits them: streams of the old
-// configuration go on after a reload and keep their place in both.
+// The origin is one for the whole process, so that a reload neither forgets it
+// nor splits it: streams of the old configuration go on after a reload and keep
+// their place in it.
 package demo
 
 import (
@@ -27,24 +26,17 @@ import (
 func init() {
 	caddy.RegisterModule(new(Origin))
 	caddy.RegisterModule(new(Page))
-	caddy.RegisterModule(new(Count))
 
 	httpcaddyfile.RegisterHandlerDirective("sse_demo_origin", parseOrigin)
 	httpcaddyfile.RegisterHandlerDirective("sse_demo_page", parsePage)
-	httpcaddyfile.RegisterHandlerDirective("sse_demo_count", parseCount)
 
-	// The count wraps whatever answers. The origin and the page answer, and
-	// stand after reverse_proxy so that sse_fanout, which stands before it,
-	// can share what they send.
-	httpcaddyfile.RegisterDirectiveOrder("sse_demo_count", httpcaddyfile.Before, "invoke")
+	// They answer, and stand after reverse_proxy so that sse_fanout, which stands
+	// before it, can share what they send.
 	httpcaddyfile.RegisterDirectiveOrder("sse_demo_origin", httpcaddyfile.Before, "file_server")
 	httpcaddyfile.RegisterDirectiveOrder("sse_demo_page", httpcaddyfile.Before, "file_server")
 }
 
-var (
-	theOrigin = newOrigin(time.Now())
-	theCount  = new(count)
-)
+var theOrigin = newOrigin(time.Now())
 
 // exit is closed when the process is about to leave, so that streams end by
 // themselves: Caddy waits for open responses before it cleans anything up, and

@@ -33,7 +33,7 @@ type Page struct {
 	MaxClients int `json:"max_clients,omitempty"`
 
 	origin *origin
-	count  *count
+	count  func() int // of subscribers
 	crowd  *crowd
 	exit   exit
 	mux    *http.ServeMux
@@ -95,7 +95,8 @@ func (h *Page) Provision(ctx caddy.Context) error {
 		h.origin = theOrigin
 	}
 	if h.count == nil {
-		h.count = theCount
+		registry := ctx.GetMetricsRegistry()
+		h.count = func() int { return countSubscribers(registry) }
 	}
 
 	var onExit []func()
@@ -179,7 +180,7 @@ type stats struct {
 }
 
 func (h *Page) snapshot() stats {
-	s := stats{Clients: h.count.get(), Origin: h.origin.status()}
+	s := stats{Clients: h.count(), Origin: h.origin.status()}
 	if h.crowd != nil {
 		s.Crowd = h.crowd.status()
 	}

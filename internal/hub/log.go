@@ -45,6 +45,7 @@ type entry struct {
 	size    int
 	offset  uint32 // below maxSegment, as what is larger has a segment of its own
 	setsID  bool
+	aside   bool
 }
 
 // A log is a ring of the newest entries. The entry with sequence number c is
@@ -66,7 +67,7 @@ type log struct {
 
 	// before is the id in force at tail. It names that position exactly only
 	// if exact: then whoever resumes with it has missed nothing. Otherwise
-	// entries without an id of their own lay between it and tail.
+	// events without an id of their own lay between it and tail.
 	before string
 	exact  bool
 }
@@ -128,10 +129,14 @@ func (l *log) wire(e *entry) []byte {
 }
 
 func (l *log) match(from Cursor, e *Entry) (Cursor, bool) {
+	next := from
+	for next >= l.tail && next < l.head && l.at(next).aside && !e.Aside {
+		next++
+	}
 	// The index knows only the newest entry of an id that came repeatedly: a
 	// replay of those goes on from one to the next.
-	if l.equal(from, e) {
-		return from + 1, true
+	if l.equal(next, e) {
+		return next + 1, true
 	}
 	if e.SetsID {
 		if c, ok := l.index[e.ID]; ok && c >= from && l.equal(c, e) {
@@ -177,6 +182,7 @@ func (l *log) append(e *Entry, now time.Duration) {
 		size:    len(e.Wire),
 		offset:  uint32(offset),
 		setsID:  e.SetsID,
+		aside:   e.Aside,
 	}
 	l.head++
 	l.bytes += len(e.Wire)
@@ -276,7 +282,9 @@ func (l *log) rate(now time.Duration) float64 {
 
 func (l *log) evict() {
 	e := l.at(l.tail)
-	l.before, l.exact = e.id, e.setsID && e.id != ""
+	if !e.aside {
+		l.before, l.exact = e.id, e.setsID && e.id != ""
+	}
 	if e.setsID && l.index[e.id] == l.tail {
 		delete(l.index, e.id)
 	}

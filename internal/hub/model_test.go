@@ -54,7 +54,9 @@ func (m *model) expire() {
 
 func (m *model) drop() {
 	e := m.kept[0]
-	m.before, m.exact = e.after, e.SetsID && e.ID != ""
+	if !e.Aside {
+		m.before, m.exact = e.after, e.SetsID && e.ID != ""
+	}
 	m.bytes -= len(e.Wire)
 	m.kept = m.kept[1:]
 }
@@ -116,8 +118,13 @@ func (m *model) match(from Cursor, e Entry) (Cursor, bool) {
 		have := m.entry(c)
 		return bytes.Equal(have.Wire, e.Wire) && have.SetsID == e.SetsID && have.ID == e.ID
 	}
-	if equal(from) {
-		return from + 1, true
+	for c := from; c >= m.tail() && c < m.head(); c++ {
+		if equal(c) {
+			return c + 1, true
+		}
+		if e.Aside || !m.entry(c).Aside {
+			break
+		}
 	}
 	if e.SetsID && e.ID != "" {
 		if c, ok := m.newest(e.ID); ok && c >= from && equal(c) {
@@ -222,7 +229,9 @@ func (r *rehearsal) entry(kind, size int) Entry {
 	number := r.model.published
 	e := Entry{}
 	switch kind % 8 {
-	case 0, 1:
+	case 0:
+	case 1:
+		e.Aside = kind < 128
 	case 2: // resets the id
 		e.SetsID = true
 	case 3, 4: // an id that comes again

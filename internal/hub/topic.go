@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,10 @@ type Entry struct {
 	// empty id puts no id in force.
 	ID     string
 	SetsID bool
+
+	// Aside says that the entry is no event, as a reconnection time alone is
+	// none: it sets no id, and does not part the events around it.
+	Aside bool
 }
 
 // Limits bound what a topic remembers. Each must be positive.
@@ -87,7 +92,13 @@ type Topic struct {
 	// the write lock by whoever wakes them: a topic that nobody waits for
 	// makes no channels.
 	waiting atomic.Bool
+
+	// Replaced under mu, never modified, and read without it.
+	listeners atomic.Pointer[[]*listener]
 }
+
+// A listener is called in place of a channel that is closed.
+type listener struct{ call func() }
 
 // New returns an empty topic.
 func New(limits Limits) *Topic {
@@ -120,7 +131,7 @@ func (t *Topic) Publish(entries ...Entry) {
 	}
 	wake := t.takeWake()
 	t.mu.Unlock()
-	release(wake)
+	t.release(wake)
 }
 
 // Append adds one entry without waking anybody. It is for a publisher that
@@ -136,13 +147,13 @@ func (t *Topic) Append(e Entry) {
 // caller's own: a reader that looks for it after Read has returned the channel
 // to wait on, and before it waits, does not miss it.
 func (t *Topic) Wake() {
-	if !t.waiting.Load() {
-		return
+	var wake chan struct{}
+	if t.waiting.Load() {
+		t.mu.Lock()
+		wake = t.takeWake()
+		t.mu.Unlock()
 	}
-	t.mu.Lock()
-	wake := t.takeWake()
-	t.mu.Unlock()
-	release(wake)
+	t.release(wake)
 }
 
 // Beat counts a heartbeat and wakes the readers. One timer for a topic serves
@@ -152,7 +163,27 @@ func (t *Topic) Beat() {
 	t.beat++
 	wake := t.takeWake()
 	t.mu.Unlock()
-	release(wake)
+	t.release(wake)
+}
+
+// Listen makes call be called at each Publish, Wake and Beat from now on, until
+// stop is called, which does not wait for a call under way. It is for whoever
+// reads for many: call must not block, nor take long.
+func (t *Topic) Listen(call func()) (stop func()) {
+	l := &listener{call}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := []*listener{l}
+	if before := t.listeners.Load(); before != nil {
+		all = append(all, *before...)
+	}
+	t.listeners.Store(&all)
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		rest := slices.DeleteFunc(slices.Clone(*t.listeners.Load()), func(other *listener) bool { return other == l })
+		t.listeners.Store(&rest)
+	}
 }
 
 // takeWake returns the channel that readers wait on, or nil if none does, and
@@ -168,9 +199,14 @@ func (t *Topic) takeWake() chan struct{} {
 
 // release is called without the lock: closing the channel makes each waiting
 // goroutine runnable, which takes a while when there are many.
-func release(wake chan struct{}) {
+func (t *Topic) release(wake chan struct{}) {
 	if wake != nil {
 		close(wake)
+	}
+	if listeners := t.listeners.Load(); listeners != nil {
+		for _, l := range *listeners {
+			l.call()
+		}
 	}
 }
 
@@ -179,7 +215,21 @@ func release(wake chan struct{}) {
 func (t *Topic) Read(c Cursor) Batch {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	batch := t.read(c)
+	if len(batch.Bytes) == 0 && !batch.Lagged {
+		batch.Wake = t.wait()
+	}
+	return batch
+}
 
+// Look is Read for whoever listens, who needs no channel to wait on.
+func (t *Topic) Look(c Cursor) Batch {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.read(c)
+}
+
+func (t *Topic) read(c Cursor) Batch {
 	batch := Batch{Next: c, Beat: t.beat}
 	switch {
 	case c < t.log.tail:
@@ -187,8 +237,6 @@ func (t *Topic) Read(c Cursor) Batch {
 	case c < t.log.head:
 		batch.Bytes, batch.Next = t.log.run(c)
 		batch.Since = t.start.Add(t.log.at(c).time)
-	default:
-		batch.Wake = t.wait()
 	}
 	return batch
 }
@@ -264,9 +312,9 @@ func (t *Topic) After(id string) (Position, bool) {
 }
 
 // Match reports whether an entry equal to e, in id and bytes, is in the log at
-// or after from, and returns the position after it. It looks at from itself and
-// at the newest entry that set the id of e: an entry that sets none can only be
-// matched at from.
+// or after from, and returns the position after it. It looks at from itself,
+// past what is no event, and at the newest entry that set the id of e: an entry
+// that sets none can only be matched at from.
 func (t *Topic) Match(from Cursor, e Entry) (Cursor, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

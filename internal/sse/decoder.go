@@ -154,8 +154,26 @@ func (d *Decoder) addToLine(part []byte) error {
 			return nil
 		}
 	}
-	d.line = append(d.line, part...)
+	d.line = append(grow(d.line, len(part), d.maxEvent), part...)
 	return nil
+}
+
+// grow makes room in buf for n more bytes. What is large doubles, to end at
+// limit: append, which adds a quarter, would leave five times as much garbage
+// behind as there are bytes, and the next connection that brings an event
+// without an end comes soon.
+func grow(buf []byte, n, limit int) []byte {
+	need := len(buf) + n
+	if need <= cap(buf) || need <= maxIdleBuffer {
+		return buf
+	}
+	size := max(need, limit)
+	for size/2 >= need {
+		size /= 2
+	}
+	grown := make([]byte, len(buf), size)
+	copy(grown, buf)
+	return grown
 }
 
 // mayBeField reports whether a line that begins with head can be one of the
@@ -188,6 +206,9 @@ func (d *Decoder) processLine(line []byte) error {
 	switch string(name) {
 	case "data":
 		if d.event.HasData {
+			if len(d.data.text)+1+len(text) > d.maxEvent {
+				return ErrEventTooLarge // what takes the place of invalid UTF-8 is no shorter
+			}
 			d.data.addLine(text, d.maxEvent)
 		} else {
 			d.data.set(text, d.maxEvent)
@@ -273,7 +294,7 @@ func (v *value) set(text []byte, limit int) {
 
 func (v *value) addLine(text []byte, limit int) {
 	v.keep()
-	v.buf = append(v.buf, '\n')
+	v.buf = append(grow(v.buf, 1+len(text), limit), '\n')
 	if utf8.Valid(text) {
 		v.buf = append(v.buf, text...)
 	} else {

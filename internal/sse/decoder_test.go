@@ -3,6 +3,7 @@ package sse
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -329,6 +330,33 @@ func TestDecodeGivesMemoryBack(t *testing.T) {
 		}
 		if kept := keptMemory(d); kept != 0 {
 			t.Errorf("%s: got %d bytes of buffers after it, want 0", tc.name, kept)
+		}
+	}
+}
+
+// What grows without an end leaves no more garbage behind than it has bytes: a
+// stream that is cut for it is made again and again.
+func TestDecodeGrowsUpToTheLimit(t *testing.T) {
+	const limit = 16 << 20
+	for _, tc := range []struct{ name, first, more string }{
+		{"line", "data: ", strings.Repeat("x", 32<<10)},
+		{"data of many lines", "data: x\n", strings.Repeat("data: "+strings.Repeat("x", 1000)+"\n", 32)},
+		{"data of many lines that are no UTF-8", "data: x\n", strings.Repeat("data: "+strings.Repeat("x", 1000)+"\xFF\n", 32)},
+	} {
+		more := []byte(tc.more)
+		d := NewDecoder(limit, func(*Event) {})
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := d.Write([]byte(tc.first))
+		for err == nil {
+			_, err = d.Write(more)
+		}
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, ErrEventTooLarge) {
+			t.Errorf("%s: got %v, want %v", tc.name, err, ErrEventTooLarge)
+		}
+		if took := after.TotalAlloc - before.TotalAlloc; took > 2*limit+1<<20 {
+			t.Errorf("%s: took %d KiB in all, want twice the limit of %d KiB at most", tc.name, took>>10, limit>>10)
 		}
 	}
 }

@@ -1,0 +1,157 @@
+package ssefanout
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// A deadline is that of a session's writes. It is shortened when Caddy exits,
+// also under a write that is waiting.
+//
+// What it costs matters, for it is set for every delivery. On HTTP/1.1, a deadline
+// that passes does no harm while nothing is written, so one stands for many writes.
+// On HTTP/2, it resets the stream, even a quiet one, and each change is a message to
+// the goroutine that serves the connection: there, a timer looks whether a write is
+// waiting, and only if it has waited too long a deadline is set, in the past.
+type deadline struct {
+	control  *http.ResponseController
+	standing bool
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	by      time.Time // standing
+	exitBy  time.Time // set once Caddy exits
+	over    bool      // the handler has returned, or is about to
+	watch   *time.Timer
+	watched bool      // the timer is running
+	writing bool      // a write is under way
+	since   time.Time // when it began
+	timeout time.Duration
+	expired bool // a write has waited too long
+}
+
+// newDeadline returns what bounds the writes to w. Caddy's own idle timeouts, which
+// are set anew for every write and every flush, are suspended until resume is called:
+// they bound the same, and are longer. They stay where the operator has bounded how
+// long a response may take, or how slow it may be.
+func newDeadline(w http.ResponseWriter, r *http.Request) (d *deadline, resume func()) {
+	d = &deadline{control: http.NewResponseController(w), standing: r.ProtoMajor == 1}
+	_, idle := caddyhttp.IdleTimeoutsFromContext(r.Context())
+	if idle == nil || boundInTime(r) {
+		return d, func() {}
+	}
+	d.control = http.NewResponseController(idle.ResponseWriterWrapper)
+	suspended := idle.Ctrl
+	idle.Ctrl = http.NewResponseController(suspension{})
+	return d, func() { idle.Ctrl = suspended }
+}
+
+// A suspension takes deadlines and does nothing about them.
+type suspension struct{ http.ResponseWriter }
+
+func (suspension) SetWriteDeadline(time.Time) error { return nil }
+
+// set is called before a write.
+func (d *deadline) set(timeout time.Duration, exiting bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if exiting && d.exitBy.IsZero() {
+		d.exitBy = time.Now().Add(exitGrace)
+	}
+	switch now := time.Now(); {
+	case !d.exitBy.IsZero():
+		_ = d.control.SetWriteDeadline(d.exitBy)
+	case !d.standing:
+		d.writing, d.since, d.timeout = true, now, timeout
+		d.watchFor(timeout)
+	case d.by.Sub(now) < timeout:
+		d.by = now.Add(timeout + timeout/8)
+		_ = d.control.SetWriteDeadline(d.by)
+	}
+}
+
+// last is called after the last write of the handler. What the HTTP server writes
+// after that is nothing that clear is called for.
+func (d *deadline) last(timeout time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	by := d.exitBy
+	if by.IsZero() {
+		by = time.Now().Add(timeout)
+	}
+	_ = d.control.SetWriteDeadline(by)
+}
+
+// watchFor looks at the write after some time, unless somebody does anyway. d.mu
+// must be held.
+func (d *deadline) watchFor(t time.Duration) {
+	switch {
+	case d.watched:
+		return
+	case d.watch == nil:
+		d.watch = time.AfterFunc(t, d.look)
+	default:
+		d.watch.Reset(t)
+	}
+	d.watched = true
+}
+
+// look ends a write that has waited too long.
+func (d *deadline) look() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.watched = false
+	if d.over || !d.writing {
+		return
+	}
+	if left := d.timeout - time.Since(d.since); left > 0 {
+		d.watchFor(left)
+		return
+	}
+	d.expired = true
+	_ = d.control.SetWriteDeadline(time.Now())
+}
+
+// clear is called after a write.
+func (d *deadline) clear() {
+	if d.standing {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.writing = false
+}
+
+// hurry is called by whoever sees that Caddy exits.
+func (d *deadline) hurry() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over || !d.exitBy.IsZero() {
+		return
+	}
+	d.exitBy = time.Now().Add(exitGrace)
+	_ = d.control.SetWriteDeadline(d.exitBy)
+}
+
+// passed reports whether a write has ended because it waited too long.
+func (d *deadline) passed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.expired
+}
+
+// end is called when the handler is about to return: the response writer is not
+// to be used any more.
+func (d *deadline) end() (exiting bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.over = true
+	if d.watch != nil {
+		d.watch.Stop()
+	}
+	return !d.exitBy.IsZero()
+}

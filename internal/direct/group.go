@@ -1,0 +1,243 @@
+package direct
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+)
+
+// A group is the clients that a shard has of one stream.
+type group struct {
+	shard  *shard
+	stream Stream
+	log    *hub.Topic
+	woken  atomic.Bool // it is in the shard's inbox
+	stop   func()      // listening
+
+	size int // sockets, those behind included; guarded by shard.mu
+
+	// Owned by shard.run.
+	live   []*Socket
+	fds    []int32 // of live
+	behind map[*Socket]struct{}
+	queued bool   // it is in shard.rounds
+	beat   uint64 // heartbeats seen
+	ending *Ending
+	cutAt  time.Duration // of sockets that take nothing, if the stream ends
+
+	mu sync.Mutex
+
+	// Guarded by mu, and by Socket.Progress read by anybody. Only run writes them.
+	cursor        hub.Cursor // of those in live
+	events, bytes uint64
+}
+
+// join returns the group of a stream for a socket that arrives. s.mu must be held.
+func (s *shard) join(h *Handover) *group {
+	g := s.groups[h.Stream]
+	if g == nil {
+		g = &group{shard: s, stream: h.Stream, log: h.Log, cursor: h.Cursor, cutAt: never, behind: make(map[*Socket]struct{})}
+		g.beat = h.Log.Look(h.Cursor).Beat
+		g.stop = h.Log.Listen(g.wake)
+		s.groups[h.Stream] = g
+	}
+	g.size++
+	return g
+}
+
+// leave is called when a socket of a group is gone.
+func (s *shard) leave(g *group) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g.size--; g.size == 0 {
+		g.stop()
+		delete(s.groups, g.stream)
+	}
+}
+
+// wake makes the shard look at the log.
+func (g *group) wake() {
+	if !g.woken.Swap(true) {
+		g.shard.post(func() { g.shard.woken = append(g.shard.woken, g) })
+	}
+}
+
+// arrive takes a socket in.
+func (g *group) arrive(k *Socket) {
+	g.behind[k] = struct{}{}
+	k.schedule()
+	g.heed(g.stream.Ending())
+	if e := g.ending; e != nil {
+		g.end(k, e)
+	}
+	g.shard.serve(k)
+	// What was published before anybody listened has woken nobody.
+	g.shard.queue(g)
+}
+
+// drains reports whether those that end get what is in the log first.
+func (g *group) drains() bool { return g.ending != nil && g.ending.Drain }
+
+// heed looks whether the stream is to end.
+func (g *group) heed(e *Ending) {
+	if e == g.ending {
+		return
+	}
+	g.ending = e
+	if e.Grace > 0 {
+		g.cutAt = min(g.cutAt, g.shard.writer.now()+e.Grace)
+	}
+	for _, k := range g.live {
+		g.end(k, e)
+	}
+	for k := range g.behind {
+		g.end(k, e)
+	}
+}
+
+// end makes a client end as the stream does.
+func (g *group) end(k *Socket, e *Ending) {
+	over := time.Duration(0)
+	if e.Over > 0 {
+		over = rand.N(e.Over)
+	}
+	k.endBy(g.shard.writer.now()+over, e.Reason)
+	if k.rest != nil {
+		k.cutAt = min(k.cutAt, g.cutAt)
+		k.schedule()
+	}
+}
+
+// round gives those in the group one batch. It reports whether there may be more.
+func (g *group) round() (more bool) {
+	g.heed(g.stream.Ending())
+	batch := g.log.Look(g.cursor)
+	switch {
+	case len(g.live) == 0:
+		g.skip(batch)
+	case batch.Lagged:
+		for len(g.live) > 0 {
+			k := g.live[len(g.live)-1]
+			g.shard.farewell(k, Slow)
+			g.shard.serve(k)
+		}
+		g.skip(batch)
+	case len(batch.Bytes) > 0:
+		d := deliveryOf(g.cursor, batch)
+		frame := g.shard.frame(batch.Bytes)
+		g.mu.Lock()
+		g.cursor = batch.Next
+		g.events += uint64(d.Events)
+		g.bytes += uint64(d.Bytes)
+		g.mu.Unlock()
+		g.beat = batch.Beat
+		if n := g.deliver(frame, d, false); n > 0 {
+			g.stream.Delivered(n, d)
+		}
+		g.shard.released()
+		return true
+	case batch.Beat != g.beat:
+		g.beat = batch.Beat
+		if n := g.deliver(g.shard.writer.beat, Delivery{}, true); n > 0 {
+			g.stream.Beaten(n)
+		}
+	}
+	return false
+}
+
+// skip keeps the place of a group that has nobody in it near the log's head.
+func (g *group) skip(batch hub.Batch) {
+	g.mu.Lock()
+	g.cursor = g.log.Newest().Cursor
+	g.mu.Unlock()
+	g.beat = batch.Beat
+}
+
+// deliver sends a frame to all in the group, and returns how many have taken all of
+// it. Those that have not are served by themselves from now on.
+func (g *group) deliver(frame []byte, d Delivery, beat bool) (taken int) {
+	s := g.shard
+	if cap(s.sent) < len(g.fds) {
+		s.sent = make([]int32, 2*len(g.fds))
+	}
+	sent := s.sent[:len(g.fds)]
+	s.network.SendAll(g.fds, frame, sent)
+	held := false
+	for i := len(sent) - 1; i >= 0; i-- {
+		switch n := int(sent[i]); {
+		case n == len(frame):
+			taken++
+		case n < 0:
+			s.remove(g.live[i], ClientGone)
+		default:
+			k := g.live[i]
+			g.drop(k)
+			k.count(-d.Events, -d.Bytes) // it has not got it yet
+			k.rest = &rest{bytes: frame[n:], delivery: d, beat: beat}
+			s.patience(k)
+			held = true
+		}
+	}
+	if held && !beat {
+		s.hold()
+	}
+	return taken
+}
+
+// drop takes a socket out of those in the group.
+func (g *group) drop(k *Socket) {
+	last := len(g.live) - 1
+	other := g.live[last]
+	g.live[k.place], g.fds[k.place] = other, g.fds[last]
+	g.mu.Lock()
+	other.place = k.place
+	k.place = behind
+	k.cursor = g.cursor
+	k.events += g.events
+	k.bytes += g.bytes
+	g.mu.Unlock()
+	g.live[last] = nil
+	g.live, g.fds = g.live[:last], g.fds[:last]
+	g.behind[k] = struct{}{}
+}
+
+// rejoin takes a socket back that has caught up.
+func (g *group) rejoin(k *Socket) {
+	delete(g.behind, k)
+	g.mu.Lock()
+	k.place = int32(len(g.live))
+	k.events -= g.events
+	k.bytes -= g.bytes
+	g.mu.Unlock()
+	g.live = append(g.live, k)
+	g.fds = append(g.fds, k.fd)
+}
+
+// account counts what a socket has taken by itself.
+func (k *Socket) account(r *rest) {
+	g := k.group
+	switch {
+	case r.beat:
+		g.stream.Beaten(1)
+	case r.delivery.Events > 0:
+		k.count(r.delivery.Events, r.delivery.Bytes)
+		g.stream.Delivered(1, r.delivery)
+	}
+}
+
+// count moves a socket that is behind on, or back.
+func (k *Socket) count(events, bytes int) {
+	g := k.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	k.cursor += hub.Cursor(events)
+	k.events += uint64(events)
+	k.bytes += uint64(bytes)
+}
+
+func deliveryOf(from hub.Cursor, batch hub.Batch) Delivery {
+	return Delivery{Events: int(batch.Next - from), Bytes: len(batch.Bytes), Since: batch.Since}
+}

@@ -1,0 +1,364 @@
+package direct
+
+import (
+	"sync"
+	"time"
+)
+
+// A shard owns some of the sockets.
+type shard struct {
+	writer  *Writer
+	network Network
+	kick    chan struct{} // has room for one: run looks again
+	done    chan struct{} // closed when run has ended, and what it has started
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	inbox   // what run has to look at
+	groups  map[Stream]*group
+	lastTag uint32
+
+	// Owned by run.
+	taken   inbox             // of the last turn, kept for its memory
+	sockets map[int32]*Socket // by file descriptor
+	timers  timers
+	rounds  []*group  // that have more to deliver
+	busy    []*Socket // that have more to take
+	scratch []byte    // the last frame, if nobody holds it
+	sent    []int32
+}
+
+// An inbox is news for a shard.
+type inbox struct {
+	arrived []*Socket
+	woken   []*group
+	seen    []Event
+	asked   []ask
+	closed  bool
+}
+
+// An ask is somebody's wish that a client ends.
+type ask struct {
+	socket *Socket
+	reason Reason
+}
+
+func newShard(w *Writer, network Network) *shard {
+	return &shard{
+		writer:  w,
+		network: network,
+		kick:    make(chan struct{}, 1),
+		done:    make(chan struct{}),
+		groups:  make(map[Stream]*group),
+		sockets: make(map[int32]*Socket),
+	}
+}
+
+// post lets run see what change has put into the inbox.
+func (s *shard) post(change func()) {
+	s.mu.Lock()
+	change()
+	s.mu.Unlock()
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// take begins to serve a connection.
+func (s *shard) take(h *Handover) (*Socket, error) {
+	k := &Socket{
+		client: h.Client,
+		fd:     int32(h.FD),
+		place:  behind,
+		timer:  unset,
+		endAt:  never,
+		cursor: h.Cursor,
+		events: h.Events,
+		bytes:  h.Bytes,
+	}
+	if !h.EndAt.IsZero() {
+		k.endAt, k.reason = h.EndAt.Sub(s.writer.start), h.EndReason
+	}
+	var err error
+	s.post(func() {
+		s.lastTag++
+		k.tag = s.lastTag
+		// With the lock held, what the kernel sees of the socket is seen by run
+		// after its arrival.
+		if err = s.network.Add(k.fd, k.tag); err == nil {
+			k.group = s.join(h)
+			s.arrived = append(s.arrived, k)
+		}
+	})
+	return k, err
+}
+
+// watch tells run what the kernel sees.
+func (s *shard) watch() {
+	events := make([]Event, 128)
+	for {
+		n, err := s.network.Wait(events)
+		if err != nil {
+			return
+		}
+		s.post(func() { s.seen = append(s.seen, events[:n]...) })
+	}
+}
+
+// close makes run end as soon as there are no sockets.
+func (s *shard) close() {
+	s.post(func() { s.closed = true })
+}
+
+// run serves the sockets.
+func (s *shard) run() {
+	defer close(s.done)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(s.watch)
+	alarm := time.NewTimer(time.Hour)
+	defer alarm.Stop()
+	for {
+		for s.turn() {
+		}
+		if s.taken.closed && len(s.sockets) == 0 {
+			s.mu.Lock()
+			over := len(s.arrived) == 0
+			s.mu.Unlock()
+			if over {
+				_ = s.network.Close()
+				return
+			}
+		}
+		if len(s.timers) > 0 {
+			alarm.Reset(s.timers[0].at - s.writer.now())
+		}
+		select {
+		case <-s.kick:
+		case <-alarm.C:
+		}
+	}
+}
+
+// turn does what there is to do, in small portions so that everybody gets one. It
+// reports whether there is more.
+func (s *shard) turn() (more bool) {
+	s.mu.Lock()
+	s.taken, s.inbox = s.inbox, s.taken
+	s.inbox.reset(s.taken.closed)
+	s.mu.Unlock()
+
+	for _, k := range s.taken.arrived {
+		s.sockets[k.fd] = k
+		k.group.arrive(k)
+	}
+	for _, e := range s.taken.seen {
+		s.react(e)
+	}
+	for _, a := range s.taken.asked {
+		if !a.socket.gone() {
+			a.socket.endBy(s.writer.now(), a.reason)
+		}
+	}
+	for _, g := range s.taken.woken {
+		g.woken.Store(false)
+		s.queue(g)
+	}
+
+	rounds := s.rounds
+	s.rounds = nil
+	for _, g := range rounds {
+		g.queued = false
+		if g.round() {
+			s.queue(g)
+		}
+	}
+	busy := s.busy
+	s.busy = nil
+	for _, k := range busy {
+		if !k.gone() {
+			s.serve(k)
+		}
+	}
+	s.expire()
+	return len(s.rounds) > 0 || len(s.busy) > 0
+}
+
+// queue gives a group a round in the next turn.
+func (s *shard) queue(g *group) {
+	if !g.queued {
+		g.queued = true
+		s.rounds = append(s.rounds, g)
+	}
+}
+
+// reset empties the inbox, and keeps its memory unless that has grown large.
+func (b *inbox) reset(closed bool) {
+	const large = 4096
+	b.arrived, b.woken, b.seen, b.asked = emptied(b.arrived, large), emptied(b.woken, large), emptied(b.seen, large), emptied(b.asked, large)
+	b.closed = closed
+}
+
+func emptied[T any](s []T, large int) []T {
+	if cap(s) > large {
+		return nil
+	}
+	clear(s)
+	return s[:0]
+}
+
+func (s *shard) react(e Event) {
+	k := s.sockets[e.FD]
+	switch {
+	case k == nil, k.tag != e.Tag: // it was closed
+	case e.Gone:
+		s.remove(k, ClientGone)
+	case e.Room && k.rest != nil:
+		s.serve(k)
+	}
+}
+
+// expire deals with the sockets whose time has come.
+func (s *shard) expire() {
+	now := s.writer.now()
+	for len(s.timers) > 0 && s.timers[0].at <= now {
+		k := s.timers[0].socket
+		if k.rest != nil && k.cutAt <= now {
+			s.remove(k, Stalled)
+			continue
+		}
+		k.ending = true
+		k.schedule()
+		s.leaveGroup(k)
+		if k.rest == nil {
+			s.serve(k)
+		}
+	}
+}
+
+// portion is how many frames a socket that is behind gets before others have their
+// turn.
+const portion = 16
+
+// serve gives a socket that is behind what it takes. Its group gets it back once it
+// has caught up.
+func (s *shard) serve(k *Socket) {
+	for range portion {
+		if k.rest != nil && !s.flush(k) {
+			return
+		}
+		g := k.group
+		if k.ending && !g.drains() {
+			s.farewell(k, k.reason)
+			continue
+		}
+		if !k.ending && k.cursor == g.cursor {
+			g.rejoin(k)
+			return
+		}
+		batch := g.log.Look(k.cursor)
+		switch {
+		case batch.Lagged:
+			s.farewell(k, Slow)
+		case len(batch.Bytes) > 0:
+			// A frame of its own, as it may be held for long.
+			frame := appendChunk(make([]byte, 0, len(batch.Bytes)+16), batch.Bytes)
+			k.rest = &rest{bytes: frame, delivery: deliveryOf(k.cursor, batch)}
+			s.patience(k)
+		case k.ending:
+			s.farewell(k, k.reason)
+		default:
+			g.round() // it is ahead of the others
+		}
+	}
+	s.busy = append(s.busy, k)
+}
+
+// flush sends of the rest what the socket takes. It reports whether that was all,
+// and there is more to do for the socket.
+func (s *shard) flush(k *Socket) bool {
+	r := k.rest
+	n, err := s.network.Send(k.fd, r.bytes)
+	if err != nil {
+		s.remove(k, ClientGone)
+		return false
+	}
+	r.bytes = r.bytes[n:]
+	if len(r.bytes) > 0 {
+		if n > 0 {
+			s.patience(k)
+		}
+		return false
+	}
+	k.rest = nil
+	k.schedule()
+	if k.last {
+		s.remove(k, k.reason)
+		return false
+	}
+	k.account(r)
+	return true
+}
+
+// patience gives a socket with a rest the time that it may take nothing of it.
+func (s *shard) patience(k *Socket) {
+	k.cutAt = min(s.writer.now()+s.writer.opts.Timeout, k.group.cutAt)
+	k.schedule()
+}
+
+// farewell begins to end a client that is between two events.
+func (s *shard) farewell(k *Socket, reason Reason) {
+	s.leaveGroup(k)
+	k.ending, k.last, k.reason = true, true, reason
+	var b []byte
+	if words := k.client.Farewell(reason); len(words) > 0 {
+		b = appendChunk(b, words)
+	}
+	k.rest = &rest{bytes: append(b, lastChunk...)}
+	s.patience(k)
+}
+
+// leaveGroup makes a socket be served by itself.
+func (s *shard) leaveGroup(k *Socket) {
+	if k.place != behind {
+		k.group.drop(k)
+	}
+}
+
+// remove closes a socket.
+func (s *shard) remove(k *Socket, reason Reason) {
+	s.leaveGroup(k)
+	k.rest, k.endAt = nil, never
+	k.schedule()
+	delete(k.group.behind, k)
+	delete(s.sockets, k.fd)
+	s.network.Shut(k.fd)
+	k.tag = 0
+	s.leave(k.group)
+	k.client.Ended(reason, k.events, k.bytes)
+}
+
+// gone reports whether the socket is closed.
+func (k *Socket) gone() bool { return k.tag == 0 }
+
+// frame returns a chunk with data, valid until the next is asked for, unless it is
+// held.
+func (s *shard) frame(data []byte) []byte {
+	s.scratch = appendChunk(s.scratch[:0], data)
+	return s.scratch
+}
+
+// hold lets the last frame be kept for longer.
+func (s *shard) hold() { s.scratch = nil }
+
+// maxScratch is how large a frame's memory may be to be used again.
+const maxScratch = 128 << 10
+
+// released forgets the memory of a frame that was large.
+func (s *shard) released() {
+	if cap(s.scratch) > maxScratch {
+		s.scratch = nil
+	}
+}

@@ -1,0 +1,187 @@
+package direct
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+)
+
+// Options are the same for all that a writer delivers.
+type Options struct {
+	// Heartbeat is sent when the log has counted one. It may be empty if it
+	// never does.
+	Heartbeat []byte
+
+	// Timeout is how long a socket may take nothing of what is to be sent.
+	Timeout time.Duration
+
+	// Network opens the sockets' side of a shard. Default: the kernel's.
+	Network func() (Network, error)
+}
+
+// A Stream is what a group of clients gets. It must be comparable. Its methods are
+// called by shards, one of several at a time: they must not block.
+type Stream interface {
+	// Ending says that all clients are to end, and how; nil means that they are
+	// not. It is asked whenever the log wakes its readers.
+	Ending() *Ending
+
+	// Delivered is told that a batch has been written to a number of clients.
+	Delivered(clients int, d Delivery)
+
+	// Beaten is told that a heartbeat has been written to a number of clients.
+	Beaten(clients int)
+}
+
+// A Delivery is a batch that was written.
+type Delivery struct {
+	Events, Bytes int
+	Since         time.Time // when the first of it was published
+}
+
+// An Ending is how the clients of a stream end.
+type Ending struct {
+	Reason Reason
+
+	// Over is the time over which they end, each at a random moment.
+	Over time.Duration
+
+	// Drain lets each have what is in the log first.
+	Drain bool
+
+	// Grace, if set, is how long a client may take that does not read.
+	Grace time.Duration
+}
+
+// A Reason is why a client's stream has ended: one of these, or what whoever ended
+// it has given.
+type Reason string
+
+const (
+	ClientGone Reason = "client_gone" // the client has closed its connection, or half of it
+	Slow       Reason = "slow"        // the log has passed its cursor
+	Stalled    Reason = "stalled"     // it took nothing for Options.Timeout
+)
+
+// A Client is told what becomes of its socket. Its methods are called by a shard:
+// they must not block.
+type Client interface {
+	// Farewell returns what the client is told last when it ends between two
+	// events.
+	Farewell(Reason) []byte
+
+	// Ended is called once, when the socket is closed.
+	Ended(reason Reason, events, bytes uint64)
+}
+
+// A Handover is a connection that a writer takes over: its socket, and how far its
+// client is. The header of its response has been sent, and what there was of the
+// body, in whole chunks.
+type Handover struct {
+	FD     int // of a socket that does not block
+	Client Client
+	Stream Stream
+	Log    *hub.Topic
+	Cursor hub.Cursor
+
+	// Events and Bytes were delivered before.
+	Events, Bytes uint64
+
+	// EndAt is when the client is to end for EndReason, if it is set.
+	EndAt     time.Time
+	EndReason Reason
+}
+
+// A Writer delivers streams. Its goroutines are there from the first handover until
+// Close.
+type Writer struct {
+	opts  Options
+	beat  []byte // a framed heartbeat
+	start time.Time
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	shards []*shard
+	next   int // shard
+	closed bool
+}
+
+var errClosed = errors.New("taking over a connection: the writer is closed")
+
+// NewWriter returns a writer.
+func NewWriter(opts Options) *Writer {
+	if opts.Network == nil {
+		opts.Network = OpenKernel
+	}
+	w := &Writer{opts: opts, start: time.Now()}
+	if len(opts.Heartbeat) > 0 {
+		w.beat = appendChunk(nil, opts.Heartbeat)
+	}
+	return w
+}
+
+// Take takes over a connection. The socket is w's own from then on, unless there is
+// an error.
+func (w *Writer) Take(h *Handover) (*Socket, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil, errClosed
+	}
+	if w.shards == nil {
+		if err := w.open(); err != nil {
+			return nil, err
+		}
+	}
+	s := w.shards[w.next]
+	w.next = (w.next + 1) % len(w.shards)
+	return s.take(h)
+}
+
+// open starts the shards. w.mu must be held.
+func (w *Writer) open() error {
+	var shards []*shard
+	for range runtime.GOMAXPROCS(0) {
+		network, err := w.opts.Network()
+		if err != nil {
+			for _, s := range shards {
+				_ = s.network.Close()
+			}
+			return err
+		}
+		shards = append(shards, newShard(w, network))
+	}
+	w.shards = shards
+	for _, s := range shards {
+		go s.run()
+	}
+	return nil
+}
+
+// Close ends the shards once the sockets that they have are gone, and does not wait
+// for that. No more connections are taken over.
+func (w *Writer) Close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	for _, s := range w.shards {
+		s.close()
+	}
+}
+
+// Wait waits for what Close has begun, or is to begin.
+func (w *Writer) Wait() {
+	w.mu.Lock()
+	shards := w.shards
+	w.mu.Unlock()
+	for _, s := range shards {
+		<-s.done
+	}
+}
+
+// now is the time as the shards have it.
+func (w *Writer) now() time.Duration { return time.Since(w.start) }
