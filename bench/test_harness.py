@@ -75,6 +75,12 @@ class Goals(unittest.TestCase):
         self.assertEqual(goals.most_in_time(runs, "nchan"), 200_000)
         self.assertEqual(goals.most(runs, "nchan"), 800_000)
 
+    def test_a_peer_that_is_never_in_time_is_beaten_by_one_that_is(self):
+        text = "most deliveries/s with p99 within 100 ms: at least 2 × reverse_proxy's"
+        late = run("W4-200", "reverse_proxy", 0, delivered=200_000.0, p99=150)
+        self.assertIs(self.state(late, run("W4-200", "sse_fanout", 0, delivered=200_000.0, p99=50))[text], True)
+        self.assertIs(self.state(late, run("W4-200", "sse_fanout", 0, delivered=200_000.0, p99=150))[text], False)
+
     def test_a_second_connection_to_the_origin_is_seen(self):
         for origins, met in ((1, True), (2, False)):
             self.assertIs(self.state(run("W2", "sse_fanout", 0, origins=origins))["one connection to the origin, whatever the number of clients"], met)
