@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"runtime"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ type epollWorker struct {
 	lane
 	plan    *plan
 	target  syscall.SockaddrInet4
-	request []byte // up to, not including, the blank line
+	request []byte // up to, not including, the blank line; without the request line if there are topics
 	epfd    int
 	conns   []epollConn
 	base    int      // index of conns[0] among all clients
@@ -36,6 +37,7 @@ type epollWorker struct {
 	reading int      // client whose bytes are being parsed
 
 	opened, churnAt int
+	unanswered      int // connections opened that have neither a response head nor failed
 	rampStart       time.Time
 	churnOwed       float64
 	churnLast       time.Time
@@ -52,6 +54,7 @@ type epollConn struct {
 	slow    bool
 	cut     bool // the server ended it
 	counted bool // as connected
+	waits   bool // as unanswered
 }
 
 type connPhase uint8
@@ -71,7 +74,10 @@ func startEpollCrowd(p *plan) (crowd, error) {
 		return nil, fmt.Errorf("plaintext HTTP/1.1 needs an IPv4 address and port, not %q", p.url.Host)
 	}
 	var head strings.Builder
-	fmt.Fprintf(&head, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n", p.url.RequestURI(), p.url.Host)
+	if p.topics == 0 {
+		head.WriteString(requestLine(p.url))
+	}
+	fmt.Fprintf(&head, "Host: %s\r\nAccept: text/event-stream\r\n", p.url.Host)
 	for _, h := range p.header {
 		fmt.Fprintf(&head, "%s: %s\r\n", h[0], h[1])
 	}
@@ -97,6 +103,8 @@ func startEpollCrowd(p *plan) (crowd, error) {
 	}
 	return c, nil
 }
+
+func requestLine(u *url.URL) string { return "GET " + u.RequestURI() + " HTTP/1.1\r\n" }
 
 func (c *epollCrowd) lanes() []*lane { return c.all }
 
@@ -200,6 +208,9 @@ func (w *epollWorker) openDue() {
 	}
 	due := int(time.Since(w.rampStart).Seconds() * w.plan.ramp / float64(w.plan.threads))
 	for limit := 200; w.opened < min(due, len(w.conns)) && limit > 0; limit-- {
+		if w.plan.opening > 0 && w.unanswered >= max(1, w.plan.opening/w.plan.threads) {
+			return
+		}
 		k := &w.conns[w.opened]
 		k.slow = w.plan.slow(w.base + w.opened)
 		w.open(k, w.opened)
@@ -238,9 +249,15 @@ func (w *epollWorker) open(k *epollConn, i int) {
 		return
 	}
 	k.fd, k.phase = int32(fd), connecting
+	k.waits = true
+	w.unanswered++
 	syscall.SetsockoptInt(fd, syscall.IPPROTO_IP, ipBindAddressNoPort, 1)
-	if w.plan.receiveBuf > 0 {
-		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, w.plan.receiveBuf)
+	receiveBuf := w.plan.receiveBuf
+	if k.slow && w.plan.slowBuf > 0 {
+		receiveBuf = w.plan.slowBuf
+	}
+	if receiveBuf > 0 {
+		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, receiveBuf)
 	}
 	source := (w.base + i) % w.plan.sources
 	err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, byte(source / 250), byte(source%250 + 2)}})
@@ -280,6 +297,9 @@ func (w *epollWorker) ask(k *epollConn, i int) {
 		return
 	}
 	request := w.request
+	if w.plan.topics > 0 {
+		request = append([]byte(requestLine(w.plan.target(w.base+i))), request...)
+	}
 	if k.stream.resumed && len(w.ids[i]) > 0 {
 		request = fmt.Appendf(slices.Clip(request), "Last-Event-ID: %s\r\n", w.ids[i])
 	}
@@ -318,6 +338,7 @@ func (w *epollWorker) receive(k *epollConn, i int, toEnd bool) {
 		}
 		if k.phase == asking && k.status != 0 {
 			k.phase = reading
+			w.answered(k)
 			if k.status == 200 && !k.counted {
 				k.counted = true
 				w.connected++
@@ -346,6 +367,14 @@ func (w *epollWorker) receive(k *epollConn, i int, toEnd bool) {
 	}
 }
 
+// answered notes that a connection no longer waits for its response head.
+func (w *epollWorker) answered(k *epollConn) {
+	if k.waits {
+		k.waits = false
+		w.unanswered--
+	}
+}
+
 // lose gives up a connection that the server (or the kernel) ended.
 func (w *epollWorker) lose(k *epollConn, err error) {
 	k.cut = true
@@ -364,6 +393,7 @@ func (w *epollWorker) lose(k *epollConn, err error) {
 
 // close resets the connection, so that no port is left in TIME_WAIT.
 func (w *epollWorker) close(k *epollConn) {
+	w.answered(k)
 	syscall.SetsockoptLinger(int(k.fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
 	syscall.Close(int(k.fd))
 	k.fd, k.phase = 0, closed

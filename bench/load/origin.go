@@ -14,7 +14,11 @@ import (
 	"time"
 )
 
-const originRing = 100_000 // events kept for Last-Event-ID
+// What is kept for Last-Event-ID.
+const (
+	originRing  = 100_000 // events
+	originBytes = 1 << 29
+)
 
 // origin is a single-threaded SSE server. Encoded events lie behind one another
 // in a ring of bytes, framed as chunks, and each connection is a position in
@@ -59,6 +63,7 @@ func runOrigin(args []string) error {
 	fs.Var(&rate, "rate", "events a second")
 	size := fs.Int("size", 200, "bytes an event")
 	ids := fs.Bool("ids", true, "give events an id line")
+	prefill := fs.Int("prefill", 0, "events made at the start, for those who ask for them by Last-Event-ID")
 	burst := fs.Int("burst", 1, "events made at once, burst/rate seconds apart")
 	grip := fs.String("grip", "", "instead of streaming, answer with a GRIP stream hold on this channel")
 	fs.Parse(args)
@@ -68,8 +73,11 @@ func runOrigin(args []string) error {
 	}
 	raiseFileLimit(300_000) // or as many as there may be
 	o := &origin{size: *size, ids: *ids, grip: *grip, conns: map[int32]*originConn{}, ends: make([]int64, originRing+1)}
-	o.ring = make([]byte, originRing*(max(*size, 90)+16))
+	o.ring = make([]byte, min(originRing*(max(*size, 90)+16), originBytes))
 	runtime.LockOSThread()
+	for range *prefill {
+		o.publish(time.Now().UnixNano())
+	}
 	return o.serve(addr, float64(rate), *burst)
 }
 
@@ -218,8 +226,11 @@ func (o *origin) answer(c *originConn) {
 		key, value, _ := strings.Cut(line, ":")
 		if strings.EqualFold(key, "Last-Event-ID") {
 			after, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
-			if err == nil && after < o.n && o.n-after <= originRing {
-				c.at = o.ends[after%uint64(len(o.ends))]
+			if err != nil || after >= o.n || o.n-after > originRing {
+				continue
+			}
+			if at := o.ends[after%uint64(len(o.ends))]; o.head-at <= int64(len(o.ring)) {
+				c.at = at
 				o.stats.Resumed++
 			}
 		}
