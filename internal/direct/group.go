@@ -2,6 +2,7 @@ package direct
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -166,8 +167,8 @@ func (g *group) deliver(frame []byte, d Delivery, beat bool) (taken int) {
 	sent := s.sent[:len(g.fds)]
 	s.network.SendAll(g.fds, frame, sent)
 	held := false
-	for i := len(sent) - 1; i >= 0; i-- {
-		switch n := int(sent[i]); {
+	for i, n := range slices.Backward(sent) {
+		switch n := int(n); {
 		case n == len(frame):
 			taken++
 		case n < 0:
