@@ -35,13 +35,12 @@ type deadline struct {
 }
 
 // newDeadline returns what bounds the writes to w. Caddy's own idle timeouts, which
-// are set anew for every write and every flush, are suspended until resume is called:
-// they bound the same, and are longer. They stay where the operator has bounded how
-// long a response may take, or how slow it may be.
-func newDeadline(w http.ResponseWriter, r *http.Request) (d *deadline, resume func()) {
+// are set anew for every write and every flush, are suspended until resume is called,
+// unless they bound more than this does.
+func (p *pool) newDeadline(w http.ResponseWriter, r *http.Request) (d *deadline, resume func()) {
 	d = &deadline{control: http.NewResponseController(w), standing: r.ProtoMajor == 1}
 	_, idle := caddyhttp.IdleTimeoutsFromContext(r.Context())
-	if idle == nil || boundInTime(r) {
+	if idle == nil || p.boundInTime(r) {
 		return d, func() {}
 	}
 	d.control = http.NewResponseController(idle.ResponseWriterWrapper)

@@ -41,7 +41,8 @@ type sockets interface {
 
 // handsOver reports whether the connection of r can be handed over.
 func (p *pool) handsOver(w http.ResponseWriter, r *http.Request) bool {
-	return p.opts.Direct != "off" && r.ProtoMajor == 1 && r.ProtoMinor >= 1 && p.sockets.beneath(w, r)
+	return p.opts.Direct != "off" && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
+		!p.boundInTime(r) && p.sockets.beneath(w, r)
 }
 
 // handOver hands the connection over to direct delivery, if s has all that there is
@@ -108,7 +109,7 @@ type kernelSockets struct{}
 func (kernelSockets) network() (direct.Network, error) { return direct.OpenKernel() }
 
 func (kernelSockets) beneath(w http.ResponseWriter, r *http.Request) bool {
-	if !direct.Supported || r.TLS != nil || boundInTime(r) {
+	if !direct.Supported || r.TLS != nil {
 		return false
 	}
 	switch connOf(r).(type) {
@@ -119,13 +120,15 @@ func (kernelSockets) beneath(w http.ResponseWriter, r *http.Request) bool {
 }
 
 // boundInTime reports whether the operator has bounded how long a response may
-// take, or how slow it may be. That is for the HTTP server to see to.
-func boundInTime(r *http.Request) bool {
+// take, or how slow it may be, or has less patience with a write than we have. That
+// is for the HTTP server to see to.
+func (p *pool) boundInTime(r *http.Request) bool {
 	if srv := serverOf(r); srv != nil && srv.WriteTimeout > 0 {
 		return true
 	}
 	_, idle := caddyhttp.IdleTimeoutsFromContext(r.Context())
-	return idle != nil && (idle.Deadline.MinRate > 0 || !idle.Deadline.HardDeadline.IsZero())
+	return idle != nil && (idle.Deadline.MinRate > 0 || !idle.Deadline.HardDeadline.IsZero() ||
+		idle.Deadline.Timeout < p.dispatchTimeout())
 }
 
 // transparent reports whether what is written to w is what is sent. That is so of

@@ -33,7 +33,7 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 	case rejected != "":
 		return p.turnAway(w, r, rejected)
 	}
-	bound, resumeIdle := newDeadline(w, r)
+	bound, resumeIdle := p.newDeadline(w, r)
 	defer resumeIdle()
 	s := &session{
 		subscriber: newSubscriber(t, ip),

@@ -142,10 +142,14 @@ func (w *Writer) Take(h *Handover) (*Socket, error) {
 	return s.take(h)
 }
 
+// maxShards is enough for what a network takes: a shard makes some 200,000
+// deliveries a second.
+const maxShards = 16
+
 // open starts the shards. w.mu must be held.
 func (w *Writer) open() error {
 	var shards []*shard
-	for range runtime.GOMAXPROCS(0) {
+	for range min(runtime.GOMAXPROCS(0), maxShards) {
 		network, err := w.opts.Network()
 		if err != nil {
 			for _, s := range shards {
