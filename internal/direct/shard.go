@@ -178,7 +178,8 @@ func (s *shard) turn() (more bool) {
 	busy := s.busy
 	s.busy = nil
 	for _, k := range busy {
-		if !k.gone() {
+		k.busy = false
+		if !k.gone() && k.place == behind { // it may have caught up since
 			s.serve(k)
 		}
 	}
@@ -273,7 +274,10 @@ func (s *shard) serve(k *Socket) {
 			g.round() // it is ahead of the others
 		}
 	}
-	s.busy = append(s.busy, k)
+	if !k.busy {
+		k.busy = true
+		s.busy = append(s.busy, k)
+	}
 }
 
 // flush sends of the rest what the socket takes. It reports whether that was all,

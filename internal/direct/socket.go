@@ -25,6 +25,7 @@ type Socket struct {
 	reason Reason        // why it ends at endAt
 	ending bool          // it ends as soon as it is between two events
 	last   bool          // the rest is the last that it gets
+	busy   bool          // it is in shard.busy
 
 	// Guarded by group.mu. For a socket in the group, events and bytes are what is to
 	// be added to the group's, and wrap around.

@@ -542,3 +542,40 @@ func TestManyRandomClients(t *testing.T) {
 		}
 	})
 }
+
+// A socket that has its turn again, and hears in the same moment that it has room,
+// may have caught up by then.
+func TestRoomComesInBetween(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s := newHouse(t), newStream(roomy)
+		slow, quick := h.join(s, 0), h.join(s, 0)
+		slow.take(0)
+		large := func(n int) string { return fmt.Sprintf("id: %d\ndata: %s\n\n", n, strings.Repeat("x", 40<<10)) }
+		want := ""
+		publish := func(from, to int) {
+			for n := from; n < to; n++ {
+				s.log.Publish(hub.Entry{Wire: []byte(large(n))})
+				want += large(n)
+				synctest.Wait()
+			}
+		}
+		for round := range 50 {
+			slow.take(0)
+			publish(100*round, 100*round+16+round%8)
+			slow.mu.Lock()
+			slow.room = 40<<10*15 + 100*round // a rest is left when its turn is over
+			slow.mu.Unlock()
+			slow.socket.Room()
+			slow.mu.Lock()
+			slow.room = -1
+			slow.mu.Unlock()
+			slow.socket.Room()
+			slow.socket.Room()
+			slow.expect(want)
+			quick.expect(want)
+			if t.Failed() {
+				return
+			}
+		}
+	})
+}
