@@ -8,11 +8,17 @@ import (
 	"time"
 )
 
-// slack is how many entries the log keeps for readers that are merely a little
-// behind, whatever Limits.Events says: with a history of one, a reader that is
-// not scheduled between two events of a burst would lag otherwise. They count
-// for Limits.Bytes and Limits.Age all the same, and are never replayed.
-const slack = 1024
+// The log keeps entries for readers that are merely a little behind, whatever
+// Limits.Events says: slack of them, and what has come within slackTime, up to
+// maxSlack. With a history of one, a reader that is not scheduled between two events
+// of a burst would lag otherwise, and with one of a thousand, all readers of a
+// stream of five thousand events a second if the machine is busy for a moment. They
+// count for Limits.Bytes and Limits.Age all the same, and are never replayed.
+const (
+	slack     = 1024
+	slackTime = 2 * time.Second
+	maxSlack  = 16 << 10
+)
 
 // Segments grow with what the log holds, so that a quiet topic stays small.
 const (
@@ -161,7 +167,7 @@ func (l *log) append(e *Entry, now time.Duration) {
 	for l.head > l.tail && l.bytes+len(e.Wire) > l.limits.Bytes {
 		l.evict()
 	}
-	for int(l.head-l.tail) >= max(l.limits.Events, slack) {
+	for l.full(now) {
 		l.evict()
 	}
 	l.fit()
@@ -186,6 +192,13 @@ func (l *log) append(e *Entry, now time.Duration) {
 	}
 	l.head++
 	l.bytes += len(e.Wire)
+}
+
+// full reports whether the oldest entry is to make room for another.
+func (l *log) full(now time.Duration) bool {
+	n := int(l.head - l.tail)
+	return n >= max(l.limits.Events, maxSlack) ||
+		n >= max(l.limits.Events, slack) && now-l.at(l.tail).time >= slackTime
 }
 
 // fit gives the ring a place for one more entry, and gives back the memory of a

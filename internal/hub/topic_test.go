@@ -159,40 +159,56 @@ func TestLag(t *testing.T) {
 // With a history of one, a reader that the scheduler left out for a while must
 // not lag.
 func TestSlack(t *testing.T) {
-	topic := topicOf(Limits{Events: 1, Bytes: 1 << 20, Age: time.Hour}, 1)
-	at := topic.Newest()
-	var burst []Entry
-	for i := range 500 {
-		burst = append(burst, withID(strconv.Itoa(1+i)))
-	}
-	for _, e := range burst {
-		topic.Publish(e)
-	}
-
-	if got, _ := read(t, topic, at.Cursor); !bytes.Equal(got, wires(burst...)) {
-		t.Errorf("a reader a burst behind got %d bytes, want %d", len(got), len(wires(burst...)))
-	}
-	same(t, "Oldest()", topic.Oldest(), Position{500, "499"})
-	same(t, "Last(100)", topic.Last(100), Position{500, "499"})
-	for _, tc := range []struct {
-		id   string
-		want bool
-	}{{"500", true}, {"499", true}, {"498", false}, {"0", false}} {
-		if _, ok := topic.After(tc.id); ok != tc.want {
-			t.Errorf("After(%q) found it: %v, want %v", tc.id, ok, tc.want)
+	synctest.Test(t, func(t *testing.T) {
+		topic := topicOf(Limits{Events: 1, Bytes: 1 << 20, Age: time.Hour}, 1)
+		at := topic.Newest()
+		var burst []Entry
+		for i := range 500 {
+			burst = append(burst, withID(strconv.Itoa(1+i)))
 		}
-	}
+		for _, e := range burst {
+			topic.Publish(e)
+		}
 
-	for i := range slack - 500 {
-		topic.Publish(withID(strconv.Itoa(501 + i)))
-	}
-	if batch := topic.Read(at.Cursor); batch.Lagged {
-		t.Errorf("a reader %d behind lags", slack)
-	}
-	topic.Publish(plain("one more"))
-	if batch := topic.Read(at.Cursor); !batch.Lagged {
-		t.Errorf("a reader %d behind does not lag", slack+1)
-	}
+		if got, _ := read(t, topic, at.Cursor); !bytes.Equal(got, wires(burst...)) {
+			t.Errorf("a reader a burst behind got %d bytes, want %d", len(got), len(wires(burst...)))
+		}
+		same(t, "Oldest()", topic.Oldest(), Position{500, "499"})
+		same(t, "Last(100)", topic.Last(100), Position{500, "499"})
+		for _, tc := range []struct {
+			id   string
+			want bool
+		}{{"500", true}, {"499", true}, {"498", false}, {"0", false}} {
+			if _, ok := topic.After(tc.id); ok != tc.want {
+				t.Errorf("After(%q) found it: %v, want %v", tc.id, ok, tc.want)
+			}
+		}
+
+		time.Sleep(slackTime)
+		for i := range slack - 500 {
+			topic.Publish(withID(strconv.Itoa(501 + i)))
+		}
+		if batch := topic.Read(at.Cursor); batch.Lagged {
+			t.Errorf("a reader %d behind lags", slack)
+		}
+		topic.Publish(plain("one more"))
+		if batch := topic.Read(at.Cursor); !batch.Lagged {
+			t.Errorf("a reader %d behind does not lag", slack+1)
+		}
+
+		// What has come lately is kept, up to a bound.
+		topic = topicOf(Limits{Events: 1, Bytes: 1 << 20, Age: time.Hour}, maxSlack)
+		if batch := topic.Read(0); batch.Lagged {
+			t.Errorf("a reader of a burst lags %d behind", maxSlack)
+		}
+		topic.Publish(plain("one more"))
+		if batch := topic.Read(0); !batch.Lagged {
+			t.Errorf("a reader of a burst does not lag %d behind", maxSlack+1)
+		}
+		time.Sleep(slackTime)
+		topic.Publish(plain("later"))
+		same(t, "entries", topic.Stats().Entries, slack)
+	})
 }
 
 func TestBounds(t *testing.T) {
@@ -227,14 +243,14 @@ func TestBounds(t *testing.T) {
 	}
 
 	t.Run("events", func(t *testing.T) {
-		topic := topicOf(Limits{slack + 500, 1 << 20, time.Hour}, slack+1000)
-		same(t, "entries", topic.Stats().Entries, slack+500)
+		topic := topicOf(Limits{maxSlack + 500, 1 << 20, time.Hour}, maxSlack+1000)
+		same(t, "entries", topic.Stats().Entries, maxSlack+500)
 		same(t, "Oldest()", topic.Oldest(), Position{500, "499"})
 	})
 	t.Run("fewer events than the slack", func(t *testing.T) {
-		topic := topicOf(Limits{10, 1 << 20, time.Hour}, slack+1000)
-		same(t, "entries", topic.Stats().Entries, slack)
-		same(t, "Oldest()", topic.Oldest(), Position{slack + 990, strconv.Itoa(slack + 989)})
+		topic := topicOf(Limits{10, 1 << 20, time.Hour}, maxSlack+1000)
+		same(t, "entries", topic.Stats().Entries, maxSlack)
+		same(t, "Oldest()", topic.Oldest(), Position{maxSlack + 990, strconv.Itoa(maxSlack + 989)})
 	})
 }
 

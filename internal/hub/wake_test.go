@@ -277,6 +277,8 @@ func TestPublishWaitsForNobody(t *testing.T) {
 		for i := range 5000 {
 			topic.Publish(numbered(1 + i))
 		}
+		time.Sleep(slackTime)
+		topic.Publish(numbered(5001))
 		for _, c := range cursors {
 			if batch := topic.Read(c); !batch.Lagged {
 				t.Fatalf("Read(%d) = %+v, want lagged", c, batch)
