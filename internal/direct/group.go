@@ -70,10 +70,10 @@ func (g *group) wake() {
 func (g *group) arrive(k *Socket) {
 	g.behind[k] = struct{}{}
 	k.schedule()
-	g.heed(g.stream.Ending())
 	if e := g.ending; e != nil {
 		g.end(k, e)
 	}
+	g.heed(g.stream.Ending())
 	g.shard.serve(k)
 	// What was published before anybody listened has woken nobody.
 	g.shard.queue(g)

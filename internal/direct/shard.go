@@ -23,9 +23,9 @@ type shard struct {
 	taken   inbox             // of the last turn, kept for its memory
 	sockets map[int32]*Socket // by file descriptor
 	timers  timers
-	rounds  []*group  // that have more to deliver
-	busy    []*Socket // that have more to take
-	scratch []byte    // the last frame, if nobody holds it
+	turns          // of the next turn
+	before  turns  // of the last one, kept for its memory
+	scratch []byte // the last frame, if nobody holds it
 	sent    []int32
 }
 
@@ -36,6 +36,12 @@ type inbox struct {
 	seen    []Event
 	asked   []ask
 	closed  bool
+}
+
+// turns are those that are to be served.
+type turns struct {
+	rounds []*group  // that have more to deliver
+	busy   []*Socket // that have more to take
 }
 
 // An ask is somebody's wish that a client ends.
@@ -167,22 +173,21 @@ func (s *shard) turn() (more bool) {
 		s.queue(g)
 	}
 
-	rounds := s.rounds
-	s.rounds = nil
+	rounds, busy := s.rounds, s.busy
+	s.rounds, s.busy = s.before.rounds, s.before.busy
 	for _, g := range rounds {
 		g.queued = false
 		if g.round() {
 			s.queue(g)
 		}
 	}
-	busy := s.busy
-	s.busy = nil
 	for _, k := range busy {
 		k.busy = false
 		if !k.gone() && k.place == behind { // it may have caught up since
 			s.serve(k)
 		}
 	}
+	s.before.rounds, s.before.busy = emptied(rounds), emptied(busy)
 	s.expire()
 	return len(s.rounds) > 0 || len(s.busy) > 0
 }
@@ -195,14 +200,15 @@ func (s *shard) queue(g *group) {
 	}
 }
 
-// reset empties the inbox, and keeps its memory unless that has grown large.
+// reset empties the inbox.
 func (b *inbox) reset(closed bool) {
-	const large = 4096
-	b.arrived, b.woken, b.seen, b.asked = emptied(b.arrived, large), emptied(b.woken, large), emptied(b.seen, large), emptied(b.asked, large)
+	b.arrived, b.woken, b.seen, b.asked = emptied(b.arrived), emptied(b.woken), emptied(b.seen), emptied(b.asked)
 	b.closed = closed
 }
 
-func emptied[T any](s []T, large int) []T {
+// emptied keeps the memory of a list unless that has grown large.
+func emptied[T any](s []T) []T {
+	const large = 4096
 	if cap(s) > large {
 		return nil
 	}
