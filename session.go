@@ -33,15 +33,12 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 	case rejected != "":
 		return p.turnAway(w, r, rejected)
 	}
-	bound, resumeIdle := p.newDeadline(w, r)
-	defer resumeIdle()
 	s := &session{
 		subscriber: newSubscriber(t, ip),
 		timer:      time.NewTimer(time.Hour),
 		w:          w,
 		r:          r,
 		control:    http.NewResponseController(w),
-		deadline:   bound,
 		log:        t.log,
 		joined:     t.firstPosition(id != "").Cursor,
 		resumeWith: id,
@@ -68,6 +65,9 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		describe(r, outcomeRefused, a.refusal.verdict.String())
 		return a.refusal.serve(w, r, p.opts)
 	}
+	var resumeIdle func()
+	s.deadline, resumeIdle = p.newDeadline(w, r)
+	defer resumeIdle()
 	t.roster.enter(s.subscriber)
 	defer func() {
 		if s.socket.Load() == nil {
