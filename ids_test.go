@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,45 @@ func TestAssignedIDsLetClientsResume(t *testing.T) {
 			t.Errorf("the origin was asked with %q", up.request.Header.Get("Last-Event-ID"))
 		}
 	})
+}
+
+// A reload that leaves the handler as it was leaves the ids, too; to a handler that
+// was changed they are unknown.
+func TestAssignedIDsOverReloads(t *testing.T) {
+	for _, changed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("changed %t", changed), func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newSetup(t, Options{IDs: "assign"})
+				c := s.get("/events")
+				up := s.origin.next().accept().send("data: a\n\n")
+				_, text, _ := strings.Cut(c.read(), "\n\n")
+				id := strings.TrimPrefix(strings.SplitN(text, "\n", 2)[0], "id: ")
+				if changed {
+					s.lineageName += " changed"
+				}
+				after := s.reload(Options{IDs: "assign"}, newOrigin(t))
+				if changed {
+					after.resolve()
+				}
+				s.cleanup()
+				if !changed {
+					up.send("data: b\n\n")
+					late := after.get("/events", "Last-Event-ID", id)
+					if got := late.read(); !strings.HasPrefix(got, primer(id)) || !strings.HasSuffix(got, "data: b\n\n") || strings.Contains(got, "gap") {
+						t.Errorf("a client that resumes with %q got %q", id, got)
+					}
+					return
+				}
+				late := after.get("/events", "Last-Event-ID", id)
+				up = after.origin.next()
+				if got := up.request.Header.Get("Last-Event-ID"); got != "" {
+					t.Errorf("the origin was asked with %q", got)
+				}
+				up.accept()
+				late.expect(": sse_fanout\nretry: 3000\nid: \n" + gapComment)
+			})
+		})
+	}
 }
 
 func TestAssignedIDOfAnotherEpochIsAGap(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 func (s *setup) reload(opts Options, source *origin) *setup {
 	s.t.Helper()
 	n := &setup{t: s.t, origin: source, lineageName: s.lineageName, lazy: s.lazy}
-	n.handler = &Handler{Options: opts}
+	n.handler = &Handler{Options: opts, sockets: overSockets}
 	if !s.handler.wraps() {
 		n.handler.source = source
 	}
