@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -48,11 +49,28 @@ func runCaddy(t *testing.T, globals, sites string) *caddy {
 	%s
 }
 %s
-`, admin, httpPort, httpsPort, globals, addresses.Replace(sites))
+`, admin, httpPort, httpsPort, globals, withDirect(addresses.Replace(sites)))
 	}
 	c.configure(t, globals, sites)
 	c.launch(t)
 	return c
+}
+
+var handlers = regexp.MustCompile(`(?m)^(\s*sse_fanout\b[^{\n]*?) *(\{?)$`)
+
+// withDirect sets the option of the flag in every handler.
+func withDirect(sites string) string {
+	if *directDelivery == "on" {
+		return sites
+	}
+	return handlers.ReplaceAllStringFunc(sites, func(line string) string {
+		parts := handlers.FindStringSubmatch(line)
+		line = parts[1] + " {\n\t\tdirect " + *directDelivery
+		if parts[2] == "" {
+			line += "\n\t}"
+		}
+		return line
+	})
 }
 
 func (c *caddy) configure(t *testing.T, globals, sites string) {

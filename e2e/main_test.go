@@ -14,6 +14,8 @@ import (
 )
 
 var (
+	directDelivery = flag.String("direct", "on", "on, or off: direct delivery, of all handlers under test")
+
 	// caddyBinary is cmd/caddy of the parent directory.
 	caddyBinary string
 

@@ -103,7 +103,8 @@ func (c *caddy) caddyfile() string {
 			idle_timeout 3s
 			dispatch_timeout 3s
 			stream_close_delay 2s
-			wait 3s`, gapEvent, c.heartbeat)
+			wait 3s
+			direct %s`, gapEvent, c.heartbeat, *direct)
 	return fmt.Sprintf(`{
 	admin 127.0.0.1:%d
 	http_port %d
