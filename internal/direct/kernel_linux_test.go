@@ -68,12 +68,12 @@ type lobby struct {
 	listen net.Listener
 }
 
-func newLobby(t *testing.T, network, address string) *lobby {
+func newLobby(t *testing.T, open func() (direct.Network, error), network, address string) *lobby {
 	ln, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lobby{t: t, listen: ln, writer: direct.NewWriter(direct.Options{Heartbeat: []byte(":\n\n"), Timeout: 3 * time.Second})}
+	l := &lobby{t: t, listen: ln, writer: direct.NewWriter(direct.Options{Heartbeat: []byte(":\n\n"), Timeout: 3 * time.Second, Network: open})}
 	t.Cleanup(func() {
 		ln.Close()
 		l.writer.Close()
@@ -108,8 +108,11 @@ func (l *lobby) join(s *stream) *peer {
 
 // overKernel runs a test over TCP and over Unix sockets.
 func overKernel(t *testing.T, test func(t *testing.T, l *lobby)) {
-	t.Run("tcp", func(t *testing.T) { test(t, newLobby(t, "tcp", "127.0.0.1:0")) })
-	t.Run("unix", func(t *testing.T) { test(t, newLobby(t, "unix", filepath.Join(t.TempDir(), "socket"))) })
+	t.Run("tcp", func(t *testing.T) { test(t, newLobby(t, direct.OpenKernel, "tcp", "127.0.0.1:0")) })
+	t.Run("tcp, without io_uring", func(t *testing.T) { test(t, newLobby(t, direct.OpenKernelWithoutRing, "tcp", "127.0.0.1:0")) })
+	t.Run("unix", func(t *testing.T) {
+		test(t, newLobby(t, direct.OpenKernel, "unix", filepath.Join(t.TempDir(), "socket")))
+	})
 }
 
 func TestSockets(t *testing.T) {
