@@ -118,32 +118,36 @@ func (s *shard) close() {
 	s.post(func() { s.closed = true })
 }
 
+// idleTime is how long a shard stays that has no sockets.
+const idleTime = 5 * time.Second
+
 // run serves the sockets.
 func (s *shard) run() {
 	defer close(s.done)
+	defer s.writer.ended(s)
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(s.watch)
 	alarm := time.NewTimer(time.Hour)
 	defer alarm.Stop()
-	for {
+	for idle := false; ; {
 		for s.turn() {
 		}
-		if s.taken.closed && len(s.sockets) == 0 {
-			s.mu.Lock()
-			over := len(s.arrived) == 0
-			s.mu.Unlock()
-			if over {
-				_ = s.network.Close()
-				return
-			}
+		if len(s.sockets) == 0 && (s.taken.closed || idle) && s.writer.release(s) {
+			_ = s.network.Close()
+			return
 		}
-		if len(s.timers) > 0 {
+		switch {
+		case len(s.timers) > 0:
 			alarm.Reset(s.timers[0].at - s.writer.now())
+		case len(s.sockets) == 0:
+			alarm.Reset(idleTime)
 		}
+		idle = false
 		select {
 		case <-s.kick:
 		case <-alarm.C:
+			idle = len(s.sockets) == 0
 		}
 	}
 }

@@ -2,7 +2,9 @@ package direct
 
 import (
 	"errors"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,8 +97,8 @@ type Handover struct {
 	EndReason Reason
 }
 
-// A Writer delivers streams. Its goroutines are there from the first handover until
-// Close.
+// A Writer delivers streams. Each of its shards is there for as long as it has
+// sockets, and a little longer.
 type Writer struct {
 	opts  Options
 	beat  []byte // a framed heartbeat
@@ -105,9 +107,10 @@ type Writer struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	shards []*shard
-	next   int // shard
-	closed bool
+	shards  []*shard // nil where there is none now
+	next    int      // of shards, to take a connection over
+	running map[*shard]struct{}
+	closed  bool
 }
 
 var errClosed = errors.New("taking over a connection: the writer is closed")
@@ -117,7 +120,12 @@ func NewWriter(opts Options) *Writer {
 	if opts.Network == nil {
 		opts.Network = OpenKernel
 	}
-	w := &Writer{opts: opts, start: time.Now()}
+	w := &Writer{
+		opts:    opts,
+		start:   time.Now(),
+		shards:  make([]*shard, min(runtime.GOMAXPROCS(0), maxShards)),
+		running: make(map[*shard]struct{}),
+	}
 	if len(opts.Heartbeat) > 0 {
 		w.beat = appendChunk(nil, opts.Heartbeat)
 	}
@@ -132,12 +140,17 @@ func (w *Writer) Take(h *Handover) (*Socket, error) {
 	if w.closed {
 		return nil, errClosed
 	}
-	if w.shards == nil {
-		if err := w.open(); err != nil {
+	s := w.shards[w.next]
+	if s == nil {
+		network, err := w.opts.Network()
+		if err != nil {
 			return nil, err
 		}
+		s = newShard(w, network)
+		w.shards[w.next] = s
+		w.running[s] = struct{}{}
+		go s.run()
 	}
-	s := w.shards[w.next]
 	w.next = (w.next + 1) % len(w.shards)
 	return s.take(h)
 }
@@ -146,24 +159,26 @@ func (w *Writer) Take(h *Handover) (*Socket, error) {
 // deliveries a second.
 const maxShards = 16
 
-// open starts the shards. w.mu must be held.
-func (w *Writer) open() error {
-	var shards []*shard
-	for range min(runtime.GOMAXPROCS(0), maxShards) {
-		network, err := w.opts.Network()
-		if err != nil {
-			for _, s := range shards {
-				_ = s.network.Close()
-			}
-			return err
-		}
-		shards = append(shards, newShard(w, network))
+// release lets a shard end that has no sockets, unless one is on its way.
+func (w *Writer) release(s *shard) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.arrived) > 0 {
+		return false
 	}
-	w.shards = shards
-	for _, s := range shards {
-		go s.run()
+	if i := slices.Index(w.shards, s); i >= 0 {
+		w.shards[i] = nil
 	}
-	return nil
+	return true
+}
+
+// ended is called when a shard has ended.
+func (w *Writer) ended(s *shard) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.running, s)
 }
 
 // Close ends the shards once the sockets that they have are gone, and does not wait
@@ -172,17 +187,17 @@ func (w *Writer) Close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true
-	for _, s := range w.shards {
+	for s := range w.running {
 		s.close()
 	}
 }
 
-// Wait waits for what Close has begun, or is to begin.
+// Wait waits for all shards to end, as Close has made them, or is to make them.
 func (w *Writer) Wait() {
 	w.mu.Lock()
-	shards := w.shards
+	running := slices.Collect(maps.Keys(w.running))
 	w.mu.Unlock()
-	for _, s := range shards {
+	for _, s := range running {
 		<-s.done
 	}
 }

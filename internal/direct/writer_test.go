@@ -579,3 +579,38 @@ func TestRoomComesInBetween(t *testing.T) {
 		}
 	})
 }
+
+// A writer that has nobody left holds on to nothing.
+func TestShardsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opened := 0
+		h, s := newHouse(t), newStream(roomy)
+		h.writer = direct.NewWriter(direct.Options{Timeout: time.Second, Network: func() (direct.Network, error) {
+			opened++
+			return h.sockets.Open()
+		}})
+		first := h.join(s, 0)
+		time.Sleep(time.Minute)
+		first.expectServed()
+		first.socket.HangUp()
+		<-first.socket.Closed
+		time.Sleep(4 * time.Second)
+		for range 64 { // all shards
+			second := h.join(s, 0)
+			second.socket.HangUp()
+			<-second.socket.Closed
+		}
+		before := opened
+		time.Sleep(time.Minute)
+		h.writer.Wait() // though it was not closed
+		third := h.join(s, 0)
+		s.publish(0, 0)
+		third.expect(event(0))
+		if opened != before+1 {
+			t.Errorf("%d networks were opened after %d had been closed, want 1", opened-before, before)
+		}
+		third.socket.HangUp()
+		h.writer.Close()
+		h.writer.Wait()
+	})
+}
