@@ -25,6 +25,7 @@ func (c *caddy) load(t *testing.T, globals, sites string) error {
 	}
 	req.Header.Set("Content-Type", "text/caddyfile")
 	req.Header.Set("Cache-Control", "must-revalidate")
+	req.Close = true // each load restarts the admin endpoint, which closes what is idle
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
