@@ -4,7 +4,9 @@ package wire
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -54,8 +56,9 @@ func (l *Line) Open() int {
 // from it.
 func (l *Line) CutAfter(bytes int) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for c := range l.conns {
+	open := slices.Collect(maps.Keys(l.conns))
+	l.mu.Unlock()
+	for _, c := range open { // without the lock, for one that is closed takes it
 		c.cutAfter(bytes)
 	}
 }
