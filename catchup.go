@@ -68,6 +68,7 @@ type catchup struct {
 
 	// Guarded by mu.
 	floor    hub.Cursor   // the oldest entry of the topic's log at the start
+	floorID  string       // in force behind that entry
 	start    hub.Position // where the topic's log ended then
 	firstID  string       // of the first event here that has one
 	lastID   string       // of the newest event here
@@ -270,7 +271,7 @@ func (s *catchupStream) publish(e *sse.Event) {
 			c.firstID = entry.ID
 		}
 		if at, ok := t.log.After(entry.ID); ok {
-			if !c.continues(at.Cursor, c.lastID) {
+			if !c.continues(at.Cursor, &entry) {
 				c.finish(false, 0, errCatchupIgnored)
 				return
 			}
@@ -289,23 +290,32 @@ func (s *catchupStream) publish(e *sse.Event) {
 	}
 }
 
-// continues reports whether an event behind which the topic's log has the
-// position at is the one that follows the id lastID: then the origin has sent
-// all that lies between. c.mu must be held.
-func (c *catchup) continues(at hub.Cursor, lastID string) bool {
+// continues reports whether e, behind which the topic's log has the position at,
+// is the event that follows all that is here: then the origin has sent all that
+// lies between. c.mu must be held.
+func (c *catchup) continues(at hub.Cursor, e *hub.Entry) bool {
 	t := c.group.topic
 	from := max(c.floor, t.noticed())
+	first, ok := t.log.At(from)
+	if !ok {
+		// The log has lost its beginning while the origin was silent, or was
+		// away: that must have come by here.
+		if _, passed := c.log.After(c.floorID); !passed && c.floorID != "" && e.ID != c.floorID {
+			return false
+		}
+		first = t.log.Oldest()
+		from = first.Cursor
+	}
 	if c.id == "" || at <= from+1 {
 		return true
 	}
 	before, ok := t.log.At(at - 1)
-	if ok && before.ID == lastID {
+	if ok && before.ID == c.lastID {
 		return true
 	}
 	// Nor is anything missing that the log itself has not: what is before the
 	// event, from the log's beginning or from a gap in it on, set no id.
-	first, known := t.log.At(from)
-	return ok && known && first.ID == before.ID
+	return ok && first.ID == before.ID
 }
 
 // jumped reports whether the origin has passed over where the log ended when the

@@ -88,6 +88,9 @@ func (c *catchup) run(ctx context.Context) {
 
 	c.mu.Lock()
 	c.floor, c.start = t.log.Oldest().Cursor, t.log.Newest()
+	if behind, ok := t.log.At(c.floor + 1); ok {
+		c.floorID = behind.ID
+	}
 	c.mu.Unlock()
 	if c.meet() {
 		return // while it was waiting, the log has come past its id

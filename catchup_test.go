@@ -69,6 +69,50 @@ func TestCatchupIsSharedByID(t *testing.T) {
 	})
 }
 
+// What a catch-up brings may be older than all that the log still has when it
+// comes, though the log had it when the catch-up began.
+func TestCatchupMeetsALogThatHasMovedOn(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{
+			History: History{Age: caddy.Duration(10 * time.Second)},
+			Catchup: Catchup{Timeout: caddy.Duration(20 * time.Second)},
+		})
+		up, live := s.joinLive(10, 12)
+		c := s.get("/events", "Last-Event-ID", "7")
+		c.expect(primer("7"))
+		catchup := s.origin.next().accept()
+		time.Sleep(8 * time.Second)
+		up.events(13, 14)
+		live.expect(numbered(13, 14))
+		time.Sleep(4 * time.Second)
+		catchup.events(8, 12) // the log begins with 13 now
+		c.expect(numbered(8, 14))
+		if got := s.pool.stats.gaps.Load(); got != 0 {
+			t.Errorf("counted %d gaps, want none", got)
+		}
+	})
+}
+
+// An origin that has ignored the id is found out all the same.
+func TestCatchupJumpsIntoALogThatHasMovedOn(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{
+			History: History{Age: caddy.Duration(10 * time.Second)},
+			Catchup: Catchup{Timeout: caddy.Duration(20 * time.Second)},
+		})
+		up, live := s.joinLive(10, 12)
+		c := s.get("/events", "Last-Event-ID", "7")
+		c.expect(primer("7"))
+		catchup := s.origin.next().accept()
+		time.Sleep(8 * time.Second)
+		up.events(13, 14)
+		live.expect(numbered(13, 14))
+		time.Sleep(4 * time.Second)
+		catchup.events(12, 12)
+		c.expect("id: 12\n" + gapComment + numbered(13, 14))
+	})
+}
+
 // A catch-up that is ahead of the shared connection would never meet the log by
 // looking only at what it receives itself.
 func TestCatchupAheadOfTheLog(t *testing.T) {
