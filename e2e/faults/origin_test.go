@@ -82,6 +82,13 @@ func newOrigin(t *testing.T, config originConfig, netns string) *origin {
 		},
 	}}
 	o.launch(t)
+	eventually(t, 20*time.Second, func() error {
+		conn, err := net.Dial("tcp", config.Addr)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
 	t.Cleanup(func() {
 		o.kill()
 		if log, _ := os.ReadFile(o.log); len(log) > 0 {
