@@ -128,7 +128,7 @@ func (c *catchup) pursue(ctx context.Context) {
 	defer func() { f.stop() }()
 	var last outcome // of the fetch that has ended
 	begun := c.begun
-	_, beat := t.log.Watch()
+	beat := t.log.Look(0).Beat
 	for {
 		wake, beats := t.log.Watch()
 		c.meet()

@@ -307,7 +307,7 @@ func (s *session) follow(log *hub.Topic, cursor hub.Cursor) {
 	s.setUnsettled(false)
 	s.log, s.cursor = log, cursor
 	s.noteStart()
-	_, s.beat = log.Watch()
+	s.beat = log.Look(cursor).Beat
 }
 
 // took accounts for a batch that was sent.

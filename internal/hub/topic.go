@@ -87,11 +87,7 @@ type Topic struct {
 	log  log
 	beat uint64
 	wake chan struct{}
-
-	// Set under a read lock by readers that are about to wait, cleared under
-	// the write lock by whoever wakes them: a topic that nobody waits for
-	// makes no channels.
-	waiting atomic.Bool
+	pace pace // of waking those who wait on it
 
 	// Replaced under mu, never modified, and read without it.
 	listeners atomic.Pointer[[]*listener]
@@ -122,14 +118,15 @@ func (t *Topic) StartAfter(id string) {
 	t.log.startAfter(id)
 }
 
-// Publish appends entries and wakes the readers. It never waits for them.
+// Publish appends entries and wakes the readers, who are many at a pace that they
+// can keep. It never waits for them.
 func (t *Topic) Publish(entries ...Entry) {
 	now := t.now()
 	t.mu.Lock()
 	for i := range entries {
 		t.log.append(&entries[i], now)
 	}
-	wake := t.takeWake()
+	wake := t.takeWake(now)
 	t.mu.Unlock()
 	t.release(wake)
 }
@@ -148,9 +145,10 @@ func (t *Topic) Append(e Entry) {
 // to wait on, and before it waits, does not miss it.
 func (t *Topic) Wake() {
 	var wake chan struct{}
-	if t.waiting.Load() {
+	if t.pace.waiting.Load() > 0 {
+		now := t.now()
 		t.mu.Lock()
-		wake = t.takeWake()
+		wake = t.takeWake(now)
 		t.mu.Unlock()
 	}
 	t.release(wake)
@@ -159,9 +157,10 @@ func (t *Topic) Wake() {
 // Beat counts a heartbeat and wakes the readers. One timer for a topic serves
 // all of its readers: each compares Batch.Beat with the last it saw.
 func (t *Topic) Beat() {
+	now := t.now()
 	t.mu.Lock()
 	t.beat++
-	wake := t.takeWake()
+	wake := t.takeWake(now)
 	t.mu.Unlock()
 	t.release(wake)
 }
@@ -186,12 +185,52 @@ func (t *Topic) Listen(call func()) (stop func()) {
 	}
 }
 
-// takeWake returns the channel that readers wait on, or nil if none does, and
-// leaves a new one in its place. t.mu must be held for writing.
-func (t *Topic) takeWake() chan struct{} {
-	if !t.waiting.Swap(false) {
+// takeWake returns the channel that readers wait on, and leaves a new one in its
+// place. It returns nil if none waits, so that a topic without readers makes no
+// channels, or if they are to be woken later. t.mu must be held for writing.
+func (t *Topic) takeWake(now time.Duration) chan struct{} {
+	n := t.pace.waiting.Load()
+	if n == 0 {
 		return nil
 	}
+	if left := t.pace.left(now); left > 0 {
+		t.wakeIn(left)
+		return nil
+	}
+	return t.renewWake(n, now)
+}
+
+// wakeIn makes readers be woken after some time. t.mu must be held for writing.
+func (t *Topic) wakeIn(d time.Duration) {
+	switch {
+	case t.pace.pending:
+		return
+	case t.pace.timer == nil:
+		t.pace.timer = time.AfterFunc(d, t.wakeHeld)
+	default:
+		t.pace.timer.Reset(d)
+	}
+	t.pace.pending = true
+}
+
+// wakeHeld wakes the readers whose time has come.
+func (t *Topic) wakeHeld() {
+	now := t.now()
+	t.mu.Lock()
+	var wake chan struct{}
+	if n := t.pace.waiting.Load(); t.pace.pending && n > 0 {
+		wake = t.renewWake(n, now)
+	}
+	t.pace.pending = false
+	t.mu.Unlock()
+	if wake != nil {
+		close(wake)
+	}
+}
+
+// renewWake is takeWake for n readers. t.mu must be held for writing.
+func (t *Topic) renewWake(n int64, now time.Duration) chan struct{} {
+	t.pace.wake(n, now)
 	wake := t.wake
 	t.wake = make(chan struct{})
 	return wake
@@ -249,13 +288,28 @@ func (t *Topic) Watch() (wake <-chan struct{}, beat uint64) {
 	return t.wait(), t.beat
 }
 
-// wait returns the channel to wait on. t.mu must be held, for the flag must be
-// set under the same lock that showed that there is nothing to take.
+// wait returns the channel to wait on. t.mu must be held, for the reader must be
+// counted under the same lock that showed that there is nothing to take.
 func (t *Topic) wait() <-chan struct{} {
-	if !t.waiting.Load() {
-		t.waiting.Store(true)
+	if t.pace.wait() {
+		t.lapEnds()
 	}
 	return t.wake
+}
+
+// lapEnds is called when most of the readers woken last have come back. t.mu must
+// be held.
+func (t *Topic) lapEnds() {
+	now := t.now()
+	t.pace.lap.Store(int64(max(1, now-t.pace.woken)))
+	if !t.pace.pending {
+		return
+	}
+	if left := t.pace.left(now); left > 0 {
+		t.pace.timer.Reset(left)
+	} else {
+		go t.wakeHeld()
+	}
 }
 
 // At returns the position at cursor c. It reports false if the log has passed
