@@ -131,7 +131,7 @@ func (s *shard) run() {
 	alarm := time.NewTimer(time.Hour)
 	defer alarm.Stop()
 	for idle := false; ; {
-		for s.turn() {
+		for s.work() {
 		}
 		if len(s.sockets) == 0 && (s.taken.closed || idle) && s.writer.release(s) {
 			_ = s.network.Close()
@@ -150,6 +150,27 @@ func (s *shard) run() {
 			idle = len(s.sockets) == 0
 		}
 	}
+}
+
+const (
+	// shortTurn is how long a turn may take without a rest.
+	shortTurn = time.Millisecond
+
+	// maxRest is the longest rest.
+	maxRest = 20 * time.Millisecond
+)
+
+// work takes a turn, and rests for as long as that has taken. Go looks at the network
+// when a processor has nothing to do, or once in 10 ms: shards that kept all of them
+// busy would be the last to hear of an event, which has to get through three
+// goroutines to come to them. What comes meanwhile goes out with one send.
+func (s *shard) work() (more bool) {
+	start := s.writer.now()
+	more = s.turn()
+	if took := s.writer.now() - start; took > shortTurn {
+		time.Sleep(min(took, maxRest))
+	}
+	return more
 }
 
 // turn does what there is to do, in small portions so that everybody gets one. It

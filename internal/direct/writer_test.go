@@ -78,7 +78,10 @@ type client struct {
 	socket *directtest.Socket
 	taken  *direct.Socket
 
+	slow time.Duration // how long each send takes
+
 	mu       sync.Mutex
+	sends    []time.Time
 	room     int // how much it takes; negative: all
 	raw      []byte
 	reason   direct.Reason
@@ -98,8 +101,11 @@ func (c *client) Ended(reason direct.Reason, events, bytes uint64) {
 }
 
 func (c *client) receive(p []byte) int {
+	start := time.Now()
+	time.Sleep(c.slow)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.sends = append(c.sends, start)
 	n := len(p)
 	if c.room >= 0 {
 		n = min(n, c.room)
@@ -251,6 +257,37 @@ func TestABatchIsOneSend(t *testing.T) {
 			t.Errorf("ten events came in %d chunks", got/2)
 		}
 	})
+}
+
+// After a turn that has taken long, others have the processor for as long.
+func TestShardsRest(t *testing.T) {
+	for _, tc := range []struct{ send, next time.Duration }{
+		{time.Millisecond, time.Millisecond},
+		{5 * time.Millisecond, 10 * time.Millisecond},
+		{time.Second, time.Second + 20*time.Millisecond},
+	} {
+		t.Run(tc.send.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				s := newStream(roomy)
+				c := h.join(s, 0)
+				synctest.Wait()
+				c.slow = tc.send
+				s.publish(1, 1)
+				time.Sleep(tc.send / 2)
+				s.publish(2, 2)
+				s.publish(3, 3)
+				time.Sleep(3 * tc.send)
+				c.expect(events(1, 3))
+				if len(c.sends) != 2 {
+					t.Fatalf("%d sends, want 2", len(c.sends))
+				}
+				if got := c.sends[1].Sub(c.sends[0]); got != tc.next {
+					t.Errorf("the next send begins after %s, want %s", got, tc.next)
+				}
+			})
+		})
+	}
 }
 
 func TestHeartbeats(t *testing.T) {
