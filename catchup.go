@@ -36,7 +36,7 @@ type catchups struct {
 
 	// Guarded by mu.
 	byID         map[string]*catchup
-	running      int
+	running      []*catchup
 	queued       int // subscribers
 	queues       map[string][]*catchup
 	turns        []string // keys of queues, the next first
@@ -64,6 +64,12 @@ type catchup struct {
 	// if that has come to it.
 	successor atomic.Pointer[string]
 
+	// next is the first id that has come to the topic's log since this began.
+	next atomic.Pointer[string]
+
+	// newest is that of the event here that the log has yet to come to.
+	newest atomic.Pointer[awaited]
+
 	mu sync.Mutex
 
 	// Guarded by mu.
@@ -81,6 +87,12 @@ type catchup struct {
 	why      error      // not spliced; set ahead of over if that is known
 	finished chan struct{}
 	begun    chan struct{} // closed at the first event
+}
+
+// An awaited is an id that a topic's log may come to.
+type awaited struct {
+	id   string
+	come atomic.Uint64 // the cursor behind the event with it, once the log has that
 }
 
 var (
@@ -194,9 +206,22 @@ func (g *catchups) follows(before, id string) {
 	}
 }
 
+// comes takes note that the topic's log has come to an id, behind which it is at a
+// cursor. It may be far past it, and have it no longer, when it is looked at next.
+func (g *catchups) comes(id string, behind hub.Cursor) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.running {
+		c.next.CompareAndSwap(nil, &id)
+		if a := c.newest.Load(); a != nil && a.id == id {
+			a.come.Store(uint64(behind))
+		}
+	}
+}
+
 // startNext starts catch-ups as long as there is room. g.mu must be held.
 func (g *catchups) startNext() {
-	for !g.closed && g.running < g.topic.pool.opts.Catchup.Connections && len(g.turns) > 0 && g.topic.connectedNow() {
+	for !g.closed && len(g.running) < g.topic.pool.opts.Catchup.Connections && len(g.turns) > 0 && g.topic.connectedNow() {
 		ip := g.turns[0]
 		queue := g.queues[ip]
 		c := queue[0]
@@ -205,7 +230,7 @@ func (g *catchups) startNext() {
 
 		c.started.Store(true)
 		g.queued -= c.subscribers
-		g.running++
+		g.running = append(g.running, c)
 		ctx, cancel := context.WithCancel(g.topic.ctx)
 		c.cancel = cancel
 		g.topic.helpers.Go(func() {
@@ -213,7 +238,7 @@ func (g *catchups) startNext() {
 			c.run(ctx)
 			g.mu.Lock()
 			defer g.mu.Unlock()
-			g.running--
+			g.running = slices.DeleteFunc(g.running, func(other *catchup) bool { return other == c })
 			g.forget(c)
 			g.startNext()
 		})
@@ -270,6 +295,7 @@ func (s *catchupStream) publish(e *sse.Event) {
 		if c.firstID == "" {
 			c.firstID = entry.ID
 		}
+		c.newest.Store(&awaited{id: entry.ID}) // before looking: it may come at any time
 		if at, ok := t.log.After(entry.ID); ok {
 			if !c.continues(at.Cursor, &entry) {
 				c.finish(false, 0, errCatchupIgnored)
@@ -295,27 +321,26 @@ func (s *catchupStream) publish(e *sse.Event) {
 // lies between. c.mu must be held.
 func (c *catchup) continues(at hub.Cursor, e *hub.Entry) bool {
 	t := c.group.topic
+	before, known := t.log.At(at - 1)
+	if c.id == "" || known && before.ID == c.lastID {
+		return true
+	}
 	from := max(c.floor, t.noticed())
 	first, ok := t.log.At(from)
 	if !ok {
 		// The log has lost its beginning while the origin was silent, or was
-		// away: that must have come by here.
-		if _, passed := c.log.After(c.floorID); !passed && c.floorID != "" && e.ID != c.floorID {
+		// away. That must have come by here, unless it is what came after the
+		// log's end that is met (see jumped).
+		_, passed := c.log.After(c.floorID)
+		if at <= c.start.Cursor && c.floorID != "" && !passed && e.ID != c.floorID {
 			return false
 		}
 		first = t.log.Oldest()
 		from = first.Cursor
 	}
-	if c.id == "" || at <= from+1 {
-		return true
-	}
-	before, ok := t.log.At(at - 1)
-	if ok && before.ID == c.lastID {
-		return true
-	}
 	// Nor is anything missing that the log itself has not: what is before the
 	// event, from the log's beginning or from a gap in it on, set no id.
-	return ok && first.ID == before.ID
+	return at <= from+1 || known && first.ID == before.ID
 }
 
 // jumped reports whether the origin has passed over where the log ended when the
@@ -323,14 +348,18 @@ func (c *catchup) continues(at hub.Cursor, e *hub.Entry) bool {
 // next events came here sooner than to the log. at is behind an event that both
 // have. c.mu must be held.
 func (c *catchup) jumped(at hub.Cursor) bool {
-	if c.id == "" || c.start.ID == "" || at <= c.start.Cursor {
+	if c.id == "" || at <= c.start.Cursor {
 		return false
 	}
 	if next := c.successor.Load(); next != nil {
 		return *next != c.firstID // it was a newer id, to which the log has come
 	}
-	_, ok := c.log.After(c.start.ID)
-	return !ok
+	passed := c.start.ID
+	if next := c.next.Load(); passed == "" && next != nil {
+		passed = *next // there was no event yet
+	}
+	_, ok := c.log.After(passed)
+	return !ok && passed != ""
 }
 
 // append adds an event. c.mu must be held.
@@ -353,26 +382,44 @@ func (c *catchup) meet() (met bool) {
 	if c.over || c.lastID == "" {
 		return c.over
 	}
-	if c.events > 0 && !c.whole {
+	at, ok := c.met()
+	if !ok && c.events > 0 && !c.whole {
 		newest := t.log.Newest()
-		if newest.ID == "" {
+		if newest.ID == "" || newest.ID == c.id {
 			return false
 		}
-		if _, ok := c.log.After(newest.ID); !ok || newest.ID == c.id {
+		if _, here := c.log.After(newest.ID); !here {
 			return false
 		}
 		c.whole = true
 		if c.jumped(newest.Cursor) {
 			c.why = errCatchupIgnored
 		}
+		at, ok = c.met() // it may just have come
+	}
+	if !ok {
+		return false
+	}
+	if c.events > 0 && c.why == nil && c.jumped(at) {
+		c.why = errCatchupIgnored
+	}
+	c.finish(c.why == nil, at, c.why)
+	return true
+}
+
+// met returns where in the topic's log the last id here is, or was: nothing more is
+// taken from the origin if the catch-up is whole. c.mu must be held.
+func (c *catchup) met() (hub.Cursor, bool) {
+	if a := c.newest.Load(); a != nil && a.id == c.lastID {
+		at := hub.Cursor(a.come.Load())
+		if _, kept := c.group.topic.log.At(at); at > 0 && (kept || c.whole) {
+			return at, true
+		}
 	}
 	// Without an event yet, the last id is the one that was asked for: the topic
 	// may have been opened with an older one just now, and come past it.
-	at, ok := t.log.After(c.lastID)
-	if ok {
-		c.finish(c.why == nil, at.Cursor, c.why)
-	}
-	return ok
+	at, ok := c.group.topic.log.After(c.lastID)
+	return at.Cursor, ok
 }
 
 func (c *catchup) isWhole() bool {

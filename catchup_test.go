@@ -93,6 +93,30 @@ func TestCatchupMeetsALogThatHasMovedOn(t *testing.T) {
 	})
 }
 
+// The same of a catch-up that is ahead of the log: what the log began with is not
+// its to bring.
+func TestCatchupAheadOfALogThatHasMovedOn(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{History: History{Age: caddy.Duration(10 * time.Second)}})
+		up, _ := s.joinLive(10, 10)
+		c := s.get("/events", "Last-Event-ID", "12")
+		c.expect(primer("12"))
+		catchup := s.origin.next().accept().events(13, 14)
+		c.expect(numbered(13, 14))
+		time.Sleep(11 * time.Second)
+		// Before the log is looked at, which begins with 11 now, the catch-up has
+		// the next event.
+		up.do <- func(w http.ResponseWriter) error { _, err := io.WriteString(w, numbered(11, 15)); return err }
+		catchup.do <- func(w http.ResponseWriter) error { _, err := io.WriteString(w, numbered(15, 15)); return err }
+		c.expect(numbered(15, 15))
+		up.events(16, 16)
+		c.expect(numbered(16, 16))
+		if got := s.pool.stats.gaps.Load(); got != 0 {
+			t.Errorf("counted %d gaps, want none", got)
+		}
+	})
+}
+
 // An origin that has ignored the id is found out all the same.
 func TestCatchupJumpsIntoALogThatHasMovedOn(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
@@ -599,8 +623,10 @@ func TestCatchupAheadOfALogThatOvertakesIt(t *testing.T) {
 		catchup := s.origin.next().accept().events(6, 9)
 		c.expect(numbered(6, 9))
 		up.events(3, 20)
-		catchup.events(10, 20)
 		c.expect(numbered(10, 20))
+		if !catchup.closed() {
+			t.Error("the catch-up goes on though the log has met it")
+		}
 		up.events(21, 21)
 		c.expect(numbered(21, 21))
 		if got := s.pool.stats.gaps.Load(); got != 0 {
@@ -631,4 +657,20 @@ func TestCatchupOfAnIgnoredIDThatTheLogComesTo(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A topic that has just been opened has no event yet that an origin could jump over.
+func TestCatchupOfAnIgnoredIDOnAColdTopic(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.get("/events")
+		c := s.get("/events", "Last-Event-ID", "7")
+		up := s.origin.next().accept()
+		catchup := s.origin.next().accept()
+		up.events(10, 12)
+		catchup.events(13, 13)
+		c.expect(primer("7") + numbered(13, 13))
+		up.events(13, 14)
+		c.expect("id: 13\n" + gapComment + numbered(14, 14))
+	})
 }

@@ -287,10 +287,14 @@ func (c *connection) publish(e *sse.Event) {
 	if !greets {
 		c.replaying = false
 	}
-	if entry.SetsID && t.catchups.any.Load() {
+	awaited := entry.SetsID && t.catchups.any.Load()
+	if awaited {
 		t.catchups.follows(t.log.Newest().ID, entry.ID)
 	}
 	t.log.Append(entry)
+	if awaited {
+		t.catchups.comes(entry.ID, t.log.Newest().Cursor)
+	}
 	if len(entry.Wire) > maxKeptBuffer {
 		// The next of its size may push it out of the log.
 		t.log.Wake()

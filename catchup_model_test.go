@@ -1,0 +1,220 @@
+package ssefanout
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// A chronicle is an origin that numbers its events, and gives each connection
+// those after its last event id, or, if it ignores that, what comes from now on.
+type chronicle struct {
+	origin *origin
+	rng    *rand.Rand
+	deaf   bool
+	newest int
+	asked  []*conn
+	conns  []*feed
+}
+
+// A feed is a connection of a chronicle that is somewhere in it.
+type feed struct {
+	*conn
+	at int
+}
+
+// listen takes note of who has asked, and of who has gone.
+func (h *chronicle) listen() {
+	for h.origin.asked() {
+		h.asked = append(h.asked, h.origin.next())
+	}
+	var open []*feed
+	for _, f := range h.conns {
+		if !f.closed() {
+			open = append(open, f)
+		}
+	}
+	h.conns = open
+}
+
+// accept answers the next who has asked.
+func (h *chronicle) accept() {
+	if len(h.asked) == 0 {
+		return
+	}
+	c := h.asked[0]
+	h.asked = h.asked[1:]
+	if c.closed() {
+		return
+	}
+	f := &feed{conn: c.accept(), at: h.newest}
+	if id, err := strconv.Atoi(c.request.Header.Get("Last-Event-ID")); err == nil && !h.deaf {
+		f.at = id
+	}
+	h.conns = append(h.conns, f)
+}
+
+// send sends n of the events that a connection has not had.
+func (h *chronicle) send(f *feed, n int) {
+	if n = min(n, h.newest-f.at); n > 0 && !f.closed() {
+		f.events(f.at+1, f.at+n)
+		f.at += n
+	}
+}
+
+// A reader follows the events of a chronicle, over as many connections as it takes.
+type reader struct {
+	*client
+	began, last int // ids; negative: none
+	gaps        int
+	told        bool // of a gap, behind which no event has come yet
+	missed      bool // events, and no gap was told since
+	got         bool // an event on this connection
+	history     strings.Builder
+}
+
+func (r *reader) join(s *setup) {
+	r.got = false
+	if r.last < 0 {
+		r.client = s.get("/events")
+		return
+	}
+	r.client = s.get("/events", "Last-Event-ID", strconv.Itoa(r.last))
+}
+
+// look checks what has come.
+func (r *reader) look(t *testing.T) {
+	for block := range strings.SplitSeq(r.read(), "\n\n") {
+		if block == "" {
+			continue
+		}
+		fmt.Fprintf(&r.history, "%q ", block)
+		if strings.Contains(block, ": gap") {
+			r.told, r.missed = true, false
+			r.gaps++
+			if _, id, ok := strings.Cut(block, "id: "); ok && !r.got {
+				// Nobody knows its id: it may have been ahead of the others.
+				_, _ = fmt.Sscan(id, &r.last)
+			}
+		}
+		_, data, _ := strings.Cut(block, "data: event ")
+		n, err := strconv.Atoi(data)
+		switch {
+		case err != nil:
+			continue
+		case r.last < 0:
+		case n <= r.last:
+			t.Errorf("event %d comes after %d: %s", n, r.last, r.history.String())
+		case n != r.last+1 && !r.told:
+			r.missed = true
+		}
+		r.last, r.told, r.got = n, false, true
+	}
+}
+
+// Whatever the order in which an origin answers, sends, is silent, breaks off, and
+// is asked, its clients get every event once, and are told of a gap only if it has
+// ignored their id.
+func TestCatchupsInAnyOrder(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		for seed := range uint64(300) {
+			t.Run(fmt.Sprintf("deaf=%v/%d", deaf, seed), func(t *testing.T) {
+				bothWriters(t, func(t *testing.T) { runChronicle(t, seed, deaf) })
+			})
+		}
+	}
+}
+
+func runChronicle(t *testing.T, seed uint64, deaf bool) {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	s := newSetup(t, Options{
+		History:   History{Events: 1 + rng.IntN(30), Age: caddy.Duration(10 * time.Second)},
+		Catchup:   Catchup{Connections: 1 + rng.IntN(2), Timeout: caddy.Duration(time.Hour)},
+		Heartbeat: Heartbeat{Interval: -1},
+	})
+	h := &chronicle{origin: s.origin, rng: rng, deaf: deaf, newest: 5 + rng.IntN(50)}
+	var readers []*reader
+	join := func() {
+		r := &reader{last: 1 + rng.IntN(h.newest)}
+		if deaf && len(readers) == 0 {
+			r.last = -1
+		}
+		r.began = r.last
+		r.join(s)
+		readers = append(readers, r)
+	}
+	join()
+	if deaf {
+		// If nothing comes ahead of what all begin with, an origin is not to be
+		// told from one that has had nothing to send for long.
+		h.listen()
+		h.accept()
+		h.newest++
+		h.send(h.conns[0], 1)
+	}
+	for range 60 {
+		h.listen()
+		switch rng.IntN(12) {
+		case 0, 1:
+			h.newest += 1 + rng.IntN(3)
+		case 2:
+			h.newest += rng.IntN(60)
+		case 3:
+			time.Sleep(time.Duration(rng.Int64N(int64(8 * time.Second))))
+		case 4:
+			if len(readers) < 5 {
+				join()
+			}
+		case 5:
+			// Of what an origin that ignores ids has sent while it was not
+			// connected, nobody can know.
+			if len(h.conns) > 0 && rng.IntN(3) == 0 && !deaf {
+				h.conns[rng.IntN(len(h.conns))].abort()
+			}
+		case 6, 7:
+			h.accept()
+		default:
+			if len(h.conns) > 0 {
+				h.send(h.conns[rng.IntN(len(h.conns))], 1+rng.IntN(40))
+			}
+		}
+	}
+	behind := func() (behind bool) {
+		for _, r := range readers {
+			r.look(t)
+			if r.ended() {
+				r.join(s)
+			}
+			behind = behind || r.last < h.newest
+		}
+		return behind
+	}
+	for rounds := 0; behind() && rounds < 60 && !t.Failed(); rounds++ {
+		h.listen()
+		h.accept()
+		for _, f := range h.conns {
+			h.send(f, 100)
+		}
+		time.Sleep(time.Second)
+		if deaf {
+			h.newest++ // until then, those who were not heard have missed nothing
+		}
+	}
+	behind()
+	for i, r := range readers {
+		if r.last < h.newest-1 {
+			t.Errorf("client %d, which began after %d, is at %d, and the origin at %d: %s", i, r.began, r.last, h.newest, r.history.String())
+		}
+		if r.missed {
+			t.Errorf("client %d, which began after %d, was never told of a gap: %s", i, r.began, r.history.String())
+		}
+		if r.gaps > 0 && !deaf {
+			t.Errorf("client %d, which began after %d, was told of %d gaps: %s", i, r.began, r.gaps, r.history.String())
+		}
+	}
+}
