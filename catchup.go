@@ -348,8 +348,8 @@ func (c *catchup) continues(at hub.Cursor, e *hub.Entry) bool {
 // next events came here sooner than to the log. at is behind an event that both
 // have. c.mu must be held.
 func (c *catchup) jumped(at hub.Cursor) bool {
-	if c.id == "" || at <= c.start.Cursor {
-		return false
+	if c.firstID == "" || c.id == "" || at <= c.start.Cursor {
+		return false // or nothing has come yet but a reconnection time
 	}
 	if next := c.successor.Load(); next != nil {
 		return *next != c.firstID // it was a newer id, to which the log has come
@@ -400,7 +400,7 @@ func (c *catchup) meet() (met bool) {
 	if !ok {
 		return false
 	}
-	if c.events > 0 && c.why == nil && c.jumped(at) {
+	if c.why == nil && c.jumped(at) {
 		c.why = errCatchupIgnored
 	}
 	c.finish(c.why == nil, at, c.why)

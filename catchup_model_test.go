@@ -53,6 +53,9 @@ func (h *chronicle) accept() {
 		return
 	}
 	f := &feed{conn: c.accept(), at: h.newest}
+	if h.rng.IntN(2) == 0 {
+		f.send("retry: 3000\n\n")
+	}
 	if id, err := strconv.Atoi(c.request.Header.Get("Last-Event-ID")); err == nil && !h.deaf {
 		f.at = id
 	}
