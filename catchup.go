@@ -84,7 +84,7 @@ type catchup struct {
 	over     bool
 	spliced  bool
 	splice   hub.Cursor // where in the topic's log the subscribers continue
-	why      error      // not spliced; set ahead of over if that is known
+	why      error      // not spliced
 	finished chan struct{}
 	begun    chan struct{} // closed at the first event
 }
@@ -202,7 +202,8 @@ func (g *catchups) follows(before, id string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c := g.byID[before]; c != nil {
-		c.successor.Store(&id)
+		successor := id // nothing is allocated for those that nobody waits for
+		c.successor.Store(&successor)
 	}
 }
 
@@ -212,7 +213,10 @@ func (g *catchups) comes(id string, behind hub.Cursor) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range g.running {
-		c.next.CompareAndSwap(nil, &id)
+		if c.next.Load() == nil {
+			next := id
+			c.next.Store(&next)
+		}
 		if a := c.newest.Load(); a != nil && a.id == id {
 			a.come.Store(uint64(behind))
 		}
@@ -297,7 +301,7 @@ func (s *catchupStream) publish(e *sse.Event) {
 		}
 		c.newest.Store(&awaited{id: entry.ID}) // before looking: it may come at any time
 		if at, ok := t.log.After(entry.ID); ok {
-			if !c.continues(at.Cursor, &entry) {
+			if !c.continues(at.Cursor, entry.ID) {
 				c.finish(false, 0, errCatchupIgnored)
 				return
 			}
@@ -316,10 +320,10 @@ func (s *catchupStream) publish(e *sse.Event) {
 	}
 }
 
-// continues reports whether e, behind which the topic's log has the position at,
-// is the event that follows all that is here: then the origin has sent all that
-// lies between. c.mu must be held.
-func (c *catchup) continues(at hub.Cursor, e *hub.Entry) bool {
+// continues reports whether the event with an id, behind which the topic's log has
+// the position at, is the one that follows all that is here: then the origin has
+// sent all that lies between. c.mu must be held.
+func (c *catchup) continues(at hub.Cursor, id string) bool {
 	t := c.group.topic
 	before, known := t.log.At(at - 1)
 	if c.id == "" || known && before.ID == c.lastID {
@@ -332,7 +336,7 @@ func (c *catchup) continues(at hub.Cursor, e *hub.Entry) bool {
 		// away. That must have come by here, unless it is what came after the
 		// log's end that is met (see jumped).
 		_, passed := c.log.After(c.floorID)
-		if at <= c.start.Cursor && c.floorID != "" && !passed && e.ID != c.floorID {
+		if at <= c.start.Cursor && c.floorID != "" && !passed && id != c.floorID {
 			return false
 		}
 		first = t.log.Oldest()
@@ -348,8 +352,8 @@ func (c *catchup) continues(at hub.Cursor, e *hub.Entry) bool {
 // next events came here sooner than to the log. at is behind an event that both
 // have. c.mu must be held.
 func (c *catchup) jumped(at hub.Cursor) bool {
-	if c.firstID == "" || c.id == "" || at <= c.start.Cursor {
-		return false // or nothing has come yet but a reconnection time
+	if c.id == "" || c.firstID == "" || at <= c.start.Cursor {
+		return false // a greeting, or nothing has come that has an id
 	}
 	if next := c.successor.Load(); next != nil {
 		return *next != c.firstID // it was a newer id, to which the log has come
@@ -392,18 +396,16 @@ func (c *catchup) meet() (met bool) {
 			return false
 		}
 		c.whole = true
-		if c.jumped(newest.Cursor) {
-			c.why = errCatchupIgnored
-		}
 		at, ok = c.met() // it may just have come
 	}
-	if !ok {
+	switch {
+	case !ok:
 		return false
+	case c.jumped(at):
+		c.finish(false, at, errCatchupIgnored)
+	default:
+		c.finish(true, at, nil)
 	}
-	if c.why == nil && c.jumped(at) {
-		c.why = errCatchupIgnored
-	}
-	c.finish(c.why == nil, at, c.why)
 	return true
 }
 

@@ -69,23 +69,30 @@ func TestCatchupIsSharedByID(t *testing.T) {
 	})
 }
 
+// movedOn returns a client that resumes with the id 7, and its catch-up, which has
+// brought nothing while the log, which had 10 to 12, has come to have 13 and 14 alone.
+func movedOn(t *testing.T) (s *setup, c *client, catchup *conn) {
+	s = newSetup(t, Options{
+		History: History{Age: caddy.Duration(10 * time.Second)},
+		Catchup: Catchup{Timeout: caddy.Duration(20 * time.Second)},
+	})
+	up, live := s.joinLive(10, 12)
+	c = s.get("/events", "Last-Event-ID", "7")
+	c.expect(primer("7"))
+	catchup = s.origin.next().accept()
+	time.Sleep(8 * time.Second)
+	up.events(13, 14)
+	live.expect(numbered(13, 14))
+	time.Sleep(4 * time.Second)
+	return s, c, catchup
+}
+
 // What a catch-up brings may be older than all that the log still has when it
 // comes, though the log had it when the catch-up began.
 func TestCatchupMeetsALogThatHasMovedOn(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
-		s := newSetup(t, Options{
-			History: History{Age: caddy.Duration(10 * time.Second)},
-			Catchup: Catchup{Timeout: caddy.Duration(20 * time.Second)},
-		})
-		up, live := s.joinLive(10, 12)
-		c := s.get("/events", "Last-Event-ID", "7")
-		c.expect(primer("7"))
-		catchup := s.origin.next().accept()
-		time.Sleep(8 * time.Second)
-		up.events(13, 14)
-		live.expect(numbered(13, 14))
-		time.Sleep(4 * time.Second)
-		catchup.events(8, 12) // the log begins with 13 now
+		s, c, catchup := movedOn(t)
+		catchup.events(8, 12)
 		c.expect(numbered(8, 14))
 		if got := s.pool.stats.gaps.Load(); got != 0 {
 			t.Errorf("counted %d gaps, want none", got)
@@ -104,11 +111,11 @@ func TestCatchupAheadOfALogThatHasMovedOn(t *testing.T) {
 		catchup := s.origin.next().accept().events(13, 14)
 		c.expect(numbered(13, 14))
 		time.Sleep(11 * time.Second)
-		// Before the log is looked at, which begins with 11 now, the catch-up has
-		// the next event.
-		up.do <- func(w http.ResponseWriter) error { _, err := io.WriteString(w, numbered(11, 15)); return err }
-		catchup.do <- func(w http.ResponseWriter) error { _, err := io.WriteString(w, numbered(15, 15)); return err }
+		up.events(11, 15) // the log begins with 11 now
 		c.expect(numbered(15, 15))
+		if !catchup.closed() {
+			t.Error("the catch-up goes on though it has met the log")
+		}
 		up.events(16, 16)
 		c.expect(numbered(16, 16))
 		if got := s.pool.stats.gaps.Load(); got != 0 {
@@ -120,18 +127,7 @@ func TestCatchupAheadOfALogThatHasMovedOn(t *testing.T) {
 // An origin that has ignored the id is found out all the same.
 func TestCatchupJumpsIntoALogThatHasMovedOn(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
-		s := newSetup(t, Options{
-			History: History{Age: caddy.Duration(10 * time.Second)},
-			Catchup: Catchup{Timeout: caddy.Duration(20 * time.Second)},
-		})
-		up, live := s.joinLive(10, 12)
-		c := s.get("/events", "Last-Event-ID", "7")
-		c.expect(primer("7"))
-		catchup := s.origin.next().accept()
-		time.Sleep(8 * time.Second)
-		up.events(13, 14)
-		live.expect(numbered(13, 14))
-		time.Sleep(4 * time.Second)
+		_, c, catchup := movedOn(t)
 		catchup.events(12, 12)
 		c.expect("id: 12\n" + gapComment + numbered(13, 14))
 	})

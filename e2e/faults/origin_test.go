@@ -82,6 +82,7 @@ func newOrigin(t *testing.T, config originConfig, netns string) *origin {
 		},
 	}}
 	o.launch(t)
+	// Another namespace may have its address, and everybody would be behind for ever.
 	eventually(t, 20*time.Second, func() error {
 		conn, err := net.Dial("tcp", config.Addr)
 		if err != nil {

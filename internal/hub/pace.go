@@ -63,3 +63,41 @@ func (p *pace) wake(n int64, now time.Duration) {
 	p.waiting.Store(0)
 	p.lap.Store(0)
 }
+
+// wakeIn makes readers be woken after some time. t.mu must be held for writing.
+func (t *Topic) wakeIn(d time.Duration) {
+	switch {
+	case t.pace.pending:
+		return
+	case t.pace.timer == nil:
+		t.pace.timer = time.AfterFunc(d, t.wakeHeld)
+	default:
+		t.pace.timer.Reset(d)
+	}
+	t.pace.pending = true
+}
+
+// wakeHeld wakes the readers whose time has come.
+func (t *Topic) wakeHeld() {
+	now := t.now()
+	t.mu.Lock()
+	var wake chan struct{}
+	if n := t.pace.waiting.Load(); t.pace.pending && n > 0 {
+		wake = t.renewWake(n, now)
+	}
+	t.pace.pending = false
+	t.mu.Unlock()
+	if wake != nil {
+		close(wake)
+	}
+}
+
+// lapEnds is called when most of the readers woken last have come back. t.mu must
+// be held.
+func (t *Topic) lapEnds() {
+	now := t.now()
+	t.pace.lap.Store(int64(max(1, now-t.pace.woken)))
+	if t.pace.pending {
+		t.pace.timer.Reset(t.pace.left(now))
+	}
+}

@@ -39,34 +39,34 @@ func TestReadersAreWokenAtAPace(t *testing.T) {
 	const many = 100
 	for _, tc := range []struct {
 		name string
-		do   func(t *testing.T, h *herd)
+		do   func(h *herd)
 		want time.Duration // from the second wake-up being called for
 	}{
-		{name: "all come back, and twice as much time has not passed", want: 16 * time.Millisecond, do: func(_ *testing.T, h *herd) {
+		{name: "all come back, and twice as much time has not passed", want: 16 * time.Millisecond, do: func(h *herd) {
 			time.Sleep(10 * time.Millisecond)
 			h.wait(many)
 			time.Sleep(4 * time.Millisecond)
 		}},
-		{name: "all come back, and twice as much time has passed", want: 0, do: func(_ *testing.T, h *herd) {
+		{name: "all come back, and twice as much time has passed", want: 0, do: func(h *herd) {
 			time.Sleep(10 * time.Millisecond)
 			h.wait(many)
 			time.Sleep(20 * time.Millisecond)
 		}},
-		{name: "all come back soon", want: 0, do: func(_ *testing.T, h *herd) {
+		{name: "all come back soon", want: 0, do: func(h *herd) {
 			time.Sleep(time.Millisecond)
 			h.wait(many)
 		}},
-		{name: "all come back at once", want: 0, do: func(_ *testing.T, h *herd) { h.wait(many) }},
-		{name: "a few never come back", want: 18 * time.Millisecond, do: func(_ *testing.T, h *herd) {
+		{name: "all come back at once", want: 0, do: func(h *herd) { h.wait(many) }},
+		{name: "a few never come back", want: 18 * time.Millisecond, do: func(h *herd) {
 			time.Sleep(10 * time.Millisecond)
 			h.wait(many - many/8)
 			time.Sleep(2 * time.Millisecond)
 		}},
-		{name: "most do not come back", want: maxPause - 10*time.Millisecond, do: func(_ *testing.T, h *herd) {
+		{name: "most do not come back", want: maxPause - 10*time.Millisecond, do: func(h *herd) {
 			time.Sleep(10 * time.Millisecond)
 			h.wait(many / 2)
 		}},
-		{name: "most need longer than anybody waits for them", want: 0, do: func(_ *testing.T, h *herd) {
+		{name: "most need longer than anybody waits for them", want: 0, do: func(h *herd) {
 			h.wait(1)
 			time.Sleep(maxPause)
 		}},
@@ -78,7 +78,7 @@ func TestReadersAreWokenAtAPace(t *testing.T) {
 				if !h.publish() {
 					t.Fatal("what comes after a quiet time is held back")
 				}
-				tc.do(t, h)
+				tc.do(h)
 				h.publish()
 				if got := h.wokenIn(); got != tc.want {
 					t.Errorf("woken after %s, want %s", got, tc.want)

@@ -200,34 +200,6 @@ func (t *Topic) takeWake(now time.Duration) chan struct{} {
 	return t.renewWake(n, now)
 }
 
-// wakeIn makes readers be woken after some time. t.mu must be held for writing.
-func (t *Topic) wakeIn(d time.Duration) {
-	switch {
-	case t.pace.pending:
-		return
-	case t.pace.timer == nil:
-		t.pace.timer = time.AfterFunc(d, t.wakeHeld)
-	default:
-		t.pace.timer.Reset(d)
-	}
-	t.pace.pending = true
-}
-
-// wakeHeld wakes the readers whose time has come.
-func (t *Topic) wakeHeld() {
-	now := t.now()
-	t.mu.Lock()
-	var wake chan struct{}
-	if n := t.pace.waiting.Load(); t.pace.pending && n > 0 {
-		wake = t.renewWake(n, now)
-	}
-	t.pace.pending = false
-	t.mu.Unlock()
-	if wake != nil {
-		close(wake)
-	}
-}
-
 // renewWake is takeWake for n readers. t.mu must be held for writing.
 func (t *Topic) renewWake(n int64, now time.Duration) chan struct{} {
 	t.pace.wake(n, now)
@@ -295,21 +267,6 @@ func (t *Topic) wait() <-chan struct{} {
 		t.lapEnds()
 	}
 	return t.wake
-}
-
-// lapEnds is called when most of the readers woken last have come back. t.mu must
-// be held.
-func (t *Topic) lapEnds() {
-	now := t.now()
-	t.pace.lap.Store(int64(max(1, now-t.pace.woken)))
-	if !t.pace.pending {
-		return
-	}
-	if left := t.pace.left(now); left > 0 {
-		t.pace.timer.Reset(left)
-	} else {
-		go t.wakeHeld()
-	}
 }
 
 // At returns the position at cursor c. It reports false if the log has passed
