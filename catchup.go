@@ -67,20 +67,22 @@ type catchup struct {
 	// next is the first id that has come to the topic's log since this began.
 	next atomic.Pointer[string]
 
-	// newest is that of the event here that the log has yet to come to.
+	// newest is the id of the newest event here, to which the log has yet to
+	// come; at the beginning, that which was asked for.
 	newest atomic.Pointer[awaited]
 
 	mu sync.Mutex
 
 	// Guarded by mu.
-	floor    hub.Cursor   // the oldest entry of the topic's log at the start
-	floorID  string       // in force behind that entry
-	start    hub.Position // where the topic's log ended then
+	floor    hub.Cursor   // the oldest entry of the topic's log at the start, behind its last gap
+	floorID  string       // in force behind that entry, or the first since the gap
+	start    hub.Position // where the topic's log ended then (see topic.logEnd)
 	firstID  string       // of the first event here that has one
 	lastID   string       // of the newest event here
 	events   int
 	bytes    int
-	whole    bool // this log meets the topic's: nothing more is needed from the origin
+	whole    bool       // this log meets the topic's: nothing more is needed from the origin
+	wholeAt  hub.Cursor // where the topic's log ended when that was found
 	over     bool
 	spliced  bool
 	splice   hub.Cursor // where in the topic's log the subscribers continue
@@ -137,6 +139,7 @@ func (g *catchups) join(id, clientIP string) *catchup {
 			begun:    make(chan struct{}),
 		}
 		c.log.StartAfter(id)
+		c.newest.Store(&awaited{id: id})
 		g.byID[id] = c
 		g.any.Store(true)
 		if len(g.queues[clientIP]) == 0 {
@@ -217,9 +220,16 @@ func (g *catchups) comes(id string, behind hub.Cursor) {
 			next := id
 			c.next.Store(&next)
 		}
-		if a := c.newest.Load(); a != nil && a.id == id {
-			a.come.Store(uint64(behind))
-		}
+		c.newest.Load().comes(id, behind)
+	}
+	if c := g.byID[id]; c != nil && !c.started.Load() {
+		c.newest.Load().comes(id, behind)
+	}
+}
+
+func (a *awaited) comes(id string, behind hub.Cursor) {
+	if a.id == id {
+		a.come.Store(uint64(behind))
 	}
 }
 
@@ -300,7 +310,7 @@ func (s *catchupStream) publish(e *sse.Event) {
 			c.firstID = entry.ID
 		}
 		c.newest.Store(&awaited{id: entry.ID}) // before looking: it may come at any time
-		if at, ok := t.log.After(entry.ID); ok {
+		if at, ok := t.log.KeptAfter(entry.ID); ok {
 			if !c.continues(at.Cursor, entry.ID) {
 				c.finish(false, 0, errCatchupIgnored)
 				return
@@ -339,7 +349,7 @@ func (c *catchup) continues(at hub.Cursor, id string) bool {
 		if at <= c.start.Cursor && c.floorID != "" && !passed && id != c.floorID {
 			return false
 		}
-		first = t.log.Oldest()
+		first = t.log.Tail()
 		from = first.Cursor
 	}
 	// Nor is anything missing that the log itself has not: what is before the
@@ -355,12 +365,15 @@ func (c *catchup) jumped(at hub.Cursor) bool {
 	if c.id == "" || c.firstID == "" || at <= c.start.Cursor {
 		return false // a greeting, or nothing has come that has an id
 	}
+	if c.group.topic.refusedSince(c.start.Cursor) {
+		return false // an origin that refuses an id ignores none
+	}
 	if next := c.successor.Load(); next != nil {
 		return *next != c.firstID // it was a newer id, to which the log has come
 	}
 	passed := c.start.ID
 	if next := c.next.Load(); passed == "" && next != nil {
-		passed = *next // there was no event yet
+		passed = *next // there was no event yet, or none since a gap
 	}
 	_, ok := c.log.After(passed)
 	return !ok && passed != ""
@@ -386,16 +399,19 @@ func (c *catchup) meet() (met bool) {
 	if c.over || c.lastID == "" {
 		return c.over
 	}
+	if c.whole && t.noticed() > c.wholeAt {
+		c.whole = false // there is a gap in the log, and it may never have the last event
+	}
 	at, ok := c.met()
 	if !ok && c.events > 0 && !c.whole {
-		newest := t.log.Newest()
+		newest := t.logEnd()
 		if newest.ID == "" || newest.ID == c.id {
 			return false
 		}
 		if _, here := c.log.After(newest.ID); !here {
 			return false
 		}
-		c.whole = true
+		c.whole, c.wholeAt = true, newest.Cursor
 		at, ok = c.met() // it may just have come
 	}
 	switch {
@@ -412,16 +428,23 @@ func (c *catchup) meet() (met bool) {
 // met returns where in the topic's log the last id here is, or was: nothing more is
 // taken from the origin if the catch-up is whole. c.mu must be held.
 func (c *catchup) met() (hub.Cursor, bool) {
-	if a := c.newest.Load(); a != nil && a.id == c.lastID {
-		at := hub.Cursor(a.come.Load())
-		if _, kept := c.group.topic.log.At(at); at > 0 && (kept || c.whole) {
+	if at := c.come(); at > 0 {
+		if _, kept := c.group.topic.log.At(at); kept || c.whole {
 			return at, true
 		}
 	}
-	// Without an event yet, the last id is the one that was asked for: the topic
-	// may have been opened with an older one just now, and come past it.
-	at, ok := c.group.topic.log.After(c.lastID)
+	at, ok := c.group.topic.log.KeptAfter(c.lastID)
 	return at.Cursor, ok
+}
+
+// come returns where the topic's log has come to the last id here since that was
+// the last, or 0. c.mu must be held.
+func (c *catchup) come() hub.Cursor {
+	a := c.newest.Load()
+	if a.id != c.lastID {
+		return 0 // it was set empty
+	}
+	return hub.Cursor(a.come.Load())
 }
 
 func (c *catchup) isWhole() bool {
@@ -442,7 +465,8 @@ func (c *catchup) fail(why error) {
 func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
 	if !spliced && at == 0 {
 		// Behind a gap, too, nobody gets again what was here.
-		if last, ok := c.group.topic.log.After(c.lastID); ok {
+		at = c.come()
+		if last, ok := c.group.topic.log.KeptAfter(c.lastID); ok {
 			at = last.Cursor
 		}
 	}

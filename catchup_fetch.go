@@ -87,9 +87,12 @@ func (c *catchup) run(ctx context.Context) {
 	t.log.Wake() // those who have waited read c.log from now on
 
 	c.mu.Lock()
-	c.floor, c.start = t.log.Oldest().Cursor, t.log.Newest()
+	c.floor, c.start = t.log.Tail().Cursor, t.logEnd()
 	if behind, ok := t.log.At(c.floor + 1); ok {
 		c.floorID = behind.ID
+	}
+	if at := t.noticed(); at > 0 && at >= c.floor {
+		c.floor, c.floorID = at, t.log.FirstID(at)
 	}
 	c.mu.Unlock()
 	if c.meet() {

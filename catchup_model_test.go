@@ -3,6 +3,7 @@ package ssefanout
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,11 +17,24 @@ import (
 type chronicle struct {
 	origin *origin
 	rng    *rand.Rand
-	deaf   bool
+	nature nature
+	store  int // how many of the newest events a forgetful one has
 	newest int
 	asked  []*conn
 	conns  []*feed
+
+	calm    bool         // it is not out of service any more
+	refused map[int]bool // ids whose successors it had no longer when it was asked
 }
+
+// A nature is what an origin makes of a last event id.
+type nature string
+
+const (
+	honest    nature = "honest"
+	deaf      nature = "deaf"      // it ignores it
+	forgetful nature = "forgetful" // it has a bounded store, and answers 410, or is at times out of service
+)
 
 // A feed is a connection of a chronicle that is somewhere in it.
 type feed struct {
@@ -52,14 +66,38 @@ func (h *chronicle) accept() {
 	if c.closed() {
 		return
 	}
-	f := &feed{conn: c.accept(), at: h.newest}
+	at := h.newest
+	if id, err := strconv.Atoi(c.request.Header.Get("Last-Event-ID")); err == nil && h.nature != deaf {
+		at = id
+	}
+	if h.nature == forgetful {
+		switch {
+		case !h.calm && h.rng.IntN(8) == 0:
+			c.answer(http.StatusServiceUnavailable).end()
+			return
+		case !h.has(at):
+			h.refused[at] = true
+			c.answer(http.StatusGone).end()
+			return
+		}
+	}
+	f := &feed{conn: c.accept(), at: at}
 	if h.rng.IntN(2) == 0 {
 		f.send("retry: 3000\n\n")
 	}
-	if id, err := strconv.Atoi(c.request.Header.Get("Last-Event-ID")); err == nil && !h.deaf {
-		f.at = id
-	}
 	h.conns = append(h.conns, f)
+}
+
+// has reports whether everything after an event is in the store, which keeps what
+// any connection has yet to get.
+func (h *chronicle) has(id int) bool {
+	from := h.newest - h.store
+	for _, f := range h.conns {
+		if !f.closed() {
+			from = min(from, f.at)
+		}
+	}
+	return id >= from
 }
 
 // send sends n of the events that a connection has not had.
@@ -75,10 +113,20 @@ type reader struct {
 	*client
 	began, last int // ids; negative: none
 	gaps        int
-	told        bool // of a gap, behind which no event has come yet
-	missed      bool // events, and no gap was told since
-	got         bool // an event on this connection
-	history     strings.Builder
+	told        bool     // of a gap, behind which no event has come yet
+	missed      bool     // events, and no gap was told since
+	got         bool     // an event on this connection
+	history     []string // all that has come, runs of events in short
+}
+
+func (r *reader) note(block string) {
+	isEvent := func(block string) bool { return strings.Contains(block, "data: event ") }
+	if n := len(r.history); n > 0 && isEvent(block) && isEvent(r.history[n-1]) {
+		first, _, _ := strings.Cut(r.history[n-1], " to ")
+		r.history[n-1] = first + " to " + block
+		return
+	}
+	r.history = append(r.history, block)
 }
 
 func (r *reader) join(s *setup) {
@@ -91,16 +139,18 @@ func (r *reader) join(s *setup) {
 }
 
 // look checks what has come.
-func (r *reader) look(t *testing.T) {
+func (r *reader) look(t *testing.T, h *chronicle) {
 	for block := range strings.SplitSeq(r.read(), "\n\n") {
 		if block == "" {
 			continue
 		}
-		fmt.Fprintf(&r.history, "%q ", block)
+		r.note(block)
 		if strings.Contains(block, ": gap") {
 			r.told, r.missed = true, false
-			r.gaps++
-			if _, id, ok := strings.Cut(block, "id: "); ok && !r.got {
+			if !h.refused[r.last] {
+				r.gaps++
+			}
+			if _, id, ok := strings.Cut(block, "id: "); ok && !r.got && h.nature == deaf {
 				// Nobody knows its id: it may have been ahead of the others.
 				_, _ = fmt.Sscan(id, &r.last)
 			}
@@ -112,7 +162,7 @@ func (r *reader) look(t *testing.T) {
 			continue
 		case r.last < 0:
 		case n <= r.last:
-			t.Errorf("event %d comes after %d: %s", n, r.last, r.history.String())
+			t.Errorf("event %d comes after %d: %q", n, r.last, r.history)
 		case n != r.last+1 && !r.told:
 			r.missed = true
 		}
@@ -124,35 +174,47 @@ func (r *reader) look(t *testing.T) {
 // is asked, its clients get every event once, and are told of a gap only if it has
 // ignored their id.
 func TestCatchupsInAnyOrder(t *testing.T) {
-	for _, deaf := range []bool{false, true} {
+	for _, origin := range []nature{honest, deaf, forgetful} {
 		for seed := range uint64(300) {
-			t.Run(fmt.Sprintf("deaf=%v/%d", deaf, seed), func(t *testing.T) {
-				bothWriters(t, func(t *testing.T) { runChronicle(t, seed, deaf) })
+			t.Run(fmt.Sprintf("%s/%d", origin, seed), func(t *testing.T) {
+				bothWriters(t, func(t *testing.T) { runChronicle(t, seed, origin) })
 			})
 		}
 	}
 }
 
-func runChronicle(t *testing.T, seed uint64, deaf bool) {
+func runChronicle(t *testing.T, seed uint64, origin nature) {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	s := newSetup(t, Options{
+	opts := Options{
 		History:   History{Events: 1 + rng.IntN(30), Age: caddy.Duration(10 * time.Second)},
 		Catchup:   Catchup{Connections: 1 + rng.IntN(2), Timeout: caddy.Duration(time.Hour)},
 		Heartbeat: Heartbeat{Interval: -1},
-	})
-	h := &chronicle{origin: s.origin, rng: rng, deaf: deaf, newest: 5 + rng.IntN(50)}
+	}
+	s := newSetup(t, opts)
+	h := &chronicle{origin: s.origin, rng: rng, nature: origin, newest: 5 + rng.IntN(50), refused: make(map[int]bool)}
+	if origin == forgetful {
+		h.store = 1 + rng.IntN(100)
+	}
 	var readers []*reader
 	join := func() {
 		r := &reader{last: 1 + rng.IntN(h.newest)}
-		if deaf && len(readers) == 0 {
+		if origin == deaf && len(readers) == 0 {
 			r.last = -1
 		}
 		r.began = r.last
 		r.join(s)
 		readers = append(readers, r)
 	}
+	comeBack := func() {
+		for _, r := range readers {
+			r.look(t, h)
+			if r.ended() {
+				r.join(s)
+			}
+		}
+	}
 	join()
-	if deaf {
+	if origin == deaf {
 		// If nothing comes ahead of what all begin with, an origin is not to be
 		// told from one that has had nothing to send for long.
 		h.listen()
@@ -162,7 +224,13 @@ func runChronicle(t *testing.T, seed uint64, deaf bool) {
 	}
 	for range 60 {
 		h.listen()
-		switch rng.IntN(12) {
+		choices := 15
+		if origin == deaf {
+			// Of what it has sent while it was not connected, or while a client was
+			// away, nobody can know.
+			choices = 11
+		}
+		switch rng.IntN(choices) {
 		case 0, 1:
 			h.newest += 1 + rng.IntN(3)
 		case 2:
@@ -173,14 +241,23 @@ func runChronicle(t *testing.T, seed uint64, deaf bool) {
 			if len(readers) < 5 {
 				join()
 			}
-		case 5:
-			// Of what an origin that ignores ids has sent while it was not
-			// connected, nobody can know.
-			if len(h.conns) > 0 && rng.IntN(3) == 0 && !deaf {
+		case 5, 6:
+			h.accept()
+		case 11:
+			if len(h.conns) > 0 && rng.IntN(2) == 0 {
 				h.conns[rng.IntN(len(h.conns))].abort()
 			}
-		case 6, 7:
-			h.accept()
+		case 12:
+			readers[rng.IntN(len(readers))].leave()
+		case 13:
+			comeBack()
+		case 14:
+			if rng.IntN(3) == 0 {
+				old := s
+				opts.Heartbeat.Comment += "x" // another configuration
+				s = old.reload(opts, s.origin)
+				old.cleanup()
+			}
 		default:
 			if len(h.conns) > 0 {
 				h.send(h.conns[rng.IntN(len(h.conns))], 1+rng.IntN(40))
@@ -188,15 +265,13 @@ func runChronicle(t *testing.T, seed uint64, deaf bool) {
 		}
 	}
 	behind := func() (behind bool) {
+		comeBack()
 		for _, r := range readers {
-			r.look(t)
-			if r.ended() {
-				r.join(s)
-			}
 			behind = behind || r.last < h.newest
 		}
 		return behind
 	}
+	h.calm = true
 	for rounds := 0; behind() && rounds < 60 && !t.Failed(); rounds++ {
 		h.listen()
 		h.accept()
@@ -204,20 +279,20 @@ func runChronicle(t *testing.T, seed uint64, deaf bool) {
 			h.send(f, 100)
 		}
 		time.Sleep(time.Second)
-		if deaf {
+		if origin != honest {
 			h.newest++ // until then, those who were not heard have missed nothing
 		}
 	}
 	behind()
 	for i, r := range readers {
 		if r.last < h.newest-1 {
-			t.Errorf("client %d, which began after %d, is at %d, and the origin at %d: %s", i, r.began, r.last, h.newest, r.history.String())
+			t.Errorf("client %d, which began after %d, is at %d, and the origin at %d: %q", i, r.began, r.last, h.newest, r.history)
 		}
 		if r.missed {
-			t.Errorf("client %d, which began after %d, was never told of a gap: %s", i, r.began, r.history.String())
+			t.Errorf("client %d, which began after %d, was never told of a gap: %q", i, r.began, r.history)
 		}
-		if r.gaps > 0 && !deaf {
-			t.Errorf("client %d, which began after %d, was told of %d gaps: %s", i, r.began, r.gaps, r.history.String())
+		if r.gaps > 0 && origin != deaf {
+			t.Errorf("client %d, which began after %d, was told of %d gaps that were none: %q", i, r.began, r.gaps, r.history)
 		}
 	}
 }

@@ -670,3 +670,60 @@ func TestCatchupOfAnIgnoredIDOnAColdTopic(t *testing.T) {
 		c.expect("id: 13\n" + gapComment + numbered(14, 14))
 	})
 }
+
+// A client may be further than the topic was when the origin forgot where that was.
+func TestClientAheadOfAGapInTheLog(t *testing.T) {
+	// aheadOfAGap returns a client at 20 that is given a catch-up, and a topic that
+	// was at 14 before its gap.
+	aheadOfAGap := func(t *testing.T) (s *setup, c *client, up, catchup *conn) {
+		s = newSetup(t, Options{})
+		up, _ = s.joinLive(10, 12)
+		c = s.get("/events", "Last-Event-ID", "20")
+		catchup = s.origin.next()
+		up.events(13, 14).abort()
+		s.origin.await().answer(http.StatusGone).end()
+		up = s.origin.next().accept()
+		return s, c, up, catchup
+	}
+	t.Run("the origin knows its id", func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
+			s, c, up, catchup := aheadOfAGap(t)
+			if !catchup.closed() {
+				catchup.abort()
+			}
+			catchup = s.origin.next().accept().events(21, 30)
+			up.events(31, 31)
+			catchup.events(31, 31)
+			up.events(32, 32)
+			c.expect(primer("20") + numbered(21, 32))
+		})
+	})
+	t.Run("the origin has forgotten its id", func(t *testing.T) {
+		bothWriters(t, func(t *testing.T) {
+			s, c, up, catchup := aheadOfAGap(t)
+			if !catchup.closed() {
+				catchup.abort()
+			}
+			s.origin.next().answer(http.StatusGone).end()
+			time.Sleep(time.Second)
+			up.events(31, 32)
+			c.expect(primer("20") + "id: 14\n" + gapComment + numbered(31, 32))
+		})
+	})
+}
+
+// The topic may come to a client's id, and past it by more than the history, while
+// the origin is asked for it.
+func TestCatchupWhoseIDTheLogComesPast(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{History: History{Events: 3}})
+		up, _ := s.joinLive(10, 12)
+		c := s.get("/events", "Last-Event-ID", "20")
+		catchup := s.origin.next()
+		up.events(13, 40)
+		c.expect(primer("20") + numbered(21, 40))
+		if !catchup.closed() {
+			t.Error("the catch-up goes on though the log has come to its id")
+		}
+	})
+}

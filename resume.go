@@ -95,7 +95,9 @@ func (s *session) live(how joining) string {
 	t := s.topic
 	s.begins(how)
 	if how == gap {
-		s.joined = t.afterNotice(s.joined) // it gets one of its own
+		// It gets a notice of its own. What lies before the last one in the log,
+		// it may have had: it can have been further than the log was.
+		s.joined = max(s.joined, t.noticed())
 	}
 	pos, ok := t.log.At(s.joined)
 	if !ok {

@@ -58,7 +58,9 @@ type topic struct {
 	everConnected bool
 	admitted      bool       // subscribers were accepted: a no of the origin ends nothing at once
 	notice        hub.Cursor // behind the last notice of a gap in the log
+	noticeID      string     // in force there
 	blamedID      string     // the origin answers with a stream, but not to this id
+	blamedAt      hub.Cursor // where the log ended when that was found
 	refusal       *refusal
 	header        http.Header // of the origin's answer, what is shared
 }
@@ -201,11 +203,12 @@ func (t *topic) connected(id, blamed string, header http.Header) (again bool) {
 		// Events may have been sent while nobody listened, and nothing tells
 		// which: whoever follows the log comes past this.
 		t.pool.stats.gaps.Add(uint64(max(0, followers)))
-		t.notice = t.log.Newest().Cursor + 1
+		end := t.log.Newest()
+		t.notice, t.noticeID = end.Cursor+1, end.ID
 		t.log.Append(hub.Entry{Wire: t.pool.gapNotice(nil)})
 	}
 	if blamed != "" {
-		t.blamedID = blamed
+		t.blamedID, t.blamedAt = blamed, t.log.Newest().Cursor
 	}
 	t.header = header
 	t.isConnected, t.everConnected = true, true
@@ -218,22 +221,31 @@ func (t *topic) connected(id, blamed string, header http.Header) (again bool) {
 	return again
 }
 
-// afterNotice returns c, or the cursor behind the last notice of a gap in the
-// log if that begins there, for a subscriber that is told of a gap anyway.
-func (t *topic) afterNotice(c hub.Cursor) hub.Cursor {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if c+1 == t.notice {
-		return t.notice
-	}
-	return c
-}
-
 // noticed returns the cursor behind the last notice of a gap in the log.
 func (t *topic) noticed() hub.Cursor {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.notice
+}
+
+// logEnd returns where the log ends. It has no id if the log has come to none since
+// its last notice of a gap: what came before is no neighbour of what comes next.
+func (t *topic) logEnd() hub.Position {
+	end := t.log.Newest()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.notice > 0 && end.ID == t.noticeID {
+		end.ID = ""
+	}
+	return end
+}
+
+// refusedSince reports whether the origin has refused an id since the log ended at
+// a cursor.
+func (t *topic) refusedSince(c hub.Cursor) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.blamedID != "" && t.blamedAt >= c
 }
 
 func (t *topic) connectedNow() bool {

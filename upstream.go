@@ -287,7 +287,7 @@ func (c *connection) publish(e *sse.Event) {
 	if !greets {
 		c.replaying = false
 	}
-	awaited := entry.SetsID && t.catchups.any.Load()
+	awaited := entry.SetsID && entry.ID != "" && t.catchups.any.Load()
 	if awaited {
 		t.catchups.follows(t.log.Newest().ID, entry.ID)
 	}

@@ -113,6 +113,13 @@ func (c *caddy) caddyfile() string {
 	skip_install_trust
 	local_certs
 	persist_config off
+	log default {
+		exclude http.handlers.sse_fanout
+	}
+	log fanout {
+		include http.handlers.sse_fanout
+		level DEBUG
+	}
 }
 http://:%d, https://localhost:%d {
 	handle /endpoint/* {

@@ -38,8 +38,15 @@ type outage struct {
 	status     int
 	retryAfter string
 	until      time.Time
-	refused    map[string]bool // topics whose last answer was a no to an id
+	refused    map[asker]int // noes to an id that were not followed by one to none
 }
+
+// An asker is a topic of one site.
+type asker struct{ site, topic string }
+
+// afterwards is how long after an outage an origin waits for those who were refused
+// with an id in it to ask without.
+const afterwards = 3 * time.Second
 
 // Newest is the newest event at a time.
 func (o *Numbered) Newest(now time.Time) int {
@@ -105,7 +112,7 @@ func appendNumbered(b []byte, topic string, n int) []byte {
 // ServeHTTP serves the topic that the path names.
 func (o *Numbered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("Last-Event-ID")
-	if status, retryAfter := o.answer(r.URL.Path, id); status != 0 {
+	if status, retryAfter := o.answer(asker{r.Header.Get("X-Forwarded-Proto"), r.URL.Path}, id != ""); status != 0 {
 		if retryAfter != "" {
 			w.Header().Set("Retry-After", retryAfter)
 		}
@@ -158,7 +165,7 @@ func (o *Numbered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (o *Numbered) Outage(status int, retryAfter string, d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.outage = outage{status, retryAfter, time.Now().Add(d), make(map[string]bool)}
+	o.outage = outage{status, retryAfter, time.Now().Add(d), make(map[asker]int)}
 	for dropped := range o.streams {
 		close(dropped)
 	}
@@ -168,14 +175,19 @@ func (o *Numbered) Outage(status int, retryAfter string, d time.Duration) {
 // answer is what an outage has for a request. Whoever was refused with an id and
 // asks at once without it gets the same answer, also when the outage has just
 // ended: nobody could tell otherwise that the id was not to blame.
-func (o *Numbered) answer(topic, id string) (status int, retryAfter string) {
+func (o *Numbered) answer(from asker, withID bool) (status int, retryAfter string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if over := time.Now().After(o.outage.until); over && (id != "" || !o.outage.refused[topic]) {
+	out := &o.outage
+	switch over := time.Since(out.until); {
+	case over > afterwards, over > 0 && (withID || out.refused[from] == 0):
 		return 0, ""
+	case withID:
+		out.refused[from]++
+	default:
+		out.refused[from] = max(0, out.refused[from]-1)
 	}
-	o.outage.refused[topic] = id != ""
-	return o.outage.status, o.outage.retryAfter
+	return out.status, out.retryAfter
 }
 
 func (o *Numbered) enter() (dropped chan struct{}) {

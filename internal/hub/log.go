@@ -112,12 +112,22 @@ func (l *log) position(c Cursor) Position {
 	return Position{Cursor: c, ID: l.at(c - 1).id}
 }
 
+// after returns the cursor behind the newest entry that set id, if what follows
+// can be replayed.
 func (l *log) after(id string) (Cursor, bool) {
-	oldest := l.oldest()
-	if c, ok := l.index[id]; ok && c+1 >= oldest {
+	c, ok := l.keptAfter(id)
+	if !ok || c < l.oldest() {
+		return 0, false
+	}
+	return c, true
+}
+
+// keptAfter returns the cursor behind the newest entry that set id.
+func (l *log) keptAfter(id string) (Cursor, bool) {
+	if c, ok := l.index[id]; ok {
 		return c + 1, true
 	}
-	if oldest == l.tail && l.exact && id == l.before {
+	if l.exact && id == l.before {
 		return l.tail, true
 	}
 	return 0, false

@@ -104,16 +104,33 @@ func (m *model) newest(id string) (Cursor, bool) {
 }
 
 func (m *model) after(id string) (Position, bool) {
+	p, ok := m.keptAfter(id)
+	if !ok || p.Cursor < m.oldest() {
+		return Position{}, false
+	}
+	return p, true
+}
+
+func (m *model) keptAfter(id string) (Position, bool) {
 	if id == "" {
 		return Position{}, false
 	}
-	if c, ok := m.newest(id); ok && c+1 >= m.oldest() {
+	if c, ok := m.newest(id); ok {
 		return Position{c + 1, id}, true
 	}
-	if m.oldest() == m.tail() && m.exact && id == m.before {
+	if m.exact && id == m.before {
 		return Position{m.tail(), id}, true
 	}
 	return Position{}, false
+}
+
+func (m *model) firstID(c Cursor) string {
+	for ; c < m.head(); c++ {
+		if e := m.entry(c); e.SetsID && e.ID != "" {
+			return e.ID
+		}
+	}
+	return ""
 }
 
 func (m *model) match(from Cursor, e Entry) (Cursor, bool) {
@@ -304,6 +321,11 @@ func (r *rehearsal) check() {
 	same(t, "Newest()", topic.Newest(), must(m.at(m.head())))
 	m.expire()
 	same(t, "Oldest()", topic.Oldest(), must(m.at(m.oldest())))
+	same(t, "Tail()", topic.Tail(), must(m.at(m.tail())))
+	for c := m.tail(); c <= m.head(); c += stride {
+		same(t, fmt.Sprintf("FirstID(%d)", c), topic.FirstID(c), m.firstID(c))
+	}
+	same(t, "FirstID(0)", topic.FirstID(0), m.firstID(m.tail()))
 	for _, n := range []int{0, 1, 2, 5, len(m.kept), len(m.kept) + 1, 1 << 40} {
 		same(t, fmt.Sprintf("Last(%d)", n), topic.Last(n), m.last(n))
 	}
@@ -319,6 +341,11 @@ func (r *rehearsal) check() {
 		want, wantOK := m.after(id)
 		if ok != wantOK || ok && got != want {
 			t.Fatalf("After(%q) = %v, %v, want %v, %v", id, got, ok, want, wantOK)
+		}
+		got, ok = topic.KeptAfter(id)
+		want, wantOK = m.keptAfter(id)
+		if ok != wantOK || ok && got != want {
+			t.Fatalf("KeptAfter(%q) = %v, %v, want %v, %v", id, got, ok, want, wantOK)
 		}
 	}
 

@@ -322,6 +322,39 @@ func (t *Topic) After(id string) (Position, bool) {
 	return Position{Cursor: c, ID: id}, ok
 }
 
+// KeptAfter is After for all entries that are kept, also those that can no longer be
+// replayed.
+func (t *Topic) KeptAfter(id string) (Position, bool) {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.log.expire(now)
+	c, ok := t.log.keptAfter(id)
+	return Position{Cursor: c, ID: id}, ok
+}
+
+// Tail returns the position before the oldest entry that is kept.
+func (t *Topic) Tail() Position {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.log.expire(now)
+	return t.log.position(t.log.tail)
+}
+
+// FirstID returns the first id that an entry has set, from cursor c on. It is empty
+// if none has.
+func (t *Topic) FirstID(c Cursor) string {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for c = max(c, t.log.tail); c < t.log.head; c++ {
+		if e := t.log.at(c); e.setsID && e.id != "" {
+			return e.id
+		}
+	}
+	return ""
+}
+
 // Match reports whether an entry equal to e, in id and bytes, is in the log at
 // or after from, and returns the position after it. It looks at from itself,
 // past what is no event, and at the newest entry that set the id of e: an entry
