@@ -67,8 +67,7 @@ type catchup struct {
 	// next is the first id that has come to the topic's log since this began.
 	next atomic.Pointer[string]
 
-	// newest is the id of the newest event here, to which the log has yet to
-	// come; at the beginning, that which was asked for.
+	// newest is that of the event here that the log has yet to come to.
 	newest atomic.Pointer[awaited]
 
 	mu sync.Mutex
@@ -139,7 +138,6 @@ func (g *catchups) join(id, clientIP string) *catchup {
 			begun:    make(chan struct{}),
 		}
 		c.log.StartAfter(id)
-		c.newest.Store(&awaited{id: id})
 		g.byID[id] = c
 		g.any.Store(true)
 		if len(g.queues[clientIP]) == 0 {
@@ -220,16 +218,9 @@ func (g *catchups) comes(id string, behind hub.Cursor) {
 			next := id
 			c.next.Store(&next)
 		}
-		c.newest.Load().comes(id, behind)
-	}
-	if c := g.byID[id]; c != nil && !c.started.Load() {
-		c.newest.Load().comes(id, behind)
-	}
-}
-
-func (a *awaited) comes(id string, behind hub.Cursor) {
-	if a.id == id {
-		a.come.Store(uint64(behind))
+		if a := c.newest.Load(); a != nil && a.id == id {
+			a.come.Store(uint64(behind))
+		}
 	}
 }
 
@@ -428,23 +419,13 @@ func (c *catchup) meet() (met bool) {
 // met returns where in the topic's log the last id here is, or was: nothing more is
 // taken from the origin if the catch-up is whole. c.mu must be held.
 func (c *catchup) met() (hub.Cursor, bool) {
-	if at := c.come(); at > 0 {
-		if _, kept := c.group.topic.log.At(at); kept || c.whole {
+	if a := c.newest.Load(); c.whole && a != nil && a.id == c.lastID {
+		if at := hub.Cursor(a.come.Load()); at > 0 {
 			return at, true
 		}
 	}
 	at, ok := c.group.topic.log.KeptAfter(c.lastID)
 	return at.Cursor, ok
-}
-
-// come returns where the topic's log has come to the last id here since that was
-// the last, or 0. c.mu must be held.
-func (c *catchup) come() hub.Cursor {
-	a := c.newest.Load()
-	if a.id != c.lastID {
-		return 0 // it was set empty
-	}
-	return hub.Cursor(a.come.Load())
 }
 
 func (c *catchup) isWhole() bool {
@@ -465,7 +446,6 @@ func (c *catchup) fail(why error) {
 func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
 	if !spliced && at == 0 {
 		// Behind a gap, too, nobody gets again what was here.
-		at = c.come()
 		if last, ok := c.group.topic.log.KeptAfter(c.lastID); ok {
 			at = last.Cursor
 		}
