@@ -57,6 +57,7 @@ type catchup struct {
 
 	// Guarded by group.mu.
 	subscribers int
+	resting     bool // it was refused, and others are asked for in its place
 	cancel      context.CancelFunc
 	started     atomic.Bool // read without the lock
 
@@ -226,7 +227,7 @@ func (g *catchups) comes(id string, behind hub.Cursor) {
 
 // startNext starts catch-ups as long as there is room. g.mu must be held.
 func (g *catchups) startNext() {
-	for !g.closed && len(g.running) < g.topic.pool.opts.Catchup.Connections && len(g.turns) > 0 && g.topic.connectedNow() {
+	for !g.closed && g.hasRoom() && len(g.turns) > 0 && g.topic.connectedNow() {
 		ip := g.turns[0]
 		queue := g.queues[ip]
 		c := queue[0]
@@ -248,6 +249,39 @@ func (g *catchups) startNext() {
 			g.startNext()
 		})
 	}
+}
+
+// hasRoom reports whether there can be one more connection. g.mu must be held.
+func (g *catchups) hasRoom() bool {
+	connections := 0
+	for _, c := range g.running {
+		if !c.resting {
+			connections++
+		}
+	}
+	return connections < g.topic.pool.opts.Catchup.Connections
+}
+
+// rest leaves the place of c to others, until it is known what its refusal means:
+// many clients with ids that the origin has forgotten must not wait for each other.
+func (c *catchup) rest() {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.resting = true
+	g.startNext()
+}
+
+// proceed reports whether c may have another connection.
+func (c *catchup) proceed() bool {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.resting && !g.hasRoom() {
+		return false
+	}
+	c.resting = false
+	return true
 }
 
 // close gives up all catch-ups and takes no more.

@@ -142,13 +142,17 @@ func (c *catchup) pursue(ctx context.Context) {
 			c.log.Wake() // a subscriber may have to end
 		}
 		if connected, connects := t.connection(); connected && connects != f.connects && c.resumable() && !c.isWhole() {
-			f.stop()
-			thought.Stop()
-			f, pause = c.fetch(ctx), secondThought
-			if begun != nil {
-				silent.Reset(timeout)
+			if c.proceed() {
+				f.stop()
+				thought.Stop()
+				f, pause = c.fetch(ctx), secondThought
+				if begun != nil {
+					silent.Reset(timeout)
+				}
+				slow.Reset(spliceTimeouts * timeout)
+			} else {
+				thought.Reset(secondThought)
 			}
-			slow.Reset(spliceTimeouts * timeout)
 		}
 		select {
 		case <-c.finished:
@@ -161,12 +165,15 @@ func (c *catchup) pursue(ctx context.Context) {
 			if errors.Is(last.err, errTopicClosing) {
 				c.fail(errTopicClosing)
 			}
+			if refuses(last) {
+				c.rest()
+			}
 			thought.Reset(pause)
 			pause = min(2*pause, time.Duration(t.pool.opts.Reconnect.Max))
 		case <-thought.C:
 			switch {
 			case c.isWhole(), c.disrupted(f):
-			case last.verdict != verdictStream && last.verdict != verdictUnavailable, last.status == http.StatusInternalServerError:
+			case refuses(last):
 				c.fail(errCatchupRefused)
 			case !c.resumable():
 				c.fail(errCatchupEnded)
@@ -185,6 +192,11 @@ func (c *catchup) pursue(ctx context.Context) {
 			c.fail(errTopicClosing) // or nobody is left to be told
 		}
 	}
+}
+
+// refuses reports whether an origin has answered that it has nothing to an id.
+func refuses(out outcome) bool {
+	return out.verdict != verdictStream && out.verdict != verdictUnavailable || out.status == http.StatusInternalServerError
 }
 
 // disrupted reports whether the topic has lost its shared connection since f

@@ -250,6 +250,31 @@ func TestCatchupsAreBoundedAndTakeTurnsByAddress(t *testing.T) {
 	})
 }
 
+// An origin that has forgotten what many clients had must not let them wait for each
+// other.
+func TestRefusedIDsHoldUpNobody(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{Catchup: Catchup{Connections: 1}})
+		up, _ := s.joinLive(1000, 1000)
+		var clients []*client
+		for id := range 100 {
+			clients = append(clients, s.get("/events", "Last-Event-ID", fmt.Sprint(id)))
+		}
+		began := time.Now()
+		for range clients {
+			s.origin.next().answer(http.StatusGone).end()
+		}
+		time.Sleep(secondThought - time.Since(began))
+		up.events(1001, 1001)
+		for id, c := range clients {
+			c.expect(primer(fmt.Sprint(id)) + "id: 1000\n" + gapComment + numbered(1001, 1001))
+		}
+		if most := s.origin.most.Load(); most != 2 {
+			t.Errorf("there were %d connections to the origin, want 2 at most", most)
+		}
+	})
+}
+
 func TestTooManyQueuedAreToldOfAGap(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
