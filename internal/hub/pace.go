@@ -15,7 +15,7 @@ const (
 
 	// maxPause is how long after they were woken readers are woken next, at the
 	// latest, and so the longest that anything waits for them to be.
-	maxPause = 60 * time.Millisecond
+	maxPause = 80 * time.Millisecond
 )
 
 // A pace spaces the wake-ups of readers that are many, as network cards space
