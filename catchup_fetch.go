@@ -132,8 +132,10 @@ func (c *catchup) pursue(ctx context.Context) {
 	var last outcome // of the fetch that has ended
 	begun := c.begun
 	beat := t.log.Look(0).Beat
+	var wake <-chan struct{}
 	for {
-		wake, beats := t.log.Watch()
+		var beats uint64
+		wake, beats = t.log.Watch(wake)
 		c.meet()
 		if beats != beat {
 			beat = beats

@@ -61,7 +61,7 @@ func (g *greeting) add(wire []byte, first bool, after hub.Cursor) {
 func (g *greeting) renew(log *hub.Topic, after hub.Cursor) {
 	var wire []byte
 	for c := hub.Cursor(0); ; {
-		batch := log.Read(c)
+		batch := log.Read(c, nil)
 		if len(batch.Bytes) == 0 {
 			break
 		}

@@ -174,7 +174,7 @@ func (s *session) endCatchup(spliced bool, at hub.Cursor) ([]byte, hub.Batch) {
 	}
 	s.begins(resumed)
 	s.follow(s.topic.log, at)
-	batch := s.log.Read(s.cursor)
+	batch := s.read()
 	return batch.Bytes, batch
 }
 

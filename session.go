@@ -182,6 +182,8 @@ type session struct {
 	cursor hub.Cursor // of the next entry there
 	beat   uint64     // heartbeats seen there
 
+	wake <-chan struct{} // that it waits on, or waited on last
+
 	// joined is where in the topic's log it begins if nothing better is found.
 	joined hub.Cursor
 
@@ -274,17 +276,18 @@ func (s *session) next() ([]byte, hub.Batch) {
 	batch := hub.Batch{Next: s.cursor}
 	if s.unsettled {
 		// Look for a change before waiting for one.
-		batch.Wake, batch.Beat = s.topic.log.Watch()
+		batch.Wake, batch.Beat = s.topic.log.Watch(s.wake)
+		s.wake = batch.Wake
 		if id, how := s.settle(); how == gap {
 			return s.gapNotice(id)
 		}
 	}
 	if !s.unsettled {
-		batch = s.log.Read(s.cursor)
+		batch = s.read()
 	}
 	if s.catchup != nil && len(batch.Bytes) == 0 && !s.unsettled {
 		if over, spliced, at, why := s.catchup.result(); over {
-			batch = s.log.Read(s.cursor)
+			batch = s.read()
 			switch {
 			case len(batch.Bytes) > 0:
 			case errors.Is(why, errTopicClosing):
@@ -300,6 +303,15 @@ func (s *session) next() ([]byte, hub.Batch) {
 		return s.topic.pool.heartbeat, batch
 	}
 	return batch.Bytes, batch
+}
+
+// read returns what the log has at the cursor.
+func (s *session) read() hub.Batch {
+	batch := s.log.Read(s.cursor, s.wake)
+	if batch.Wake != nil {
+		s.wake = batch.Wake
+	}
+	return batch
 }
 
 // follow makes s read a log from a cursor on.

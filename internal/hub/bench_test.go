@@ -68,7 +68,7 @@ func benchBehind(b *testing.B, readers, size int) {
 	held := make([]Batch, readers)
 	topic.Publish(benchEntry(0, size))
 	for i := range held {
-		held[i] = topic.Read(0)
+		held[i] = topic.Read(0, nil)
 	}
 	b.ReportAllocs()
 	i := 0
@@ -91,7 +91,7 @@ func benchFollowed(b *testing.B, readers, size int, drained bool) {
 		group.Go(func() {
 			var cursor Cursor
 			for {
-				batch := topic.Read(cursor)
+				batch := topic.Read(cursor, nil)
 				switch {
 				case batch.Lagged:
 					cursor = topic.Newest().Cursor
@@ -149,20 +149,20 @@ func BenchmarkRead(b *testing.B) {
 		for i := range entries {
 			topic.Publish(benchEntry(i, 200))
 		}
-		if got := topic.Read(at).Next - at; got != Cursor(entries) {
+		if got := topic.Read(at, nil).Next - at; got != Cursor(entries) {
 			b.Fatalf("a batch of %d, want %d", got, entries)
 		}
 		b.Run(fmt.Sprintf("entries=%d", entries), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				topic.Read(at)
+				topic.Read(at, nil)
 			}
 		})
 		b.Run(fmt.Sprintf("entries=%d/parallel", entries), func(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					topic.Read(at)
+					topic.Read(at, nil)
 				}
 			})
 		})

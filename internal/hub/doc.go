@@ -11,14 +11,16 @@
 // Replay and live delivery are the same loop with another starting cursor:
 //
 //	at := topic.Newest()              // or Oldest, Last, After
+//	var wake <-chan struct{}
 //	for {
-//		batch := topic.Read(at.Cursor)
+//		batch := topic.Read(at.Cursor, wake)
 //		switch {
 //		case batch.Lagged:            // the log has passed this reader
 //		case len(batch.Bytes) > 0:    // write them, go on
 //			at.Cursor = batch.Next
 //		default:
-//			<-batch.Wake              // nothing yet
+//			wake = batch.Wake
+//			<-wake                    // nothing yet
 //		}
 //	}
 package hub

@@ -178,10 +178,10 @@ func TestReadAllocatesNothing(t *testing.T) {
 		name string
 		do   func()
 	}{
-		{"Read", func() { topic.Read(head - 10) }},
-		{"Read at the head", func() { topic.Read(head) }},
-		{"Read, lagging", func() { topic.Read(0) }},
-		{"Watch", func() { topic.Watch() }},
+		{"Read", func() { topic.Read(head-10, nil) }},
+		{"Read at the head", func() { topic.Read(head, nil) }},
+		{"Read, lagging", func() { topic.Read(0, nil) }},
+		{"Watch", func() { topic.Watch(nil) }},
 		{"Newest", func() { topic.Newest() }},
 		{"Last", func() { topic.Last(10) }},
 		{"At", func() { topic.At(head - 1) }},

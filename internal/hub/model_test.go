@@ -297,7 +297,7 @@ func (r *rehearsal) expire() {
 // hold keeps a batch from somewhere in the log.
 func (r *rehearsal) hold(where int) {
 	if n := len(r.model.kept); n > 0 {
-		batch := r.topic.Read(r.model.tail() + Cursor(where%n))
+		batch := r.topic.Read(r.model.tail()+Cursor(where%n), nil)
 		r.held = append(r.held, heldBatch{batch.Bytes, bytes.Clone(batch.Bytes)})
 	}
 }
@@ -307,7 +307,7 @@ func (r *rehearsal) check() {
 	t.Helper()
 
 	// Read and At expire nothing.
-	for c := m.tail(); c < m.head(); c = topic.Read(c).Next {
+	for c := m.tail(); c < m.head(); c = topic.Read(c, nil).Next {
 		r.checkAt(c)
 	}
 	stride := Cursor(1 + len(m.kept)/8)
@@ -373,7 +373,7 @@ func (r *rehearsal) checkAt(c Cursor) {
 		t.Fatalf("At(%d) = %v, %v, want %v, %v", c, got, ok, want, wantOK)
 	}
 
-	batch := topic.Read(c)
+	batch := topic.Read(c, nil)
 	switch {
 	case c < m.tail():
 		if !batch.Lagged || batch.Bytes != nil || batch.Wake != nil {

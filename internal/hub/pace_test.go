@@ -16,7 +16,7 @@ type herd struct {
 // wait makes n readers wait.
 func (h *herd) wait(n int) {
 	for range n {
-		h.wake = h.topic.Read(h.cursor).Wake
+		h.wake = h.topic.Read(h.cursor, nil).Wake
 	}
 }
 
@@ -114,6 +114,23 @@ func TestFewReadersAreWokenAtOnce(t *testing.T) {
 	h.wait(1)
 	if !h.publish() {
 		t.Error("a few readers are not woken at once")
+	}
+}
+
+// A reader may look again, for reasons of its own, without having been woken.
+func TestReaderThatLooksAgainIsCountedOnce(t *testing.T) {
+	h := &herd{topic: New(roomy)}
+	h.wait(crowd - 1)
+	for range crowd {
+		if again := h.topic.Read(h.cursor, h.wake).Wake; again != h.wake {
+			t.Fatal("nothing has come, and the channel to wait on is another")
+		}
+		h.topic.Watch(h.wake)
+	}
+	h.publish()
+	h.wait(1)
+	if !h.publish() {
+		t.Error("readers that look again are taken for a crowd")
 	}
 }
 

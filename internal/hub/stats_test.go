@@ -58,7 +58,7 @@ func TestRate(t *testing.T) {
 func TestBatchTellsWhenItsFirstEntryCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		topic := New(Limits{Events: 1000, Bytes: 1 << 20, Age: time.Hour})
-		if since := topic.Read(0).Since; !since.IsZero() {
+		if since := topic.Read(0, nil).Since; !since.IsZero() {
 			t.Errorf("a batch of nothing came at %v", since)
 		}
 		time.Sleep(time.Second)
@@ -67,7 +67,7 @@ func TestBatchTellsWhenItsFirstEntryCame(t *testing.T) {
 		time.Sleep(time.Second)
 		topic.Publish(plain("b"))
 		for c, want := range []time.Time{first, first.Add(time.Second)} {
-			if got := topic.Read(Cursor(c)).Since; !got.Equal(want) {
+			if got := topic.Read(Cursor(c), nil).Since; !got.Equal(want) {
 				t.Errorf("the batch at %d came at %v, want %v", c, got, want)
 			}
 		}

@@ -222,13 +222,14 @@ func (t *Topic) release(wake chan struct{}) {
 }
 
 // Read returns what a reader at cursor c gets: a run of entries, or the news
-// that it lags, or a channel to wait on. It never blocks.
-func (t *Topic) Read(c Cursor) Batch {
+// that it lags, or a channel to wait on. It never blocks. had is the channel that
+// the reader got last, if any: it may look again without having been woken.
+func (t *Topic) Read(c Cursor, had <-chan struct{}) Batch {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	batch := t.read(c)
 	if len(batch.Bytes) == 0 && !batch.Lagged {
-		batch.Wake = t.wait()
+		batch.Wake = t.wait(had)
 	}
 	return batch
 }
@@ -253,17 +254,19 @@ func (t *Topic) read(c Cursor) Batch {
 }
 
 // Watch returns a channel that is closed at the next Publish, Wake or Beat, and
-// the heartbeats so far. It is for readers that have no cursor yet.
-func (t *Topic) Watch() (wake <-chan struct{}, beat uint64) {
+// the heartbeats so far. It is for readers that have no cursor yet; had is as for
+// Read.
+func (t *Topic) Watch(had <-chan struct{}) (wake <-chan struct{}, beat uint64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.wait(), t.beat
+	return t.wait(had), t.beat
 }
 
 // wait returns the channel to wait on. t.mu must be held, for the reader must be
-// counted under the same lock that showed that there is nothing to take.
-func (t *Topic) wait() <-chan struct{} {
-	if t.pace.wait() {
+// counted under the same lock that showed that there is nothing to take, and once: a
+// crowd of more than there are would be waited for in vain.
+func (t *Topic) wait(had <-chan struct{}) <-chan struct{} {
+	if had != t.wake && t.pace.wait() {
 		t.lapEnds()
 	}
 	return t.wake

@@ -30,7 +30,7 @@ func topicOf(limits Limits, n int) *Topic {
 func read(t *testing.T, topic *Topic, c Cursor) (got []byte, batches int) {
 	t.Helper()
 	for {
-		batch := topic.Read(c)
+		batch := topic.Read(c, nil)
 		switch {
 		case batch.Lagged:
 			t.Fatalf("Read(%d) lags", c)
@@ -63,7 +63,7 @@ func TestRead(t *testing.T) {
 	topic := New(roomy)
 	at := topic.Newest()
 	same(t, "Newest() of an empty topic", at, Position{})
-	nothing := topic.Read(at.Cursor)
+	nothing := topic.Read(at.Cursor, nil)
 	if nothing.Wake == nil || nothing.Bytes != nil || nothing.Lagged || nothing.Next != 0 {
 		t.Fatalf("Read(0) of an empty topic = %+v", nothing)
 	}
@@ -72,12 +72,12 @@ func TestRead(t *testing.T) {
 	if !isClosed(nothing.Wake) {
 		t.Error("Publish has not woken the reader")
 	}
-	batch := topic.Read(at.Cursor)
+	batch := topic.Read(at.Cursor, nil)
 	if want := wires(withID("1"), plain("x")); !bytes.Equal(batch.Bytes, want) || batch.Next != 2 || batch.Wake != nil {
 		t.Errorf("Read(0) = %q, next is %d, want %q, next is 2", batch.Bytes, batch.Next, want)
 	}
 	same(t, "the position behind", topic.Newest(), Position{Cursor: 2, ID: "1"})
-	if batch := topic.Read(2); batch.Wake == nil || isClosed(batch.Wake) {
+	if batch := topic.Read(2, nil); batch.Wake == nil || isClosed(batch.Wake) {
 		t.Errorf("Read(2) at the head = %+v", batch)
 	}
 }
@@ -114,7 +114,7 @@ func TestBatchesStayAsTheyWere(t *testing.T) {
 			var held [][]byte
 			at := topic.Oldest().Cursor
 			for at < topic.Newest().Cursor {
-				batch := topic.Read(at)
+				batch := topic.Read(at, nil)
 				held = append(held, batch.Bytes)
 				at = batch.Next
 			}
@@ -124,7 +124,7 @@ func TestBatchesStayAsTheyWere(t *testing.T) {
 			for range 20_000 { // all of it is evicted
 				topic.Publish(Entry{Wire: []byte(strings.Repeat("later", 100))})
 			}
-			if batch := topic.Read(at - 1); !batch.Lagged {
+			if batch := topic.Read(at-1, nil); !batch.Lagged {
 				t.Fatal("the log still has what should have been evicted")
 			}
 			if !bytes.Equal(bytes.Join(held, nil), want) {
@@ -138,13 +138,13 @@ func TestLag(t *testing.T) {
 	topic := topicOf(Limits{Events: 10, Bytes: 100, Age: time.Hour}, 20) // of 7 or 8 bytes
 	tail := topic.Newest().Cursor - Cursor(topic.Stats().Entries)
 	same(t, "the tail", tail, 8)
-	if batch := topic.Read(tail - 1); !batch.Lagged || batch.Next != tail-1 || batch.Bytes != nil || batch.Wake != nil {
+	if batch := topic.Read(tail-1, nil); !batch.Lagged || batch.Next != tail-1 || batch.Bytes != nil || batch.Wake != nil {
 		t.Errorf("Read before the tail = %+v, want lagged", batch)
 	}
 	if _, ok := topic.At(tail - 1); ok {
 		t.Error("At has a position before the tail")
 	}
-	if batch := topic.Read(tail); batch.Lagged {
+	if batch := topic.Read(tail, nil); batch.Lagged {
 		t.Error("Read at the tail lags")
 	}
 	pos, ok := topic.At(tail)
@@ -188,21 +188,21 @@ func TestSlack(t *testing.T) {
 		for i := range slack - 500 {
 			topic.Publish(withID(strconv.Itoa(501 + i)))
 		}
-		if batch := topic.Read(at.Cursor); batch.Lagged {
+		if batch := topic.Read(at.Cursor, nil); batch.Lagged {
 			t.Errorf("a reader %d behind lags", slack)
 		}
 		topic.Publish(plain("one more"))
-		if batch := topic.Read(at.Cursor); !batch.Lagged {
+		if batch := topic.Read(at.Cursor, nil); !batch.Lagged {
 			t.Errorf("a reader %d behind does not lag", slack+1)
 		}
 
 		// What has come lately is kept, up to a bound.
 		topic = topicOf(Limits{Events: 1, Bytes: 1 << 20, Age: time.Hour}, maxSlack)
-		if batch := topic.Read(0); batch.Lagged {
+		if batch := topic.Read(0, nil); batch.Lagged {
 			t.Errorf("a reader of a burst lags %d behind", maxSlack)
 		}
 		topic.Publish(plain("one more"))
-		if batch := topic.Read(0); !batch.Lagged {
+		if batch := topic.Read(0, nil); !batch.Lagged {
 			t.Errorf("a reader of a burst does not lag %d behind", maxSlack+1)
 		}
 		time.Sleep(slackTime)
@@ -275,7 +275,7 @@ func TestAge(t *testing.T) {
 		if !ok || !due.Equal(begin.Add(80*time.Second)) {
 			t.Errorf("Expire() when due = %v, %v, want %v", due, ok, begin.Add(80*time.Second))
 		}
-		if batch := topic.Read(0); !batch.Lagged {
+		if batch := topic.Read(0, nil); !batch.Lagged {
 			t.Error("what was due is still there")
 		}
 
@@ -481,7 +481,7 @@ func ExampleTopic() {
 	)
 	at, found := topic.After("1")
 	fmt.Println(at, found)
-	batch := topic.Read(at.Cursor)
+	batch := topic.Read(at.Cursor, nil)
 	fmt.Printf("%q, then %d\n", batch.Bytes, batch.Next)
 	// Output:
 	// {1 1} true

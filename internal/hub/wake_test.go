@@ -25,7 +25,7 @@ type follower struct {
 
 // take takes what there is. If that is nothing, it returns what to wait for.
 func (f *follower) take() (wake <-chan struct{}) {
-	batch := f.topic.Read(f.cursor)
+	batch := f.topic.Read(f.cursor, nil)
 	if batch.Lagged {
 		f.t.Errorf("a reader lags at %d", f.cursor)
 	}
@@ -142,7 +142,7 @@ func TestPublishersAndReadersAtOnce(t *testing.T) {
 			var cursor Cursor
 			var next [publishers]byte
 			for cursor < publishers*each {
-				batch := topic.Read(cursor)
+				batch := topic.Read(cursor, nil)
 				if batch.Wake != nil {
 					<-batch.Wake
 					continue
@@ -176,7 +176,7 @@ func TestPublishersAndReadersAtOnce(t *testing.T) {
 			topic.Match(0, numbered(0))
 			topic.Stats()
 			topic.Expire()
-			topic.Watch()
+			topic.Watch(nil)
 			topic.Wake()
 			topic.Beat()
 		}
@@ -255,17 +255,17 @@ func TestPublishWaitsForNobody(t *testing.T) {
 		var readers sync.WaitGroup
 		for range 1000 {
 			readers.Go(func() {
-				batch := topic.Read(0)
+				batch := topic.Read(0, nil)
 				<-stuck // in a write
 				if batch.Next != 1 || len(batch.Bytes) != 8 {
 					t.Errorf("Read(0) = %+v", batch)
 				}
-				if batch := topic.Read(batch.Next); !batch.Lagged {
+				if batch := topic.Read(batch.Next, nil); !batch.Lagged {
 					t.Errorf("Read(1) = %+v, want lagged", batch)
 				}
 			})
 			readers.Go(func() {
-				batch := topic.Read(1)
+				batch := topic.Read(1, nil)
 				<-stuck
 				if !isClosed(batch.Wake) {
 					t.Error("a reader was not woken")
@@ -280,7 +280,7 @@ func TestPublishWaitsForNobody(t *testing.T) {
 		time.Sleep(slackTime)
 		topic.Publish(numbered(5001))
 		for _, c := range cursors {
-			if batch := topic.Read(c); !batch.Lagged {
+			if batch := topic.Read(c, nil); !batch.Lagged {
 				t.Fatalf("Read(%d) = %+v, want lagged", c, batch)
 			}
 		}
@@ -306,8 +306,8 @@ func TestWakeAndBeat(t *testing.T) {
 		{"Expire", func() { topic.Expire() }, false, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			watch, _ := topic.Watch()
-			read := topic.Read(topic.Newest().Cursor)
+			watch, _ := topic.Watch(nil)
+			read := topic.Read(topic.Newest().Cursor, nil)
 			if isClosed(watch) || isClosed(read.Wake) {
 				t.Fatal("woken by nobody")
 			}
@@ -318,10 +318,10 @@ func TestWakeAndBeat(t *testing.T) {
 			if got := isClosed(read.Wake); got != tc.wake {
 				t.Errorf("who reads is woken: %v, want %v", got, tc.wake)
 			}
-			_, beat := topic.Watch()
+			_, beat := topic.Watch(nil)
 			same(t, "the beat", beat, tc.beat)
-			same(t, "Batch.Beat", topic.Read(0).Beat, tc.beat)
-			same(t, "Batch.Beat at the head", topic.Read(topic.Newest().Cursor).Beat, tc.beat)
+			same(t, "Batch.Beat", topic.Read(0, nil).Beat, tc.beat)
+			same(t, "Batch.Beat at the head", topic.Read(topic.Newest().Cursor, nil).Beat, tc.beat)
 		})
 	}
 }
@@ -334,12 +334,12 @@ func TestNoChannelsForNobody(t *testing.T) {
 		topic.Append(plain("x"))
 		topic.Wake()
 		topic.Beat()
-		topic.Read(0)
+		topic.Read(0, nil)
 	}
 	if topic.wake != first {
 		t.Fatal("a channel was made though nobody waits")
 	}
-	topic.Watch()
+	topic.Watch(nil)
 	topic.Publish(plain("x"))
 	second := topic.wake
 	if second == first || !isClosed(first) {
