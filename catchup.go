@@ -324,7 +324,8 @@ func (s *catchupStream) publish(e *sse.Event) {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.over || c.whole {
+	s.missed = s.missed || c.whole
+	if c.over || s.missed {
 		return
 	}
 	if c.events == 0 {

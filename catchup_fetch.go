@@ -213,6 +213,7 @@ type catchupStream struct {
 	catchup *catchup
 	decoder *sse.Decoder
 	wire    []byte
+	missed  bool // it was not listened to: what it has from then on is no continuation
 }
 
 func (s *catchupStream) Write(p []byte) (int, error) {
