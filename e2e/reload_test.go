@@ -118,10 +118,14 @@ func connect(t *testing.T, c *caddy, path string, each int) (all []*connected) {
 	return all
 }
 
+// quicIdle is after what time a client of HTTP/3 knows that its connection is gone if
+// the packet that says so is lost (RFC 9000, section 10.1; quic-go's default).
+const quicIdle = 30 * time.Second
+
 // awaitConnected waits until all have an event, and have missed none before it.
 func awaitConnected(t *testing.T, all []*connected, n int) {
 	t.Helper()
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, quicIdle+20*time.Second, func() error {
 		for _, c := range all {
 			c.mu.Lock()
 			last, err := c.last, c.err
