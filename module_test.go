@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -22,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -151,6 +153,10 @@ func do(t *testing.T, client *http.Client, url string, header ...string) (*http.
 	timer := time.AfterFunc(10*time.Second, cancel)
 	defer timer.Stop()
 	resp, err := client.Do(r)
+	for errors.Is(err, syscall.ECONNRESET) {
+		// A reload resets the connections that nobody has accepted yet.
+		resp, err = client.Do(r)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
