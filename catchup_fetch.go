@@ -167,7 +167,7 @@ func (c *catchup) pursue(ctx context.Context) {
 			if errors.Is(last.err, errTopicClosing) {
 				c.fail(errTopicClosing)
 			}
-			if refuses(last) {
+			if blamesID(last.verdict, last.status) {
 				c.rest()
 			}
 			thought.Reset(pause)
@@ -175,7 +175,7 @@ func (c *catchup) pursue(ctx context.Context) {
 		case <-thought.C:
 			switch {
 			case c.isWhole(), c.disrupted(f):
-			case refuses(last):
+			case blamesID(last.verdict, last.status):
 				c.fail(errCatchupRefused)
 			case !c.resumable():
 				c.fail(errCatchupEnded)
@@ -194,11 +194,6 @@ func (c *catchup) pursue(ctx context.Context) {
 			c.fail(errTopicClosing) // or nobody is left to be told
 		}
 	}
-}
-
-// refuses reports whether an origin has answered that it has nothing to an id.
-func refuses(out outcome) bool {
-	return out.verdict != verdictStream && out.verdict != verdictUnavailable || out.status == http.StatusInternalServerError
 }
 
 // disrupted reports whether the topic has lost its shared connection since f

@@ -487,6 +487,7 @@ func (c *client) read() string {
 	if c.flushed != len(all) {
 		c.t.Errorf("not flushed: %q", all[c.flushed:])
 	}
+	// Until the status is sent, the header is the handler's.
 	if c.status != 0 && c.header.Get("Content-Type") == "text/event-stream" && all != "" && !strings.HasSuffix(all, "\n\n") {
 		c.t.Errorf("ends within a block: %q", all)
 	}
