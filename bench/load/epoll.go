@@ -93,7 +93,9 @@ func startEpollCrowd(p *plan) (crowd, error) {
 		if w.epfd, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
 			return nil, err
 		}
+		w.healthy.known = new(recent)
 		if p.churn > 0 {
+			w.healthy.known = nil // whose ids are not read
 			w.ids = make([][]byte, len(w.conns))
 			w.healthy.onID = func(_ *stream, id []byte) { w.ids[w.reading] = append(w.ids[w.reading][:0], id...) }
 		}
