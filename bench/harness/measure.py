@@ -15,7 +15,11 @@ class Failed(Exception):
 
 
 class Processes:
-    """Those that a run has started, and ends."""
+    """Those that a run has started, and ends. They share a session with each other
+    and with the clients: to the kernel (sched_autogroup) a session is one party, and
+    with one each, a server would get a third of a busy machine, whatever it needs.
+    Starved, it gathers events, and each costs less than it does of a machine of its
+    own."""
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
@@ -24,7 +28,7 @@ class Processes:
     def start(self, name: str, command: list[str]) -> subprocess.Popen:
         env = dict(os.environ, HOME=str(self.directory), XDG_DATA_HOME=str(self.directory), XDG_CONFIG_HOME=str(self.directory))
         with open(self.directory / f"{name}.out", "wb") as out, open(self.directory / f"{name}.log", "wb") as log:
-            p = subprocess.Popen(command, stdout=out, stderr=log, cwd=self.directory, env=env, start_new_session=True)
+            p = subprocess.Popen(command, stdout=out, stderr=log, cwd=self.directory, env=env, process_group=0)
         self.started.append(p)
         return p
 
@@ -39,7 +43,7 @@ class Processes:
             except subprocess.TimeoutExpired:
                 pass
         try:
-            os.killpg(p.pid, signal.SIGKILL)  # its workers; it has a session of its own
+            os.killpg(p.pid, signal.SIGKILL)  # its workers
         except ProcessLookupError:
             pass
         p.wait()

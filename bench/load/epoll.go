@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"net/url"
 	"runtime"
 	"slices"
 	"strings"
@@ -77,10 +76,7 @@ func startEpollCrowd(p *plan) (crowd, error) {
 	if p.topics == 0 {
 		head.WriteString(requestLine(p.url))
 	}
-	fmt.Fprintf(&head, "Host: %s\r\nAccept: text/event-stream\r\n", p.url.Host)
-	for _, h := range p.header {
-		fmt.Fprintf(&head, "%s: %s\r\n", h[0], h[1])
-	}
+	head.WriteString(p.fieldLines())
 	c := &epollCrowd{}
 	for i := range p.threads {
 		first, last := p.n*i/p.threads, p.n*(i+1)/p.threads
@@ -105,8 +101,6 @@ func startEpollCrowd(p *plan) (crowd, error) {
 	}
 	return c, nil
 }
-
-func requestLine(u *url.URL) string { return "GET " + u.RequestURI() + " HTTP/1.1\r\n" }
 
 func (c *epollCrowd) lanes() []*lane { return c.all }
 
