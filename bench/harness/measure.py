@@ -15,11 +15,11 @@ class Failed(Exception):
 
 
 class Processes:
-    """Those that a run has started, and ends. They share a session with each other
-    and with the clients: to the kernel (sched_autogroup) a session is one party, and
-    with one each, a server would get a third of a busy machine, whatever it needs.
-    Starved, it gathers events, and each costs less than it does of a machine of its
-    own."""
+    """Those that a run has started, and ends. To the kernel (sched_autogroup) a session
+    is one party, and each party gets the same of a busy machine. The clients, who
+    stand for other machines, are one; all that serves them is another. With a session
+    for each program, a server would get a third, whatever it needs: starved, it
+    gathers events, and each costs less than on a machine of its own."""
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
@@ -114,7 +114,7 @@ def crowd(place: Place, clients: int, server: subprocess.Popen, feed: subprocess
     done = subprocess.run(
         [place.tools.programs["load"], "clients", "-url", f"{host}/events", "-n", str(clients), "-duration", f"{w.seconds}s",
          "-settle", f"{w.settle}s", "-connect-timeout", "15s", "-pid", str(server.pid), *(["-feed", str(feed.pid)] if feed else []), *w.flags],
-        capture_output=True, text=True, timeout=300)
+        capture_output=True, text=True, timeout=300, start_new_session=True)
     if done.returncode:
         raise Failed(f"the clients: {done.stderr.strip()[-300:]}")
     return json.loads(done.stdout)
