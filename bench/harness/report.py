@@ -192,7 +192,8 @@ def grow_clients(runs: Runs, directory: pathlib.Path) -> str:
     return ("\n### Clients\n" + draw(directory, "growth-clients", "CPU a delivery, at 50,000 deliveries a second", plot.Axis("clients", log=True),
                                      plot.Axis("µs"), cpu)
             + growth_table(runs, "clients", [("CPU µs a delivery", figures.CPU, 1), ("p99 ms", figures.P99, 1), RSS_COLUMN])
-            + "\n" + "\n".join(said) + "\nWhat the bare writer shows as well is not of this module's making.\n")
+            + "\n" + "\n".join(said) + "\nWhat the bare writer shows as well is not of this module's making. "
+            + "Over the HTTP server, events that come fast are gathered ([how](direct.md#over-the-http-server)), and the fewer there are a second, the less.\n")
 
 
 def grow_topics(runs: Runs, directory: pathlib.Path) -> str:
@@ -276,7 +277,7 @@ def method(runs: Runs) -> str:
             f"during the window) and {len(measured) - len(good)} failed. CPU is user and system time of the whole process tree of the server; "
             "memory is resident memory beyond that of the empty server, or all of it where the heading says RSS with them. Server, origin or publisher, and "
             "clients share the machine and its loopback: latency is what remains when all three have had their turns. Under load, the clients and what "
-            "serves them get half of the machine each, if they need it. The clients are one thread; "
+            "serves them get half of the machine each, if they need it (sched_autogroup, where it is on). The clients are one thread; "
             f"the most that it used in any window is {busiest:.0%} of a core (with TLS, they are many).\n\n"
             "In each repetition the peers run one after the other; a ratio is of two runs of the same repetition, and what is given is the median of "
             "these ratios (the smallest to the largest, how many of how many). Pairs that nobody disturbed count; if there is none, all do, and a ~ says so. "

@@ -89,9 +89,9 @@ func startEpollCrowd(p *plan) (crowd, error) {
 		if w.epfd, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
 			return nil, err
 		}
-		w.healthy.known = new(recent)
-		if p.churn > 0 {
-			w.healthy.known = nil // whose ids are not read
+		if p.churn == 0 {
+			w.healthy.known = new(recent)
+		} else { // ids are to be read
 			w.ids = make([][]byte, len(w.conns))
 			w.healthy.onID = func(_ *stream, id []byte) { w.ids[w.reading] = append(w.ids[w.reading][:0], id...) }
 		}
@@ -337,8 +337,7 @@ func (w *epollWorker) receive(k *epollConn, i int, toEnd bool) {
 			w.answered(k)
 			if k.status == 200 && !k.counted {
 				k.counted = true
-				w.connected++
-				w.lastConnected = time.Now()
+				w.succeed()
 				if k.slow {
 					w.stalledCount++
 				}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -20,7 +21,6 @@ import (
 // the protocol it does what a server needs in order to go on. Each stream can
 // receive 2 GiB.
 type http2Conn struct {
-	conn   net.Conn
 	framer *http2.Framer // reads: one goroutine; writes: under mu
 
 	mu     sync.Mutex
@@ -36,7 +36,7 @@ const (
 )
 
 func startHTTP2(conn net.Conn) (*http2Conn, error) {
-	c := &http2Conn{conn: conn, framer: http2.NewFramer(conn, bufio.NewReaderSize(conn, 64<<10))}
+	c := &http2Conn{framer: http2.NewFramer(conn, bufio.NewReaderSize(conn, 64<<10))}
 	c.framer.SetReuseFrames()
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.coder = hpack.NewEncoder(&c.fields)
@@ -76,7 +76,7 @@ func (c *http2Conn) consumed(n uint32) error {
 }
 
 // openStreams opens one connection for all clients of a lane.
-func (c *secureCrowd) openStreams(ctx context.Context, l *lane, streams []stream, first int, began time.Time) {
+func (c *connCrowd) openStreams(ctx context.Context, l *lane, streams []stream, first int, began time.Time) {
 	if !c.plan.awaitTurn(ctx, first, began) {
 		return
 	}
@@ -93,11 +93,10 @@ func (c *secureCrowd) openStreams(ctx context.Context, l *lane, streams []stream
 		}
 	}
 	conn, err := c.dial(ctx, first, http2.NextProtoTLS)
-	if err != nil {
-		lost(err)
-		return
+	var h *http2Conn
+	if err == nil {
+		h, err = startHTTP2(conn)
 	}
-	h, err := startHTTP2(conn)
 	if err != nil {
 		lost(err)
 		return
@@ -169,7 +168,7 @@ func (l *lane) answersStream(s *stream, f *http2.MetaHeadersFrame) {
 			l.endsStream(s, fmt.Sprintf("status %d", status))
 			return
 		}
-		l.answers()
+		l.succeed()
 	}
 	if f.StreamEnded() {
 		l.endsStream(s, "response ended by the server")
@@ -180,6 +179,6 @@ func (l *lane) answersStream(s *stream, f *http2.MetaHeadersFrame) {
 func (l *lane) endsStream(s *stream, why string) {
 	if s.framing != ended {
 		s.framing = ended
-		l.ends(s, fmt.Errorf("%s", why))
+		l.ends(s, errors.New(why))
 	}
 }

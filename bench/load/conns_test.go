@@ -10,21 +10,7 @@ import (
 	"time"
 )
 
-// eventually waits until the totals of a crowd are as wanted.
-func eventually(t *testing.T, c crowd, wanted func(tally, progress) bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		sum, g, _ := totals(c)
-		if wanted(sum, g) {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%+v %+v", sum, g)
-		}
-	}
-}
-
-func TestSecureCrowds(t *testing.T) {
+func TestConnCrowds(t *testing.T) {
 	const clients, events = 25, 3000 // of 1,200 bytes: more than the first window of a stream, and of a connection
 	for _, p := range []plan{{tls: true}, {tls: true, h2: true}, {h2: true}} {
 		t.Run(fmt.Sprintf("tls=%v,h2=%v", p.tls, p.h2), func(t *testing.T) {
@@ -61,7 +47,7 @@ func TestSecureCrowds(t *testing.T) {
 			}
 			p.url, p.n, p.topics, p.streams, p.ramp, p.sources, p.connectOver = target, clients, clients, 10, 1e6, 2, 10*time.Second
 			p.header = [][2]string{{"X-A", "b"}, {"Host", "example.com"}}
-			c, err := startSecureCrowd(&p)
+			c, err := startConnCrowd(&p)
 			if err != nil {
 				t.Fatal(err)
 			}
