@@ -152,8 +152,10 @@ func TestAccessLogAndHeaderOverSockets(t *testing.T) {
 		t.Errorf("the access log says %v, want %v", got, want)
 	}
 
-	// What is passed on has a line as without us.
-	resp, err := s.client.Post(s.url+"/post", "text/plain", strings.NewReader("x"))
+	// What is passed on has a line as without us. It has no body, for Caddy's access
+	// log reads how long that is while http.Transport may still be reading it, which
+	// the race detector tells of reverse_proxy alone too.
+	resp, err := s.client.Post(s.url+"/post", "", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
