@@ -752,3 +752,31 @@ func TestCatchupWhoseIDTheLogComesPast(t *testing.T) {
 		}
 	})
 }
+
+// What a catch-up had not listened to, because the log was to bring it, is a hole
+// in what the same connection brings after that.
+func TestCatchupThatWasNotListenedTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		up, _ := s.joinLive(10, 12)
+		c := s.get("/events", "Last-Event-ID", "20")
+		catchup := s.origin.next().accept().events(21, 24)
+		running := s.onlyTopic().catchups.byID["20"]
+		up.events(13, 21)
+		if !running.isWhole() {
+			t.Fatal("the log has come to what the catch-up has, which goes on all the same")
+		}
+		catchup.events(25, 25)
+		running.mu.Lock()
+		running.whole = false // as by a gap in the log
+		running.mu.Unlock()
+		catchup.events(26, 26)
+		running.mu.Lock()
+		if running.lastID != "24" {
+			t.Errorf("the catch-up goes on behind %s, want 24", running.lastID)
+		}
+		running.mu.Unlock()
+		up.events(22, 27)
+		c.expect(primer("20") + numbered(21, 27))
+	})
+}
