@@ -153,8 +153,9 @@ func do(t *testing.T, client *http.Client, url string, header ...string) (*http.
 	timer := time.AfterFunc(10*time.Second, cancel)
 	defer timer.Stop()
 	resp, err := client.Do(r)
-	for errors.Is(err, syscall.ECONNRESET) {
-		// A reload resets the connections that nobody has accepted yet.
+	for errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) {
+		// A reload resets the connections that nobody has accepted yet, and
+		// net/http closes those whose first request it reads after that.
 		resp, err = client.Do(r)
 	}
 	if err != nil {
