@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -81,6 +82,7 @@ type catchup struct {
 	lastID   string       // of the newest event here
 	events   int
 	bytes    int
+	noIDs    bool       // the origin has sent events, and none with an id yet
 	whole    bool       // this log meets the topic's: nothing more is needed from the origin
 	wholeAt  hub.Cursor // where the topic's log ended when that was found
 	over     bool
@@ -88,7 +90,7 @@ type catchup struct {
 	splice   hub.Cursor // where in the topic's log the subscribers continue
 	why      error      // not spliced
 	finished chan struct{}
-	begun    chan struct{} // closed at the first event
+	begun    chan struct{} // closed at the first event that is for the subscribers
 }
 
 // An awaited is an id that a topic's log may come to.
@@ -100,7 +102,8 @@ type awaited struct {
 var (
 	errCatchupIgnored = errors.New("the origin has ignored the last event id")
 	errCatchupSize    = errors.New("the origin has sent more than the history holds")
-	errCatchupSilent  = errors.New("the origin has sent no event in time")
+	errCatchupSilent  = errors.New("the origin has sent no event with an id in time")
+	errCatchupNoIDs   = errors.New("the origin sends events without ids")
 	errCatchupSlow    = errors.New("the origin has sent no event that the history has in time")
 	errCatchupEnded   = errors.New("the origin has ended the stream")
 	errCatchupRefused = errors.New("the origin has answered with something else than an event stream")
@@ -116,7 +119,7 @@ func (g *catchups) join(id, clientIP string) *catchup {
 	opts := g.topic.pool.opts
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if opts.Catchup.Connections < 0 || g.closed || id != "" && time.Now().Before(g.ignoredUntil) {
+	if opts.Catchup.Connections < 0 || g.closed || g.ignored(id) {
 		return nil
 	}
 	c := g.byID[id]
@@ -284,6 +287,12 @@ func (c *catchup) proceed() bool {
 	return true
 }
 
+// ignored reports whether the origin is not asked for an id, as it has ignored one.
+// g.mu must be held.
+func (g *catchups) ignored(id string) bool {
+	return id != "" && time.Now().Before(g.ignoredUntil)
+}
+
 // close gives up all catch-ups and takes no more.
 func (g *catchups) close() {
 	g.mu.Lock()
@@ -328,6 +337,10 @@ func (s *catchupStream) publish(e *sse.Event) {
 	if c.over || s.missed {
 		return
 	}
+	if c.id != "" && c.firstID == "" && len(e.ID) == 0 {
+		s.hold(entry)
+		return
+	}
 	if c.events == 0 {
 		close(c.begun)
 	}
@@ -341,7 +354,7 @@ func (s *catchupStream) publish(e *sse.Event) {
 				c.finish(false, 0, errCatchupIgnored)
 				return
 			}
-			c.append(entry)
+			s.append(entry)
 			if c.jumped(at.Cursor) {
 				c.finish(false, at.Cursor, errCatchupIgnored)
 				return
@@ -350,10 +363,35 @@ func (s *catchupStream) publish(e *sse.Event) {
 			return
 		}
 	}
-	c.append(entry)
-	if c.bytes > int(t.pool.opts.History.Size) && c.events > 1 {
+	s.append(entry)
+	switch {
+	case c.id == "" && c.firstID == "" && t.greeting.completes(e, c.events) && t.log.Newest().ID == "":
+		c.finish(false, 0, errCatchupNoIDs) // what comes next is what the log gets
+	case c.bytes > int(t.pool.opts.History.Size) && c.events > 1:
 		c.finish(false, 0, errCatchupSize)
 	}
+}
+
+// hold keeps an event back until one has an id. From an origin that sends none, the
+// topic's log gets the same events, and nothing tells which: the subscribers would
+// have them twice. c.mu must be held.
+func (s *catchupStream) hold(e hub.Entry) {
+	c := s.catchup
+	c.noIDs = true
+	e.Wire = bytes.Clone(e.Wire)
+	s.held = append(s.held, e)
+	if s.heldBytes += len(e.Wire); s.heldBytes > int(c.group.topic.pool.opts.History.Size) {
+		c.finish(false, 0, errCatchupSize)
+	}
+}
+
+// append adds an event, after those that were held. c.mu must be held.
+func (s *catchupStream) append(e hub.Entry) {
+	for _, held := range s.held {
+		s.catchup.append(held)
+	}
+	s.held = nil
+	s.catchup.append(e)
 }
 
 // continues reports whether the event with an id, behind which the topic's log has
@@ -409,6 +447,7 @@ func (c *catchup) jumped(at hub.Cursor) bool {
 func (c *catchup) append(e hub.Entry) {
 	c.log.Append(e)
 	c.events++
+	c.noIDs = false
 	c.bytes += len(e.Wire)
 	if e.SetsID {
 		c.lastID = e.ID
@@ -467,6 +506,17 @@ func (c *catchup) isWhole() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.whole
+}
+
+// silence says why no event has begun the catch-up. Where the topic's log has come to
+// no id either, the origin has none.
+func (c *catchup) silence() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.noIDs && c.group.topic.log.Newest().ID == "" {
+		return errCatchupNoIDs
+	}
+	return errCatchupSilent
 }
 
 func (c *catchup) fail(why error) {

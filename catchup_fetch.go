@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -99,9 +100,17 @@ func (c *catchup) run(ctx context.Context) {
 		return // while it was waiting, the log has come past its id
 	}
 
+	c.group.mu.Lock()
+	ignored := c.group.ignored(c.id)
+	c.group.mu.Unlock()
+	if ignored {
+		c.fail(errCatchupIgnored) // while it was waiting, another has found that out
+		return
+	}
+
 	t.pool.stats.catchups.Add(1)
 	c.pursue(ctx)
-	if errors.Is(c.why, errCatchupIgnored) {
+	if errors.Is(c.why, errCatchupIgnored) || errors.Is(c.why, errCatchupNoIDs) {
 		c.group.mu.Lock()
 		c.group.ignoredUntil = time.Now().Add(ignoredMemory)
 		c.group.mu.Unlock()
@@ -184,7 +193,7 @@ func (c *catchup) pursue(ctx context.Context) {
 			}
 		case <-silent.C:
 			if !c.disrupted(f) {
-				c.fail(errCatchupSilent)
+				c.fail(c.silence())
 			}
 		case <-slow.C:
 			if !c.disrupted(f) {
@@ -209,6 +218,9 @@ type catchupStream struct {
 	decoder *sse.Decoder
 	wire    []byte
 	missed  bool // it was not listened to: what it has from then on is no continuation
+
+	held      []hub.Entry // until there is one with an id
+	heldBytes int
 }
 
 func (s *catchupStream) Write(p []byte) (int, error) {

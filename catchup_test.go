@@ -177,7 +177,7 @@ func TestCatchupThatEndsInAGap(t *testing.T) {
 		{name: "origin sends no event", do: func(c *conn) { c.accept(); time.Sleep(10 * time.Second) }},
 		{name: "origin sends comments only", do: func(c *conn) { c.accept().send(": hi\n\n"); time.Sleep(10 * time.Second) }},
 		{name: "origin ends the stream", do: func(c *conn) { c.accept().events(8, 8).end() }, got: numbered(8, 8)},
-		{name: "origin sends no ids", do: func(c *conn) { c.accept().send("data: x\n\n"); time.Sleep(100 * time.Second) }, got: "data: x\n\n"},
+		{name: "origin sends no ids", do: func(c *conn) { c.accept().send("data: x\n\n"); time.Sleep(10 * time.Second) }},
 		{
 			name: "origin sends more than the history holds", opts: Options{History: History{Size: 100}},
 			do: func(c *conn) { c.accept().events(1, 8) }, got: numbered(1, 5),
@@ -778,5 +778,66 @@ func TestCatchupThatWasNotListenedTo(t *testing.T) {
 		running.mu.Unlock()
 		up.events(22, 27)
 		c.expect(primer("20") + numbered(21, 27))
+	})
+}
+
+// An origin without ids cannot be asked for what was missed, whatever a client
+// brings. Neither are its events sent twice, nor does anybody wait for long.
+func TestCatchupsOfAnOriginWithoutIDs(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: caddy.Duration(3 * time.Second)}})
+		live := s.get("/events")
+		up := s.origin.next().accept().send("data: 0\n\n")
+		live.expect(primer("") + "data: 0\n\n")
+		var clients []*client
+		for _, id := range []string{"foo", "bar", "baz"} {
+			clients = append(clients, s.get("/events", "Last-Event-ID", id))
+		}
+		catchups := []*conn{s.origin.next().accept(), s.origin.next().accept()}
+		s.origin.idle()
+		for i := range 10 {
+			time.Sleep(time.Second)
+			text := fmt.Sprintf("data: %d\n\n", i+1)
+			for _, c := range catchups {
+				if i < 9 {
+					c.send(text)
+				}
+			}
+			up.send(text)
+		}
+		time.Sleep(time.Second)
+		for i, id := range []string{"foo", "bar", "baz"} {
+			got := clients[i].read()
+			rest, ok := strings.CutPrefix(got, primer(id))
+			beats := strings.Count(rest, ":\n\n")
+			want := strings.Repeat(":\n\n", beats) + "id: \n" + gapComment
+			for i := range 10 {
+				want += fmt.Sprintf("data: %d\n\n", i+1)
+			}
+			if !ok || rest != want || beats != 3 {
+				t.Errorf("with the id %s: got %q, want 3 heartbeats, a gap, and all events once", id, got)
+			}
+		}
+		s.origin.idle()
+		s.get("/events", "Last-Event-ID", "more").expect(": sse_fanout\nretry: 3000\nid: \n" + gapComment)
+		for _, c := range catchups {
+			if !c.closed() {
+				t.Error("a connection for a catch-up is left")
+			}
+		}
+	})
+}
+
+// An origin that is silent may have ids all the same.
+func TestCatchupThatIsSilentIsNoProofOfMissingIDs(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		s.get("/events")
+		s.origin.next().accept()
+		s.get("/events", "Last-Event-ID", "1")
+		s.origin.next().accept()
+		time.Sleep(defaultCatchupTimeout)
+		s.get("/events", "Last-Event-ID", "2")
+		s.origin.next().accept()
 	})
 }

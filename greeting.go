@@ -44,6 +44,12 @@ func (g *greeting) greets(e *sse.Event, nth int) bool {
 	return nth < g.events || g.name != "" && string(e.Type) == g.name
 }
 
+// completes reports whether the event that is the nth of a connection ends its
+// greeting.
+func (g *greeting) completes(e *sse.Event, nth int) bool {
+	return nth == g.events || g.name != "" && string(e.Type) == g.name
+}
+
 // add takes an event of the greeting; after is the position behind it in the
 // topic's log. The first event of a greeting replaces the last one.
 func (g *greeting) add(wire []byte, first bool, after hub.Cursor) {

@@ -87,13 +87,16 @@ func TestGreetingOfAnOriginWithoutIDsIsAGapOnceTheLogHasPassedIt(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Greeting: "1", History: History{Size: 60}, Heartbeat: Heartbeat{Interval: -1}})
 		s.get("/events")
-		s.origin.next().accept().send("data: snapshot\n\n" + strings.Repeat("data: patch\n\n", 10))
+		up := s.origin.next().accept().send("data: snapshot\n\n" + strings.Repeat("data: patch\n\n", 10))
 		late := s.get("/events")
 		late.expect(primer(""))
-		s.origin.next().accept().send("data: snapshot\n\n")
-		late.expect("data: snapshot\n\n")
-		time.Sleep(100 * time.Second)
-		late.expect("id: \n" + gapComment)
+		catchup := s.origin.next().accept().send("data: snapshot\n\n")
+		late.expect("data: snapshot\n\n" + "id: \n" + gapComment)
+		up.send("data: next\n\n")
+		late.expect("data: next\n\n")
+		if !catchup.closed() {
+			t.Error("the connection for the catch-up is left")
+		}
 	})
 }
 

@@ -192,6 +192,7 @@ type session struct {
 	resumeWith string
 	unsettled  bool
 	catchup    *catchup
+	spoken     time.Time // when it was last written to, while one of the two is set
 
 	ending *ending // the last seen
 	endAt  time.Time
@@ -298,12 +299,22 @@ func (s *session) next() ([]byte, hub.Batch) {
 			}
 		}
 	}
-	if len(batch.Bytes) == 0 && batch.Beat != s.beat && !batch.Lagged {
+	if len(batch.Bytes) == 0 && (batch.Beat != s.beat || s.isLeftOut()) && !batch.Lagged {
 		s.topic.pool.stats.heartbeats.Add(1)
 		return s.topic.pool.heartbeat, batch
 	}
 	return batch.Bytes, batch
 }
+
+// isLeftOut reports whether s needs a heartbeat of its own, because it waits while
+// others get events: only a topic that is quiet has a beat for all.
+func (s *session) isLeftOut() bool {
+	interval := time.Duration(s.topic.pool.opts.Heartbeat.Interval)
+	return s.waits() && interval > 0 && time.Since(s.spoken) >= interval
+}
+
+// waits reports whether s may have to wait for a catch-up.
+func (s *session) waits() bool { return s.unsettled || s.catchup != nil }
 
 // read returns what the log has at the cursor.
 func (s *session) read() hub.Batch {
@@ -420,6 +431,9 @@ func (s *session) write(p []byte) error {
 		return err
 	}
 	s.deadline.clear()
+	if s.waits() {
+		s.spoken = time.Now()
+	}
 	return nil
 }
 
