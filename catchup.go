@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -136,7 +137,7 @@ func (g *catchups) join(id, clientIP string) *catchup {
 			id:    id,
 			// It is given up before it grows beyond a log's worth, and nobody
 			// in it lags.
-			log:      hub.New(hub.Limits{Events: int(opts.History.Size), Bytes: 2 * int(opts.History.Size+opts.MaxEventSize), Age: 24 * time.Hour}),
+			log:      hub.New(hub.Limits{Events: int(opts.History.Size), Bytes: int(min(2*(opts.History.Size+opts.MaxEventSize), math.MaxInt)), Age: 24 * time.Hour}),
 			lastID:   id,
 			finished: make(chan struct{}),
 			begun:    make(chan struct{}),
@@ -167,11 +168,11 @@ func (c *catchup) leave() {
 	if c.subscribers > 0 {
 		return
 	}
+	g.forget(c) // it may take a while to end, which nobody can join any more
 	if c.started.Load() {
 		c.cancel()
 		return
 	}
-	g.forget(c)
 	for ip, queue := range g.queues {
 		if i := slices.Index(queue, c); i >= 0 {
 			g.setQueue(ip, slices.Delete(queue, i, i+1))

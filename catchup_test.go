@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 const gapComment = ": gap: events may be missing here\n\n"
@@ -839,5 +840,42 @@ func TestCatchupThatIsSilentIsNoProofOfMissingIDs(t *testing.T) {
 		time.Sleep(defaultCatchupTimeout)
 		s.get("/events", "Last-Event-ID", "2")
 		s.origin.next().accept()
+	})
+}
+
+// A client that comes while the last one's connection is still on its way out.
+func TestCatchupThatWasGivenUpIsNotJoined(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		s.joinLive(10, 12)
+		s.handler.source = sourceFunc(func(w http.ResponseWriter, r *http.Request) error {
+			defer time.Sleep(time.Second) // it is slow to see that it is to end, as FastCGI is
+			return s.origin.ServeHTTP(w, r, nil)
+		})
+		first := s.get("/events", "Last-Event-ID", "7")
+		s.origin.next().accept()
+		first.leave()
+		second := s.get("/events", "Last-Event-ID", "7")
+		s.origin.next().accept().events(8, 10)
+		second.expect(primer("7") + numbered(8, 12))
+	})
+}
+
+type sourceFunc func(http.ResponseWriter, *http.Request) error
+
+func (f sourceFunc) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	return f(w, r)
+}
+
+// The log of a catch-up has room for the largest history and event, also where an
+// int has 32 bits.
+func TestCatchupWithTheLargestLimits(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}, History: History{Size: 4 << 30}, MaxEventSize: largestEventSize})
+		s.joinLive(10, 12)
+		c := s.get("/events", "Last-Event-ID", "7")
+		c.expect(primer("7"))
+		s.origin.next().accept().events(8, 10)
+		c.expect(numbered(8, 12))
 	})
 }

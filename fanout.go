@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"hash/maphash"
 	"maps"
 	"slices"
 	"sync"
@@ -35,7 +36,7 @@ type pool struct {
 	detached   map[*topic]struct{}      // over for newcomers, but with subscribers
 	closing    map[string]chan struct{} // of topics that are over, until their connection is
 	lingering  []*topic                 // without subscribers, the longest first
-	notStreams map[string]time.Time     // keys that the origin answers with something else, until when
+	notStreams map[uint64]time.Time     // hashes of keys that the origin answers with something else, until when
 	perIP      map[string]*clientCount
 	total      int     // subscribers
 	over       *ending // set once the pool takes no more subscribers
@@ -54,6 +55,10 @@ const (
 	maxNotStreams   = 10000
 )
 
+// notStreamSeed makes keys into hashes. A key is as long as a client likes, and two
+// that share a hash do no harm: requests for either pass.
+var notStreamSeed = maphash.MakeSeed()
+
 func newPool(l *lineage, h *Handler) *pool {
 	// A copy, so that a pool that outlives its configuration does not keep it
 	// in memory.
@@ -67,7 +72,7 @@ func newPool(l *lineage, h *Handler) *pool {
 		topics:     make(map[string]*topic),
 		detached:   make(map[*topic]struct{}),
 		closing:    make(map[string]chan struct{}),
-		notStreams: make(map[string]time.Time),
+		notStreams: make(map[uint64]time.Time),
 		perIP:      make(map[string]*clientCount),
 	}
 	if p.sockets == nil {
@@ -356,9 +361,13 @@ func (p *pool) closed(t *topic) {
 // isNotStream reports whether the origin is known to answer something else than
 // an event stream. p.mu must be held.
 func (p *pool) isNotStream(key string) bool {
-	until, ok := p.notStreams[key]
+	if len(p.notStreams) == 0 {
+		return false
+	}
+	digest := maphash.String(notStreamSeed, key)
+	until, ok := p.notStreams[digest]
 	if ok && time.Now().After(until) {
-		delete(p.notStreams, key)
+		delete(p.notStreams, digest)
 		return false
 	}
 	return ok
@@ -376,5 +385,5 @@ func (p *pool) rememberNotStream(key string) {
 			}
 		}
 	}
-	p.notStreams[key] = now.Add(notStreamMemory)
+	p.notStreams[maphash.String(notStreamSeed, key)] = now.Add(notStreamMemory)
 }

@@ -83,6 +83,26 @@ func TestGreetingThatTheLogNoLongerReaches(t *testing.T) {
 	})
 }
 
+func TestGreetingWaitsForItsTurn(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{
+			Greeting: "1", History: History{Size: 200}, Catchup: Catchup{Connections: 1},
+			Heartbeat: Heartbeat{Interval: -1},
+		})
+		first := s.get("/events")
+		s.origin.next().accept().send(snapshot(1) + patches(2, 30))
+		first.read()
+
+		other := s.get("/events", "Last-Event-ID", "3")
+		s.origin.next().accept()
+		late := s.get("/events")
+		late.expect(primer(""))
+		other.leave()
+		s.origin.next().accept().send(snapshot(30))
+		late.expect(snapshot(30))
+	})
+}
+
 func TestGreetingOfAnOriginWithoutIDsIsAGapOnceTheLogHasPassedIt(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Greeting: "1", History: History{Size: 60}, Heartbeat: Heartbeat{Interval: -1}})

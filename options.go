@@ -3,6 +3,7 @@ package ssefanout
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -272,6 +273,7 @@ func (o *Options) provision(wrapping bool) error {
 	setDefault(&o.History.Events, defaultHistoryEvents)
 	setDefault(&o.History.Age, caddy.Duration(defaultHistoryAge))
 	setDefault(&o.History.Size, defaultHistorySize)
+	o.History.Size = min(o.History.Size, math.MaxInt) // of 32 bits on some machines
 	setDefault(&o.Catchup.Connections, defaultCatchups)
 	setDefault(&o.Catchup.Timeout, caddy.Duration(defaultCatchupTimeout))
 	setDefault(&o.Linger.Duration, caddy.Duration(defaultLinger))

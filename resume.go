@@ -53,6 +53,8 @@ func (s *session) settle() (id string, how joining) {
 		return s.resumeWith, pending
 	case s.resumeWith == "" && s.catchup == nil:
 		return s.live(fresh), fresh
+	case s.resumeWith == "":
+		return "", pending // its turn to be given a greeting is yet to come
 	}
 	pos, known := t.lookup(s.resumeWith)
 	switch known {

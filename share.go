@@ -159,12 +159,17 @@ func harmless(name string) bool {
 	if harmlessHeaders[name] {
 		return true
 	}
-	if strings.HasPrefix(name, "Cf-Access-") {
-		return false
-	}
-	return slices.ContainsFunc(harmlessPrefixes, func(prefix string) bool {
-		return strings.HasPrefix(name, prefix)
-	})
+	begins := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
+	return slices.ContainsFunc(harmlessPrefixes, begins) && !slices.ContainsFunc(harmfulPrefixes, begins)
+}
+
+// harmfulPrefixes are of what Cloudflare and CloudFront add for a client that has
+// logged in or shown a certificate.
+var harmfulPrefixes = []string{
+	"Cf-Access-",
+	"Cf-Cert-",
+	"Cf-Client-Cert-",
+	"Cloudfront-Viewer-Cert-",
 }
 
 var harmlessPrefixes = []string{

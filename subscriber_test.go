@@ -78,6 +78,7 @@ func TestPrimerAndWhatFollows(t *testing.T) {
 
 		{name: "configured retry", opts: Options{Retry: caddy.Duration(5 * time.Second)}, want: retry5 + "\n"},
 		{name: "the origin's retry", before: "retry: 5000\n\n" + numbered(1, 1), want: retry5 + "id: 1\n\n"},
+		{name: "the origin's longest retry", before: "retry: 9223372036854775807\n\n", want: ": sse_fanout\nretry: 86400000\n\n"},
 		{name: "the origin's newest retry", before: "retry: 7000\n\nretry: 5000\ndata: 1\n\n", want: retry5 + "\n"},
 		{name: "configured before the origin's", opts: Options{Retry: caddy.Duration(5 * time.Second)},
 			before: "retry: 7000\n\n", want: retry5 + "\n"},

@@ -188,11 +188,11 @@ func (t *topic) expire() {
 	}
 }
 
-// connected is called when the origin has answered with an event stream. It
-// reports whether the stream may begin with what is in the log already. id is
-// what it was asked with, and blamed what it had been asked with before, to which
-// it has not answered so.
-func (t *topic) connected(id, blamed string, header http.Header) (again bool) {
+// connected is called when the origin has answered with an event stream. It returns
+// which connection of the topic that is, and whether the stream may begin with what
+// is in the log already. id is what it was asked with, and blamed what it had been
+// asked with before, to which it has not answered so.
+func (t *topic) connected(id, blamed string, header http.Header) (nth int, again bool) {
 	followers := t.subscriberCount() - int(t.unsettled.Load())
 	t.mu.Lock()
 	again = t.everConnected
@@ -213,12 +213,13 @@ func (t *topic) connected(id, blamed string, header http.Header) (again bool) {
 	t.header = header
 	t.isConnected, t.everConnected = true, true
 	t.connects++
+	nth = t.connects
 	t.signal()
 	t.mu.Unlock()
 
 	t.log.Wake()
 	t.catchups.wake()
-	return again
+	return nth, again
 }
 
 // noticed returns the cursor behind the last notice of a gap in the log.
@@ -262,10 +263,14 @@ func (t *topic) connection() (connected bool, connects int) {
 	return t.isConnected, t.connects
 }
 
-// disconnected is called when the stream has ended.
-func (t *topic) disconnected() {
+// disconnected is called when the stream of the nth connection has ended. It may
+// have been replaced by the next one already.
+func (t *topic) disconnected(nth int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.connects != nth {
+		return
+	}
 	t.isConnected = false
 	t.signal()
 }

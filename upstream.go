@@ -56,6 +56,11 @@ const (
 	// beliefTime is how long every answer must have been a no for the
 	// subscribers of a topic to be told: a deploy answers 404 for a while.
 	beliefTime = time.Minute
+
+	// longestRetry bounds the reconnection time that clients are told at the end of
+	// their stream, whatever the origin says: a browser does not take a number that
+	// has overflowed.
+	longestRetry = 24 * time.Hour
 )
 
 var (
@@ -136,7 +141,7 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 		<-old.ended
 	}
 	if old.outcome.verdict == verdictStream {
-		u.topic.disconnected()
+		u.topic.disconnected(old.nth)
 	}
 	return c
 }
@@ -166,6 +171,7 @@ type connection struct {
 
 	// Owned by the goroutine that writes to the answer, then by run.
 	accepted  time.Time
+	nth       int        // of the topic's, once accepted
 	replaying bool       // all events so far were in the log already
 	replayed  hub.Cursor // up to here
 	events    int        // published, with data
@@ -220,7 +226,7 @@ func (c *connection) accept(header http.Header) io.Writer {
 	c.accepted = time.Now()
 	t.pool.stats.connections.Add(1)
 	defer close(c.established)
-	c.replaying = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
+	c.nth, c.replaying = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
 	c.up.logConnected(c)
 	return c
 }
@@ -245,7 +251,7 @@ func (c *connection) publish(e *sse.Event) {
 	u, t := c.up, c.up.topic
 	t.pool.stats.received.Add(1)
 	if e.HasRetry {
-		u.retry.Store(int64(e.Retry))
+		u.retry.Store(int64(min(e.Retry, longestRetry)))
 		if t.pool.opts.Retry > 0 {
 			// The operator's word goes before the origin's.
 			e.HasRetry = false
@@ -334,7 +340,7 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	t, out := u.topic, &c.outcome
 	closeDelay := time.Duration(t.pool.opts.StreamCloseDelay)
 	if !c.accepted.IsZero() {
-		t.disconnected()
+		t.disconnected(c.nth)
 	}
 	if errors.Is(out.err, errTopicClosing) {
 		// The pool is over: who is still here finds the new configuration.

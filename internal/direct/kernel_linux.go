@@ -141,7 +141,7 @@ func (k *kernel) SendAll(fds []int32, p []byte, sent []int32) {
 // a microsecond for every delivery.
 func send(fd int32, p []byte) int32 {
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+		n, _, errno := syscall.RawSyscall6(sysSendto, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
 			uintptr(len(p)), syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
 		if errno != syscall.EINTR {
 			return outcome(int(n), errno)

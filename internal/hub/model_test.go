@@ -3,6 +3,7 @@ package hub
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"testing"
@@ -326,7 +327,7 @@ func (r *rehearsal) check() {
 		same(t, fmt.Sprintf("FirstID(%d)", c), topic.FirstID(c), m.firstID(c))
 	}
 	same(t, "FirstID(0)", topic.FirstID(0), m.firstID(m.tail()))
-	for _, n := range []int{0, 1, 2, 5, len(m.kept), len(m.kept) + 1, 1 << 40} {
+	for _, n := range []int{0, 1, 2, 5, len(m.kept), len(m.kept) + 1, math.MaxInt} {
 		same(t, fmt.Sprintf("Last(%d)", n), topic.Last(n), m.last(n))
 	}
 	ids := []string{"", "unknown", "id1", "id2", "id3", m.before, m.id, "unique1", "unique" + strconv.Itoa(r.ids/2)}

@@ -1,0 +1,7 @@
+//go:build linux && !386
+
+package direct
+
+import "syscall"
+
+const sysSendto = syscall.SYS_SENDTO
