@@ -119,7 +119,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 
-	key, err := h.lineageKey()
+	key, err := h.lineageKey(ctx)
 	if err != nil {
 		return err
 	}
@@ -177,8 +177,9 @@ func (h *Handler) wraps() bool {
 }
 
 // lineageKey is the definition of this handler: the server's addresses (its name
-// shifts when other sites come and go) and everything that is configured.
-func (h *Handler) lineageKey() (string, error) {
+// shifts when other sites come and go), everything that is configured, and in the
+// wrapping form where it stands.
+func (h *Handler) lineageKey(ctx caddy.Context) (string, error) {
 	config, err := json.Marshal(h)
 	if err != nil {
 		return "", fmt.Errorf("encoding configuration: %w", err)
@@ -187,7 +188,11 @@ func (h *Handler) lineageKey() (string, error) {
 	if h.server != nil {
 		addresses = strings.Join(h.server.Listen, ",")
 	}
-	return addresses + "\n" + string(config), nil
+	key := addresses + "\n" + string(config)
+	if place, ok := placeOf(h.server, ctx.Modules()); ok && h.SourceRaw == nil {
+		key += "\n" + place
+	}
+	return key, nil
 }
 
 // ServeHTTP shares r, or passes it on untouched.

@@ -453,6 +453,33 @@ func TestNothingIsLeftWhenTheLastClientHasGone(t *testing.T) {
 	})
 }
 
+// awaitVersion waits until only the newest configuration answers /version.
+func (s *site) awaitVersion(version, host string) {
+	s.t.Helper()
+	waitFor(s.t, "the new configuration to answer alone", func() bool {
+		// The sockets of the old one close a little later, and drop what they
+		// have not accepted.
+		fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		for range 10 {
+			r, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+"/version", nil)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			r.Host = host
+			resp, err := fresh.Do(r)
+			if err != nil {
+				return false
+			}
+			body, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if string(body) != version {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func TestReloadKeepsTheStreamsOfAnUnchangedHandler(t *testing.T) {
 	origin := newLiveOrigin(t)
 	directive := "sse_fanout /events " + origin.addr
@@ -462,23 +489,7 @@ func TestReloadKeepsTheStreamsOfAnUnchangedHandler(t *testing.T) {
 	c.expect(numbered(1, 1))
 
 	s.load(directive + "\nrespond /version new")
-	waitFor(t, "the new configuration to answer alone", func() bool {
-		// The sockets of the old one close a little later, and drop what they
-		// have not accepted.
-		fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-		for range 10 {
-			resp, err := fresh.Get(s.url + "/version")
-			if err != nil {
-				return false
-			}
-			body, _ := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if string(body) != "new" {
-				return false
-			}
-		}
-		return true
-	})
+	s.awaitVersion("new", "")
 	late := open(t, s.client, s.url+"/events")
 	origin.send(numbered(2, 2))
 	c.expect(numbered(2, 2))

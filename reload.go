@@ -21,10 +21,9 @@ var lineages = caddy.NewUsagePool()
 //
 // In the endpoint form, handlers of equal definition share one pool: whatever
 // stands in front of them, the origin would give the same answer to each. In
-// the wrapping form, what stands in front of and behind a handler is not part
-// of its definition, so two of one configuration must never share; a handler is
-// the heir of an earlier one only if each was the only one of its lineage in its
-// configuration.
+// the wrapping form, the handlers in front of and behind one are not part of its
+// definition, so two of one configuration must never share; a handler is the heir of
+// an earlier one only if each was the only one of its lineage in its configuration.
 type lineage struct {
 	key string
 
