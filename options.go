@@ -24,7 +24,8 @@ type Options struct {
 	// The request headers and placeholders that an answer depends on. A header
 	// named here is forwarded to the origin, and a placeholder is available to
 	// the source's configuration; clients share a topic only if they agree on
-	// the values of all of them. Default: none.
+	// the values of all of them. Wildcards, and headers with a dot in their
+	// names, are errors. Default: none.
 	Vary []string `json:"vary,omitempty"`
 
 	// What becomes of requests that carry credentials or anything else that may
@@ -412,6 +413,12 @@ func (o *Options) validate() error {
 		switch {
 		case !validVary(name):
 			complain("vary: %q is neither a header name nor a placeholder in braces", name)
+		case strings.HasPrefix(name, "{"):
+		case strings.Contains(name, "*"):
+			complain("vary: %q matches no header: name each one that the stream depends on", name)
+		case strings.Contains(name, "."):
+			// HTTP allows it, but a header that no client sends merges all users.
+			complain("vary: %q is no header: is the placeholder {%s} meant?", name, name)
 		case canonicalHeader(name) == "Last-Event-Id":
 			complain("vary: %s cannot be named, as it says where a client resumes and not what it asks for", name)
 		}
