@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -70,9 +72,13 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 		}
 	}
 	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	for _, name := range h.varyReplacer {
+	for i, name := range h.varyReplacer {
 		if value, ok := repl.Get(name); ok {
 			req.vary = append(req.vary, namedValue{name, caddy.ToString(value)})
+		} else if unknown := &h.varyUnknown[i]; !unknown.Load() && !unknown.Swap(true) {
+			h.logger.Warn("sharing a topic among requests for which a placeholder in vary is unknown",
+				zap.String("placeholder", "{"+name+"}"),
+				zap.String("hint", "check its spelling, and that what sets it stands in front of sse_fanout"))
 		}
 	}
 	for _, name := range h.varyHeaders {

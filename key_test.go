@@ -11,6 +11,9 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -33,7 +36,7 @@ func keyOf(t *testing.T, wrapping bool, vary []string, v visit) string {
 
 func topicRequestOf(t *testing.T, wrapping bool, vary []string, v visit) *topicRequest {
 	t.Helper()
-	h := &Handler{Options: Options{Vary: vary}}
+	h := &Handler{Options: Options{Vary: vary}, logger: zap.NewNop()}
 	if !wrapping {
 		h.source = new(spy)
 	}
@@ -260,6 +263,52 @@ func TestUnusableLastEventIDIsIgnoredAndCounted(t *testing.T) {
 			t.Errorf("counted %d gaps, want 0", got)
 		}
 	})
+}
+
+// A misspelt placeholder is empty for everybody, so that all users share.
+func TestUnknownPlaceholderIsWarnedOfOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{Vary: []string{"{http.auth.user.idd}", "{http.auth.user.id}", "{http.request.cookie.a}", "{http.vars.a}", "X-A"}})
+		visit := func(user string) {
+			s.serveAfter(streamRequest(), func(r *http.Request) {
+				if user != "" {
+					replacerOf(r).Set("http.auth.user.id", user)
+				}
+			})
+		}
+		warned := func() (names []string) {
+			for _, line := range s.logs.FilterLevelExact(zapcore.WarnLevel).All() {
+				if hint, _ := line.ContextMap()["hint"].(string); strings.Contains(hint, "spelling") {
+					names = append(names, line.ContextMap()["placeholder"].(string))
+				}
+			}
+			return names
+		}
+		visit("alice")
+		visit("bob")
+		if got := warned(); !slices.Equal(got, []string{"{http.auth.user.idd}"}) {
+			t.Errorf("warned of %q, want the misspelt one, once", got)
+		}
+		visit("")
+		visit("")
+		if got := warned(); !slices.Equal(got, []string{"{http.auth.user.idd}", "{http.auth.user.id}"}) {
+			t.Errorf("warned of %q, want the one that was not set, too, once", got)
+		}
+	})
+}
+
+func TestUnknownPlaceholderCostsNothingOnceItIsTold(t *testing.T) {
+	r := caddyhttp.PrepareRequest(streamRequest(), caddy.NewReplacer(), httptest.NewRecorder(), new(caddyhttp.Server))
+	allocations := func(vary ...string) float64 {
+		h := &Handler{Options: Options{Vary: vary}, source: new(spy), logger: zap.NewNop()}
+		if err := h.provision(false); err != nil {
+			t.Fatal(err)
+		}
+		return testing.AllocsPerRun(100, func() { h.newTopicRequest(r) })
+	}
+	if got, want := allocations("{http.auth.user.idd}"), allocations(); got != want {
+		t.Errorf("a request costs %v allocations, want %v, as without vary", got, want)
+	}
 }
 
 func TestPublicNameKeepsSecrets(t *testing.T) {

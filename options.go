@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -140,6 +141,7 @@ type Options struct {
 	first        int // how many events a fresh subscriber begins with; allEvents for "oldest"
 	varyHeaders  []string
 	varyReplacer []string
+	varyUnknown  []atomic.Bool // of varyReplacer: it was unknown for a request, and the log says so
 	cors         corsPolicy
 }
 
@@ -312,6 +314,7 @@ func (o *Options) provision(wrapping bool) error {
 			o.varyHeaders = append(o.varyHeaders, canonicalHeader(name))
 		}
 	}
+	o.varyUnknown = make([]atomic.Bool, len(o.varyReplacer))
 
 	var err error
 	o.cors, err = newCORSPolicy(o.CORSOrigins)
