@@ -21,6 +21,9 @@ func newCORSPolicy(origins []string) (corsPolicy, error) {
 			c.any = true
 			continue
 		}
+		if strings.Contains(origin, "*") {
+			return c, fmt.Errorf("checking cors_origins: %q matches no origin: list each one, or allow all with * alone", origin)
+		}
 		serialized, ok := serializeOrigin(origin)
 		if !ok {
 			return c, fmt.Errorf("checking cors_origins: %q is neither an origin such as https://example.com nor *", origin)

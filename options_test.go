@@ -25,6 +25,9 @@ func TestOptionsInJSON(t *testing.T) {
 		{`"vary": ["X:Tenant"]`, `checking vary: "X:Tenant" is neither`},
 		{`"vary": ["{http.auth.user.id"]`, `checking vary: "{http.auth.user.id" is neither`},
 		{`"vary": [""]`, `checking vary: "" is neither`},
+		{`"cors_origins": ["https://*.example.com"]`, `checking cors_origins: "https://*.example.com" matches no origin: list each one`},
+		{`"cors_origins": ["https://example.com:*"]`, `checking cors_origins: "https://example.com:*" matches no origin`},
+		{`"cors_origins": ["https://example.com", "*"]`, ""},
 	} {
 		var config caddy.Config
 		if err := json.Unmarshal([]byte(`{"admin": {"disabled": true}, "apps": {"http": {"servers": {"srv0": {"listen": [":8080"],
