@@ -73,7 +73,7 @@ func expectChange(t *testing.T, before map[string]float64, want map[string]float
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := gather(t)
-		s := newSetup(t, Options{MaxEventSize: 1000})
+		s := newSetup(t, Options{MaxEventSize: smallestEventSize})
 		waiting := s.get("/events")
 		expectChange(t, before, map[string]float64{
 			"subscribers": 1, "subscribers_waiting": 1, "topics": 1, "topics_waiting": 1,

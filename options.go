@@ -98,8 +98,8 @@ type Options struct {
 	OnEnd string `json:"on_end,omitempty"`
 
 	// The largest event, and the longest line, that is accepted from the
-	// origin, in bytes. Its connection is cut at a larger one. At most 1 GiB.
-	// Default: 16 MiB.
+	// origin, in bytes. Its connection is cut at a larger one. At least 1 KiB and
+	// at most 1 GiB. Default: 16 MiB.
 	MaxEventSize int64 `json:"max_event_size,omitempty"`
 
 	// How many topics there may be at once.
@@ -260,7 +260,8 @@ const (
 	defaultDispatchTimeout  = 10 * time.Second
 	defaultStreamCloseDelay = 10 * time.Second
 
-	largestEventSize = 1 << 30
+	smallestEventSize = 1 << 10
+	largestEventSize  = 1 << 30
 
 	// allEvents stands for `first_event oldest`.
 	allEvents = int(^uint(0) >> 1)
@@ -400,6 +401,9 @@ func (o *Options) validate() error {
 	if o.Reconnect.Min > o.Reconnect.Max {
 		complain("reconnect: the minimum of %s is above the maximum of %s",
 			time.Duration(o.Reconnect.Min), time.Duration(o.Reconnect.Max))
+	}
+	if 0 < o.MaxEventSize && o.MaxEventSize < smallestEventSize {
+		complain("max_event_size: must be at least 1 KiB, and is %d bytes: is its unit missing, as in 16MiB?", o.MaxEventSize)
 	}
 	if o.MaxEventSize > largestEventSize {
 		complain("max_event_size: must be at most 1 GiB")

@@ -28,6 +28,8 @@ func TestOptionsInJSON(t *testing.T) {
 		{`"cors_origins": ["https://*.example.com"]`, `checking cors_origins: "https://*.example.com" matches no origin: list each one`},
 		{`"cors_origins": ["https://example.com:*"]`, `checking cors_origins: "https://example.com:*" matches no origin`},
 		{`"cors_origins": ["https://example.com", "*"]`, ""},
+		{`"max_event_size": 1023`, "checking max_event_size: must be at least 1 KiB, and is 1023 bytes"},
+		{`"max_event_size": 1024`, ""},
 	} {
 		var config caddy.Config
 		if err := json.Unmarshal([]byte(`{"admin": {"disabled": true}, "apps": {"http": {"servers": {"srv0": {"listen": [":8080"],

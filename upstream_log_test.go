@@ -237,7 +237,7 @@ func TestSecretsAreNotLogged(t *testing.T) {
 // everyUpstreamLog takes a topic through all that is logged of it. The client's
 // secrets have "secret" in them.
 func everyUpstreamLog(t *testing.T, target string) *setup {
-	s := newSetup(t, Options{Vary: []string{"Authorization", "{http.auth.user.id}"}, MaxEventSize: 100})
+	s := newSetup(t, Options{Vary: []string{"Authorization", "{http.auth.user.id}"}, MaxEventSize: smallestEventSize})
 	r := httptest.NewRequest(http.MethodGet, target, nil)
 	r.Header.Set("Authorization", "secret")
 	r.Header.Set("Cookie", "secret")
@@ -246,7 +246,7 @@ func everyUpstreamLog(t *testing.T, target string) *setup {
 		unavailable[name](s.origin.await())
 	}
 	up := s.origin.await().accept().events(1, 1)
-	up.send(strings.Repeat("x", 1000))
+	up.send(strings.Repeat("x", 2*smallestEventSize))
 	s.origin.await().accept().end()
 	s.origin.keepAnswering(2*time.Hour, chokes["404"])
 	c.leave()
@@ -257,14 +257,14 @@ func everyUpstreamLog(t *testing.T, target string) *setup {
 // outage may have been another.
 func TestEventTooLargeIsWarnedOfOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSetup(t, Options{MaxEventSize: 100})
+		s := newSetup(t, Options{MaxEventSize: smallestEventSize})
 		s.get("/events")
 		s.origin.next().fail(502)
 		warned := 0
 		for range 3 {
 			up := s.origin.await().accept()
 			up.step(func(w http.ResponseWriter) error {
-				_, err := w.Write(make([]byte, 200))
+				_, err := w.Write(make([]byte, 2*smallestEventSize))
 				return err
 			})
 		}

@@ -327,15 +327,15 @@ func TestTooLargeAnEventCutsTheConnection(t *testing.T) {
 	for _, tt := range []struct {
 		name, encoding, text string
 	}{
-		{"an endless line", "identity", "id: 2\ndata: " + strings.Repeat("x", 1000)},
-		{"an endless comment", "identity", ":" + strings.Repeat("x", 1000)},
+		{"an endless line", "identity", "id: 2\ndata: " + strings.Repeat("x", smallestEventSize)},
+		{"an endless comment", "identity", ":" + strings.Repeat("x", smallestEventSize)},
 		{"many lines", "identity", "id: 2\n" + strings.Repeat("data: 0123456789\n", 100)},
-		{"a whole event", "identity", "id: 2\ndata: " + strings.Repeat("x", 1000) + "\n\n"},
+		{"a whole event", "identity", "id: 2\ndata: " + strings.Repeat("x", smallestEventSize) + "\n\n"},
 		{"bomb", "gzip", compressed(t, newCompressor(t, "gzip", &buf), &buf, strings.Repeat("x", 1<<20))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
-				s := newSetup(t, Options{MaxEventSize: 1000})
+				s := newSetup(t, Options{MaxEventSize: smallestEventSize})
 				c := s.get("/events")
 				s.origin.next().accept().events(1, 1).abort()
 				c.expect(primer("") + numbered(1, 1))
