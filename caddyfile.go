@@ -2,6 +2,8 @@ package ssefanout
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/dustin/go-humanize"
@@ -119,8 +121,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if _, ours := usage[name]; !ours {
 			upstreams = upstreams || name == "to" || name == "dynamic"
 			if notOurs == nil {
-				notOurs = d.Errf("unrecognized subdirective %s: it is no option of sse_fanout; "+
-					"if it is one of reverse_proxy, name upstreams, after sse_fanout or with 'to' or 'dynamic'", name)
+				notOurs = d.Errf("unrecognized subdirective %s: it is no option of sse_fanout%s; "+
+					"if it is one of reverse_proxy, name upstreams, after sse_fanout or with 'to' or 'dynamic'", name, isMeant(name))
 			}
 			d.NextSegment() // skip its arguments and its block, whose words are not for us
 			continue
@@ -145,10 +147,41 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Reset()
 	rp := new(reverseproxy.Handler)
 	if err := rp.UnmarshalCaddyfile(d); err != nil {
+		// reverse_proxy does not know that the block is ours, too. What it says
+		// of blocks within names a place where d is not.
+		name := d.Val()
+		if err.Error() == d.Errf("unrecognized subdirective %s", name).Error() {
+			return d.Errf("unrecognized subdirective %s: it is an option neither of sse_fanout nor of reverse_proxy%s", name, isMeant(name))
+		}
 		return err
 	}
 	h.source = rp
 	return nil
+}
+
+// isMeant asks whether one of our options is meant by name, if one is spelt
+// almost like it.
+func isMeant(name string) string {
+	for typos := 1; typos <= 2; typos++ {
+		for _, option := range slices.Sorted(maps.Keys(usage)) {
+			if almost(typos, name, option) {
+				return fmt.Sprintf(" (is %s meant?)", option)
+			}
+		}
+	}
+	return ""
+}
+
+// almost reports whether a becomes b by at most n letters that are added, left
+// out or replaced.
+func almost(n int, a, b string) bool {
+	for a != "" && b != "" && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	if a == "" || b == "" || n == 0 {
+		return len(a)+len(b) <= n
+	}
+	return almost(n-1, a[1:], b) || almost(n-1, a, b[1:]) || almost(n-1, a[1:], b[1:])
 }
 
 // FinalizeUnmarshalCaddyfile finalizes the Caddyfile parsing which requires
