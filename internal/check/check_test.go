@@ -252,6 +252,18 @@ func TestFindings(t *testing.T) {
 		}, Failure, []string{"answer failure: Not an event stream: Content-Type is text/html", "answer failure: a login page", "summary: There is no stream"}},
 		{"no connection", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, Failure, []string{"answer failure: No connection: unexpected EOF."}},
 
+		{"a redirect", redirecting(everySecond.serve), OK, []string{"redirect note: Each connection goes through 1 redirect first"}},
+		{"a redirect to where nobody listens", redirecting(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), Failure, []string{
+			"answer failure: No connection: unexpected EOF. The request had been redirected to https://elsewhere.example/login?to=events.",
+		}},
+		{"a redirect to a page", redirecting(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(200)
+		}), Failure, []string{"answer failure: Content-Type is text/html. The request had been redirected to https://elsewhere.example/login"}},
+		{"a redirect to where nobody answers", redirecting(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), Failure, []string{
+			"answer failure: waits for the whole response. The request had been redirected to https://elsewhere.example/login",
+		}},
+
 		{"compressed", gzipped(true, everySecond), OK, []string{"compression note: compressed with gzip, and flushed as it should be", "buffering ok: Nothing"}},
 		{"compressed without a flush", gzipped(false, good{every: 20 * time.Millisecond, data: func(int, time.Time) string {
 			return rand.Text() + rand.Text() + rand.Text() + rand.Text() + rand.Text() + rand.Text()
@@ -276,6 +288,18 @@ func TestFindings(t *testing.T) {
 				compareFindings(t, report, tc.want)
 			})
 		})
+	}
+}
+
+// redirecting sends to another host, where there is server.
+func redirecting(server eventsourcetest.Transport) eventsourcetest.Transport {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Host != "elsewhere.example" {
+			w.Header().Set("Location", "https://elsewhere.example/login?to=events")
+			w.WriteHeader(http.StatusPermanentRedirect)
+			return
+		}
+		server(w, r)
 	}
 }
 
@@ -414,6 +438,30 @@ func TestReport(t *testing.T) {
 		if got.Verdict != Failure || got.Connection.Header["Server"] != "nginx/1.27.0" || got.Connection.Recognized[0] != "nginx" ||
 			got.Stream.Events != report.Stream.Events || len(got.Findings) != len(report.Findings) {
 			t.Errorf("got %s", b.String())
+		}
+	})
+}
+
+// Who is redirected to where nothing is must see where that is.
+func TestReportOfARedirect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := checkOf(redirecting(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+		var b bytes.Buffer
+		if err := c.Run(t.Context()).Write(&b, terminal.Palette{}); err != nil {
+			t.Fatal(err)
+		}
+		const want = `
+  https://example.com/events
+  ↳ https://elsewhere.example/login?to=events
+
+  ✗ answer       No connection: unexpected EOF. The request had been redirected to
+                 https://elsewhere.example/login?to=events.
+                 → Check host, port and scheme, and whether the server is running.
+
+  ✗ There is no stream to listen to.
+`
+		if got := b.String(); got != want[1:] {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
 	})
 }

@@ -46,7 +46,7 @@ func (j *judge) run() {
 		// Looking has ended before there was an answer.
 		j.report.Err = ErrNoAnswer
 		j.find(Failure, "answer", fmt.Sprintf("There was no answer within %s: either the server sends its header only with the first event, or something waits for the whole response.",
-			terminal.Duration(j.over.Sub(j.begun))),
+			terminal.Duration(j.over.Sub(j.begun)))+j.redirected(),
 			"Let the server flush its header, and a comment, as soon as it has accepted the request. "+bufferingFix(nil))
 		return
 	}
@@ -84,13 +84,17 @@ func isLost(err error) bool {
 
 // refused is about answers that are no event stream, and about none.
 func (j *judge) refused() {
+	text, fix := j.refusal()
+	j.find(Failure, "answer", text+j.redirected(), fix)
+}
+
+func (j *judge) refusal() (text, fix string) {
 	if errors.Is(j.err, eventsource.ErrStopped) {
-		j.find(Failure, "answer", "204 No Content: by this a server asks clients not to come back, and browsers obey.",
-			"If there is to be a stream, look at what decides that there is none.")
-		return
+		return "204 No Content: by this a server asks clients not to come back, and browsers obey.",
+			"If there is to be a stream, look at what decides that there is none."
 	}
 	if e, ok := errors.AsType[*eventsource.StatusError](j.err); ok {
-		fix := "Browsers give up for good on this; a script of the page has to make a new EventSource."
+		fix = "Browsers give up for good on this; a script of the page has to make a new EventSource."
 		switch e.Code {
 		case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
 			fix = "Add what it asks for, as in -H \"Authorization: Bearer …\" or -H \"Cookie: …\". (EventSource itself can send only cookies.)"
@@ -101,25 +105,33 @@ func (j *judge) refused() {
 		case http.StatusBadGateway, http.StatusGatewayTimeout:
 			fix = "The proxy gets no answer from the server behind it: is it running, and does it send its header at once?"
 		}
-		j.find(Failure, "answer", e.Error()+".", fix)
-		return
+		return e.Error() + ".", fix
 	}
 	if e, ok := errors.AsType[*eventsource.TypeError](j.err); ok {
-		fix := "Send \"Content-Type: text/event-stream\"; browsers refuse everything else."
+		fix = "Send \"Content-Type: text/event-stream\"; browsers refuse everything else."
 		if strings.HasPrefix(e.ContentType, "text/html") {
 			fix = "This looks like a page: check the path, and whether a login page is in the way. A stream is sent with \"Content-Type: text/event-stream\"."
 		}
 		if e.Encoding != "" {
 			fix = "The server ignores Accept-Encoding; leave event streams out of compression."
 		}
-		j.find(Failure, "answer", upperFirst(e.Error())+".", fix)
-		return
+		return upperFirst(e.Error()) + ".", fix
 	}
-	fix := "Check host, port and scheme, and whether the server is running."
+	fix = "Check host, port and scheme, and whether the server is running."
 	if text := j.err.Error(); strings.Contains(text, "certificate") || strings.Contains(text, "x509") {
 		fix = "Browsers refuse this certificate as well. --insecure goes on without checking it."
 	}
-	j.find(Failure, "answer", "No connection: "+j.err.Error()+".", fix)
+	return "No connection: " + j.err.Error() + ".", fix
+}
+
+// redirected tells where something went wrong if that is not the URL that was
+// asked for.
+func (j *judge) redirected() string {
+	list := j.report.Connection.Redirects
+	if len(list) == 0 {
+		return ""
+	}
+	return " The request had been redirected to " + terminal.Clip(list[len(list)-1], 200) + "."
 }
 
 func (j *judge) answer() {

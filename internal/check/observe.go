@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -35,6 +36,7 @@ type observation struct {
 	connected time.Time // the connection stood; zero if unknown
 	opened    time.Time // the header was there; zero if it never was
 	over      time.Time // the end of the connection, or of looking
+	redirects []string
 	response  *http.Response
 	remote    string
 
@@ -92,6 +94,9 @@ func observe(ctx context.Context, client eventsource.Client, d time.Duration, co
 	})
 	client.NoReconnect = true
 	client.Observer = eventsource.Observer{
+		Redirected: func(to *url.URL) {
+			o.redirects = append(o.redirects, to.Redacted())
+		},
 		Opened: func(r *http.Response) error {
 			o.opened, o.response = time.Now(), r
 			return nil

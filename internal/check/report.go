@@ -93,7 +93,7 @@ func newReport(c *Check, o *observation) *Report {
 		ListenedMS: ms(o.over.Sub(o.begun)), Bytes: o.bytes, Events: o.events, EventsWithID: o.withID,
 		Heartbeats: o.heartbeats, Batches: len(o.batches), LargestEvent: o.largest,
 	}
-	r.Connection.Remote = o.remote
+	r.Connection.Remote, r.Connection.Redirects = o.remote, o.redirects
 	if !o.connected.IsZero() {
 		r.Connection.ConnectMS = ms(o.connected.Sub(o.begun))
 	}
@@ -121,9 +121,6 @@ func newReport(c *Check, o *observation) *Report {
 	}
 	for _, h := range recognize(o.response.Header) {
 		r.Connection.Recognized = append(r.Connection.Recognized, h.name)
-	}
-	for request := o.response.Request; request != nil && request.Response != nil; request = request.Response.Request {
-		r.Connection.Redirects = append([]string{request.URL.Redacted()}, r.Connection.Redirects...)
 	}
 	r.strip = strip(o)
 	return r

@@ -61,6 +61,9 @@ type Client struct {
 // An Observer is told what happens, by the goroutine of Run. Any of its functions
 // may be nil. If one returns an error, Run returns it at once.
 type Observer struct {
+	// Redirected is called for each redirect, before it is followed.
+	Redirected func(to *url.URL)
+
 	// Opened is called for each connection that is an event stream, as soon as
 	// its header is there.
 	Opened func(*http.Response) error
@@ -146,9 +149,12 @@ func (c *Client) connect(ctx context.Context, retry *time.Duration) (opened bool
 	}
 	client := &http.Client{
 		Transport: c.Transport,
-		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
+		CheckRedirect: func(request *http.Request, via []*http.Request) error {
 			if len(via) > 20 { // as the Fetch standard has it
 				return errors.New("more than 20 redirects")
+			}
+			if c.Redirected != nil {
+				c.Redirected(request.URL)
 			}
 			return nil
 		},
