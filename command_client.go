@@ -111,7 +111,8 @@ Exit codes:
 	0  the stream arrives as it is sent
 	1  bad usage
 	2  unreachable
-	3  refused: a status other than 200
+	3  refused: a status other than 200, or a stream that ends at once and asks
+	   to come back later
 	4  not an event stream
 	5  no answer within --duration
 	6  an event is larger than --max-event-size
@@ -266,7 +267,7 @@ func cmdTail(ctx context.Context, fs caddycmd.Flags) (int, error) {
 // exitCode returns what to exit with after an error of a client.
 func exitCode(err error) int {
 	switch {
-	case err == nil || errors.Is(err, eventsource.ErrStopped):
+	case err == nil || errors.Is(err, eventsource.ErrStopped) || isTurnedAway(err):
 		return caddy.ExitCodeSuccess
 	case errors.Is(err, tail.ErrTimeout):
 		return exitTimeout
@@ -286,6 +287,11 @@ func exitCode(err error) int {
 		return exitUnreachable
 	}
 	return caddy.ExitCodeFailedStartup
+}
+
+func isTurnedAway(err error) bool {
+	_, ok := errors.AsType[*eventsource.TurnedAwayError](err)
+	return ok
 }
 
 func cmdCheck(ctx context.Context, fs caddycmd.Flags) (int, error) {
@@ -333,7 +339,7 @@ func checkExitCode(report *check.Report) int {
 	switch {
 	case errors.Is(report.Err, check.ErrNoAnswer):
 		return exitTimeout
-	case errors.Is(report.Err, eventsource.ErrStopped):
+	case errors.Is(report.Err, eventsource.ErrStopped) || isTurnedAway(report.Err):
 		return exitRefused
 	case report.Err != nil:
 		return exitCode(report.Err)

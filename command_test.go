@@ -231,6 +231,7 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{nil, 0},
 		{eventsource.ErrStopped, 0},
+		{&eventsource.TurnedAwayError{}, 0},
 		{&eventsource.ConnectError{Err: io.EOF}, exitUnreachable},
 		{&eventsource.LostError{Err: io.EOF}, exitUnreachable},
 		{&eventsource.StatusError{Code: 404}, exitRefused},
@@ -252,11 +253,31 @@ func TestExitCodes(t *testing.T) {
 		{check.Report{Verdict: check.Warning}, exitWarnings},
 		{check.Report{Verdict: check.Failure}, exitBroken},
 		{check.Report{Verdict: check.Failure, Err: eventsource.ErrStopped}, exitRefused},
+		{check.Report{Verdict: check.Failure, Err: &eventsource.TurnedAwayError{}}, exitRefused},
 		{check.Report{Verdict: check.Failure, Err: check.ErrNoAnswer}, exitTimeout},
 		{check.Report{Verdict: check.Failure, Err: &eventsource.StatusError{}}, exitRefused},
 	} {
 		if got := checkExitCode(&tc.report); got != tc.want {
 			t.Errorf("%v: got %d, want %d", tc.report, got, tc.want)
+		}
+	}
+}
+
+// The commands know how sse_fanout turns clients away.
+func TestCommandsKnowWhoIsTurnedAway(t *testing.T) {
+	o := newLiveOrigin(t)
+	s := run(t, "sse_fanout "+o.addr+" {\nmax_subscribers 1\n}")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, url := range []string{s.url, s.tls} {
+		open(t, s.client, url+"/events")
+		target, err := eventsource.ParseURL(url + "/events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := &eventsource.Client{URL: target, Transport: s.client.Transport, NoReconnect: true}
+		if err := client.Run(ctx); !isTurnedAway(err) {
+			t.Errorf("%s: got %v, want that the client was turned away", url, err)
 		}
 	}
 }

@@ -252,6 +252,18 @@ func TestFindings(t *testing.T) {
 		}, Failure, []string{"answer failure: Not an event stream: Content-Type is text/html", "answer failure: a login page", "summary: There is no stream"}},
 		{"no connection", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, Failure, []string{"answer failure: No connection: unexpected EOF."}},
 
+		{"turned away", script("retry: 12000\n\n"), Failure, []string{
+			"answer failure: The server turned this client away and asked it to come back in 12s: probably a limit is reached, or it is restarting.",
+			"answer failure: Try again then", "summary: There is no stream",
+		}},
+		{"turned away when it comes back", func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Last-Event-Id") != "" {
+				script("retry: 12000\n\n")(w, r)
+				return
+			}
+			everySecond.serve(w, r)
+		}, OK, []string{"not observed: whether a client that comes back gets what it missed: the server turned this client away"}},
+
 		{"a redirect", redirecting(everySecond.serve), OK, []string{"redirect note: Each connection goes through 1 redirect first"}},
 		{"a redirect to where nobody listens", redirecting(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), Failure, []string{
 			"answer failure: No connection: unexpected EOF. The request had been redirected to https://elsewhere.example/login?to=events.",

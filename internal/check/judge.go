@@ -82,6 +82,11 @@ func isLost(err error) bool {
 	return ok
 }
 
+func isTurnedAway(err error) bool {
+	_, ok := errors.AsType[*eventsource.TurnedAwayError](err)
+	return ok
+}
+
 // refused is about answers that are no event stream, and about none.
 func (j *judge) refused() {
 	text, fix := j.refusal()
@@ -92,6 +97,10 @@ func (j *judge) refusal() (text, fix string) {
 	if errors.Is(j.err, eventsource.ErrStopped) {
 		return "204 No Content: by this a server asks clients not to come back, and browsers obey.",
 			"If there is to be a stream, look at what decides that there is none."
+	}
+	if e, ok := errors.AsType[*eventsource.TurnedAwayError](j.err); ok {
+		return upperFirst(e.Error()) + ".",
+			"Try again then, as browsers do by themselves. If it is sse_fanout, its metric caddy_sse_fanout_rejected_total says which limit: max_subscribers or max_topics."
 	}
 	if e, ok := errors.AsType[*eventsource.StatusError](j.err); ok {
 		fix = "Browsers give up for good on this; a script of the page has to make a new EventSource."

@@ -4,6 +4,7 @@
 package eventsource
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"html"
@@ -34,6 +35,10 @@ const (
 	// longestBackoff bounds what is added to the reconnection time while
 	// nothing answers.
 	longestBackoff = 30 * time.Second
+
+	// How soon, and within how many bytes, a stream ends that turns a client away.
+	turnAwayTime = time.Second
+	turnAwaySize = 64
 
 	// How long, and how much, of the body of a refusal is read.
 	refusalTimeout = time.Second
@@ -79,7 +84,8 @@ type Observer struct {
 
 	// Reconnecting is called when a connection has ended, broken or not come
 	// about, before the time until the next is waited for. Err is nil if the
-	// stream has ended as a stream should.
+	// stream has ended as a stream should, and a TurnedAwayError if that was all
+	// it did.
 	Reconnecting func(err error, wait time.Duration) error
 }
 
@@ -89,8 +95,8 @@ var errEnded = errors.New("the server ended the stream")
 // Run reads the stream and follows it over reconnects, until ctx ends (it
 // returns the cause then), the server refuses, or an observer has seen enough.
 // A first connection that fails is final, for most likely the URL is wrong; once
-// there has been one, Run goes on for ever, as a browser does. It returns nil
-// only at the end of the stream with NoReconnect set.
+// there has been one, Run goes on for ever, as a browser does. It returns nil, or
+// a TurnedAwayError, only at the end of the stream with NoReconnect set.
 func (c *Client) Run(ctx context.Context) error {
 	retry := DefaultRetry
 	failures := 0
@@ -109,7 +115,7 @@ func (c *Client) Run(ctx context.Context) error {
 		case errors.Is(err, errEnded):
 			err = nil
 		case unreachable && opened:
-		case !isLost(err):
+		case !isLost(err) && !isTurnedAway(err):
 			return err
 		}
 		if c.NoReconnect {
@@ -135,6 +141,11 @@ func (c *Client) Run(ctx context.Context) error {
 
 func isLost(err error) bool {
 	_, ok := errors.AsType[*LostError](err)
+	return ok
+}
+
+func isTurnedAway(err error) bool {
+	_, ok := errors.AsType[*TurnedAwayError](err)
 	return ok
 }
 
@@ -256,6 +267,7 @@ func (c *Client) read(body io.Reader, retry *time.Duration) error {
 	}
 	var at time.Time
 	var stop error
+	retried := false
 	decoder := sse.NewDecoder(limit, func(e *sse.Event) {
 		if stop != nil {
 			return
@@ -264,16 +276,18 @@ func (c *Client) read(body io.Reader, retry *time.Duration) error {
 			c.LastEventID = string(e.ID)
 		}
 		if e.HasRetry {
-			*retry = e.Retry
+			*retry, retried = e.Retry, true
 		}
 		if c.Event != nil {
 			stop = c.Event(at, e, c.LastEventID)
 		}
 	})
 	buf := make([]byte, 32<<10)
-	for {
+	var start []byte
+	for begun := time.Now(); ; {
 		n, err := body.Read(buf)
 		at = time.Now()
+		start = append(start, buf[:min(n, turnAwaySize-len(start))]...)
 		if n > 0 {
 			if c.Bytes != nil {
 				if err := c.Bytes(at, buf[:n]); err != nil {
@@ -288,10 +302,18 @@ func (c *Client) read(body io.Reader, retry *time.Duration) error {
 			}
 		}
 		switch {
+		case errors.Is(err, io.EOF) && retried && oneLine(start) && at.Sub(begun) < turnAwayTime:
+			return &TurnedAwayError{*retry}
 		case errors.Is(err, io.EOF):
 			return errEnded
 		case err != nil:
 			return &LostError{err}
 		}
 	}
+}
+
+// oneLine reports whether a stream that begins so is a single line. One that is too
+// long to tell is not.
+func oneLine(start []byte) bool {
+	return len(start) < turnAwaySize && !bytes.ContainsAny(bytes.TrimRight(start, "\r\n"), "\r\n")
 }

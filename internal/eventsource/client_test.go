@@ -307,6 +307,58 @@ func TestZeroRetry(t *testing.T) {
 	})
 }
 
+// Servers turn clients away by a stream that ends at once, with nothing but the
+// time to come back. Whatever else ends is a stream that has ended.
+func TestTurnedAway(t *testing.T) {
+	const want = "the server turned this client away and asked it to come back in 12.35s: probably a limit is reached, or it is restarting"
+	for _, tc := range []struct {
+		body  []string
+		after time.Duration
+		want  string
+	}{
+		{[]string{"retry: 12345\n\n"}, 0, want},
+		{[]string{"retry: 12345\r\n\r\n"}, 0, want},
+		{[]string{"retry:", "12345\n", "\n"}, 0, want},
+		{[]string{"retry: 12345\n\n"}, time.Second - 1, want},
+		{[]string{"retry: 12345\n\n"}, time.Second, "<nil>"},
+		{[]string{"retry: soon\n\n"}, 0, "<nil>"},
+		{[]string{"retry: 12345\n"}, 0, "<nil>"},
+		{[]string{""}, 0, "<nil>"},
+		{[]string{": hello\nretry: 12345\n\n"}, 0, "<nil>"},
+		{[]string{"retry: 12345\n: hello\n\n"}, 0, "<nil>"},
+		{[]string{"retry: 12345\n\n", "data: x\n\n"}, 0, "<nil>"},
+		{[]string{"retry: 12345\n\n" + strings.Repeat("\n", 64), "data: x\n\n"}, 0, "<nil>"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			requests := 0
+			c := &Client{URL: &url.URL{Scheme: "http", Host: "test"}}
+			c.Transport = eventsourcetest.Transport(func(w http.ResponseWriter, r *http.Request) {
+				requests++
+				stream(w)
+				for _, text := range tc.body {
+					send(w, text)
+				}
+				eventsourcetest.Wait(r, tc.after)
+			})
+			var why error
+			c.Reconnecting = func(err error, wait time.Duration) error {
+				why = err
+				if requests == 2 {
+					return errDone
+				}
+				return nil
+			}
+			if err := c.Run(t.Context()); !errors.Is(err, errDone) {
+				t.Fatal(err)
+			}
+			c.NoReconnect = true
+			if got := []string{fmt.Sprint(why), fmt.Sprint(c.Run(t.Context()))}; !slices.Equal(got, []string{tc.want, tc.want}) {
+				t.Errorf("%q, %s: got %q, want %q twice", tc.body, tc.after, got, tc.want)
+			}
+		})
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	server := httptest.NewServer(nil)
 	server.Close()

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/terminal"
 )
@@ -72,6 +73,18 @@ type LostError struct {
 
 func (e *LostError) Error() string { return "the connection broke: " + plain(e.Err) }
 func (e *LostError) Unwrap() error { return e.Err }
+
+// A TurnedAwayError is a stream that ended as soon as it was opened, with nothing
+// but a reconnection time. EventSource comes back after it, as it would not after
+// an error, so this is how servers, sse_fanout among them, say no for now.
+type TurnedAwayError struct {
+	Retry time.Duration
+}
+
+func (e *TurnedAwayError) Error() string {
+	return fmt.Sprintf("the server turned this client away and asked it to come back in %s: probably a limit is reached, or it is restarting",
+		terminal.Duration(e.Retry))
+}
 
 // plain is what err says, without the URL that net/http puts in front.
 func plain(err error) string {

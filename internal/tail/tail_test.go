@@ -218,7 +218,7 @@ func TestNoAnswer(t *testing.T) {
 			}
 			time.Sleep(time.Duration(n) * 4 * s)
 			w.Header().Set("Content-Type", "text/event-stream")
-			_, _ = io.WriteString(w, "retry: 20000\n\n")
+			_, _ = io.WriteString(w, ": hello\nretry: 20000\n\n")
 		})), t.Context())
 		if err == nil || err.Error() != "404 Not Found" {
 			t.Errorf("got %v", err)
@@ -230,6 +230,17 @@ func TestNoAnswer(t *testing.T) {
 ● https://example.com/events  HTTP/2.0 200 OK after 8s
 ○ the server ended the stream; trying again in 20s
 ■ 0 events in 48s, 2 reconnects
+`)
+	})
+}
+
+func TestTurnedAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, notices, _ := run(t, new(Tail), client(server([]step{{0, "retry: 12000\n\n"}})), t.Context())
+		compare(t, "notices", notices, `
+● https://example.com/events  HTTP/2.0 200 OK after 0ms
+○ the server turned this client away and asked it to come back in 12s: probably a limit is reached, or it is restarting; trying again in 12s
+■ 0 events in 12s, 1 reconnect
 `)
 	})
 }
