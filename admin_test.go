@@ -117,7 +117,7 @@ func TestAdminShowsATopic(t *testing.T) {
 		all = topics(t)
 		got := all[0].Upstream
 		if all[0].State != "reconnecting" || got.Attempts != 1 || got.Next == nil || !got.Next.After(time.Now()) ||
-			got.LastError != "reading the event stream: net/http: abort Handler" || got.Failed == nil || !got.Failed.Equal(time.Now()) {
+			got.LastError != "reading the event stream: the connection to the origin broke" || got.Failed == nil || !got.Failed.Equal(time.Now()) {
 			t.Errorf("a topic that has lost its connection is %+v", all[0])
 		}
 		s.origin.await().fail(502)

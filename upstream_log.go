@@ -3,6 +3,8 @@ package ssefanout
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -64,7 +66,8 @@ func (u *upstream) logLost(c *connection, delay time.Duration) {
 		failed:    now,
 	})
 
-	// The first line of an outage says enough, but for a reminder.
+	// The first line of an outage says enough, but for a reminder, and for why
+	// there is no other stream, which what broke the last one seldom tells.
 	level, message, event := zapcore.DebugLevel, "upstream unavailable, retrying", ""
 	if oversized := errors.Is(c.outcome.err, sse.ErrEventTooLarge); u.failures == 1 || oversized && !u.oversized {
 		level = zapcore.WarnLevel
@@ -76,7 +79,7 @@ func (u *upstream) logLost(c *connection, delay time.Duration) {
 	case lost:
 		message, event = "upstream lost, reconnecting", "upstream_lost"
 	case !u.missing:
-		event = "upstream_unavailable"
+		level, event = zapcore.WarnLevel, "upstream_unavailable"
 		u.missing = true
 	}
 	if !clean && !now.Before(u.remindAt) {
@@ -130,12 +133,16 @@ func (u *upstream) tell(level zapcore.Level, message, event, address string, fie
 // explain says why a connection has ended. Of an error of Caddy's it leaves out
 // the line of code and the status: who reads this looks for what has happened.
 func (out *outcome) explain() string {
-	httpErr, isHTTP := errors.AsType[caddyhttp.HandlerError](out.err)
+	why := out.err
+	if httpErr, ok := errors.AsType[caddyhttp.HandlerError](why); ok && httpErr.Err != nil {
+		why = httpErr.Err
+	}
 	switch {
-	case isHTTP && httpErr.Err != nil:
-		return httpErr.Err.Error()
-	case out.err != nil:
-		return out.err.Error()
+	case errors.Is(why, http.ErrAbortHandler):
+		// It is all that reverse_proxy says when the origin has hung up.
+		return strings.Replace(why.Error(), http.ErrAbortHandler.Error(), "the connection to the origin broke", 1)
+	case why != nil:
+		return why.Error()
 	case out.verdict == verdictStream:
 		return "the origin has ended the stream"
 	}

@@ -13,6 +13,8 @@ import (
 
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // upstreamLogs returns the lines that tell of the upstream, at any level.
@@ -93,13 +95,57 @@ func TestOutageIsLogged(t *testing.T) {
 			logLine{zapcore.InfoLevel, "upstream connected", map[string]any{"attempt": 1}},
 			logLine{zapcore.WarnLevel, "upstream lost, reconnecting", map[string]any{
 				"subscribers": 1, "attempt": 1, "duration": time.Minute, "events": 2, "status": nil,
-				"error": "reading the event stream: " + http.ErrAbortHandler.Error(),
+				"error": "reading the event stream: the connection to the origin broke",
 			}},
-			logLine{zapcore.DebugLevel, "upstream unavailable, retrying", map[string]any{"attempt": 2, "status": 502, "verdict": verdictUnavailable}},
+			logLine{zapcore.WarnLevel, "upstream unavailable, retrying", map[string]any{
+				"attempt": 2, "status": 502, "verdict": verdictUnavailable, "error": "connecting to the origin: refused",
+			}},
 			logLine{zapcore.DebugLevel, "upstream unavailable, retrying", map[string]any{"attempt": 3, "status": 503}},
 			logLine{zapcore.InfoLevel, "upstream connected", map[string]any{"attempt": 4, "last_event_id": "2", "duration": away}},
 			logLine{zapcore.InfoLevel, "upstream ended, reconnecting", map[string]any{"attempt": 1, "events": 2, "duration": time.Second, "error": nil}},
 		)
+	})
+}
+
+// What a handler says beside that it has aborted is not lost.
+func TestWhyAConnectionHasEnded(t *testing.T) {
+	aborted := fmt.Errorf("reading the event stream: %w", http.ErrAbortHandler)
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{aborted, "reading the event stream: the connection to the origin broke"},
+		{fmt.Errorf("%w: after 3 bytes", aborted), "reading the event stream: the connection to the origin broke: after 3 bytes"},
+		{caddyhttp.Error(http.StatusBadGateway, aborted), "reading the event stream: the connection to the origin broke"},
+		{caddyhttp.Error(http.StatusBadGateway, errIdle), errIdle.Error()},
+		{errIdle, errIdle.Error()},
+	} {
+		out := outcome{err: tt.err}
+		if got := out.explain(); got != tt.want {
+			t.Errorf("%q is explained as %q, want %q", tt.err, got, tt.want)
+		}
+	}
+}
+
+// Each outage has a cause of its own.
+func TestFirstFailureOfEachOutageIsAWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.get("/events")
+		var want []zapcore.Level
+		for outage := range 2 {
+			s.origin.await().accept().events(outage, outage).abort()
+			s.origin.await().answer(503).end()
+			s.origin.await().fail(502)
+			want = append(want, zapcore.InfoLevel, zapcore.WarnLevel, zapcore.WarnLevel, zapcore.DebugLevel)
+		}
+		var got []zapcore.Level
+		for _, line := range s.upstreamLogs() {
+			got = append(got, line.Level)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the levels are %v, want %v", got, want)
+		}
 	})
 }
 
