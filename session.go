@@ -63,6 +63,7 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		return p.turnAway(w, r, a.rejected)
 	case a.refusal != nil:
 		describe(r, outcomeRefused, a.refusal.verdict.String())
+		p.explainRefusal(t, a.refusal, r)
 		return a.refusal.serve(w, r, p.opts)
 	}
 	var resumeIdle func()

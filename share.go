@@ -120,6 +120,30 @@ func (h *Handler) explainPass(p *pool, why passReason, r *http.Request) {
 	}
 }
 
+// explainRefusal says once how an operator can have the origin judge by what a
+// client has brought, if it may have refused the shared request for want of it.
+func (p *pool) explainRefusal(t *topic, no *refusal, r *http.Request) {
+	switch {
+	case p.opts.wrapping, no.status != http.StatusUnauthorized && no.status != http.StatusForbidden:
+		return
+	case len(p.opts.varyReplacer) > 0:
+		return // the origin may get credentials by a placeholder
+	}
+	for _, name := range []string{"Authorization", "Cookie"} {
+		if len(r.Header[name]) == 0 || slices.Contains(p.opts.varyHeaders, name) {
+			continue
+		}
+		if _, explained := p.explained.LoadOrStore(passRefused, true); !explained {
+			p.log().Warn("the origin has refused a shared request, which is without the credentials of its client",
+				zap.String("topic", t.name),
+				zap.Int("status", no.status),
+				zap.String("header", name),
+				zap.String("hint", "name it in vary if the stream depends on it, or set 'credentials pass' to have such requests go through one to one"))
+		}
+		return
+	}
+}
+
 // acceptsEventStream reports whether the Accept header names text/event-stream.
 // A wildcard is not enough: every page load carries one.
 func acceptsEventStream(header http.Header) bool {

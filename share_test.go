@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -454,6 +456,63 @@ func TestHintIsLoggedOnceForRequestsAtTheSameTime(t *testing.T) {
 			t.Errorf("got %d lines, want 1", got)
 		}
 	})
+}
+
+func TestRefusalForWantOfCredentialsIsExplainedOnce(t *testing.T) {
+	cookie, token := []string{"Cookie", "secret"}, []string{"Authorization", "secret"}
+	for _, tt := range []struct {
+		name   string
+		make   func(*testing.T, Options) *setup
+		opts   Options
+		status int
+		header []string
+		want   any // header that is named
+	}{
+		{"cookie", newSetup, Options{}, 401, cookie, "Cookie"},
+		{"token", newSetup, Options{}, 403, token, "Authorization"},
+		{"both", newSetup, Options{}, 401, slices.Concat(cookie, token), "Authorization"},
+		{"one that is sent", newSetup, Options{Vary: []string{"authorization"}}, 401, slices.Concat(cookie, token), "Cookie"},
+		{"all that are sent", newSetup, Options{Vary: []string{"Cookie"}}, 401, cookie, nil},
+		{"sent by a placeholder", newSetup, Options{Vary: []string{"{http.request.cookie.session}"}}, 401, cookie, nil},
+		{"no credentials", newSetup, Options{}, 401, []string{"X-Other", "1"}, nil},
+		{"another no", newSetup, Options{}, 404, cookie, nil},
+		{"passing", newSetup, Options{Credentials: "pass"}, 401, cookie, nil},
+		// Its own request goes through.
+		{"wrapping", newWrappingSetup, Options{Credentials: "strip"}, 401, cookie, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := tt.make(t, tt.opts)
+				for _, target := range []string{"/events?secret", "/others"} {
+					c := s.get(target, tt.header...)
+					s.get(target, tt.header...)
+					s.origin.keepAnswering(time.Second, func(up *conn) { up.answer(tt.status).end() })
+					if !c.ended() {
+						t.Error("the client was not answered")
+					}
+				}
+				lines := s.logs.FilterMessageSnippet("has refused a shared request").All()
+				if tt.want == nil {
+					if len(lines) > 0 {
+						t.Errorf("got %v, want no line", lines)
+					}
+					return
+				}
+				if len(lines) != 1 {
+					t.Fatalf("got %d lines, want one", len(lines))
+				}
+				fields := lines[0].ContextMap()
+				hint, _ := fields["hint"].(string)
+				if lines[0].Level != zapcore.WarnLevel || fields["header"] != tt.want || fields["status"] != int64(tt.status) ||
+					!strings.Contains(hint, "vary") || !strings.Contains(hint, "credentials pass") {
+					t.Errorf("got %s %v", lines[0].Level, fields)
+				}
+				if text := fmt.Sprint(fields); strings.Contains(text, "secret") {
+					t.Errorf("the line has a secret: %s", text)
+				}
+			})
+		})
+	}
 }
 
 // hints returns the fields of the lines that say how to have requests shared.
