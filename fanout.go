@@ -28,6 +28,7 @@ type pool struct {
 
 	logger    atomic.Pointer[zap.Logger]
 	explained sync.Map // of passReason: what to do about it was logged
+	limitLogs map[rejection]*limitLog
 
 	mu sync.Mutex
 
@@ -73,7 +74,11 @@ func newPool(l *lineage, h *Handler) *pool {
 		detached:   make(map[*topic]struct{}),
 		closing:    make(map[string]chan struct{}),
 		notStreams: make(map[uint64]time.Time),
+		limitLogs:  make(map[rejection]*limitLog),
 		perIP:      make(map[string]*clientCount),
+	}
+	for _, why := range limits {
+		p.limitLogs[why] = new(limitLog)
 	}
 	if p.sockets == nil {
 		p.sockets = kernelSockets{}
@@ -158,6 +163,9 @@ const (
 	rejectUnavailable rejection = "unavailable" // with unavailable reject
 	rejectEnding      rejection = "ending"      // on exit, or while draining
 )
+
+// limits are the rejections that an operator has set a bound for.
+var limits = []rejection{rejectTopics, rejectTopicsIP, rejectTotal, rejectTopic, rejectIP}
 
 // join returns the topic for req, with one subscriber more, and opens it if
 // there is none. Whatever arrives at once, one topic is made for a key, and with

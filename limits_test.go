@@ -1,13 +1,17 @@
 package ssefanout
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap/zapcore"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -142,6 +146,7 @@ func TestLimits(t *testing.T) {
 						}
 					}
 					s.expectRejected(tc.why, tries)
+					s.expectLimitLogs(fmt.Sprint(tc.why, " 1"))
 					for _, c := range served {
 						c.expectServed()
 					}
@@ -153,6 +158,89 @@ func TestLimits(t *testing.T) {
 			})
 		}
 	}
+}
+
+// expectLimitLogs compares the warnings of limits: the reason, and how many were
+// turned away.
+func (s *setup) expectLimitLogs(want ...string) {
+	s.t.Helper()
+	var got []string
+	for _, line := range s.logs.FilterLevelExact(zapcore.WarnLevel).All() {
+		fields := line.ContextMap()
+		got = append(got, fmt.Sprint(fields["reason"], " ", fields["clients"]))
+	}
+	if !slices.Equal(got, want) {
+		s.t.Errorf("the log warns of %q, want %q", got, want)
+	}
+}
+
+// However many are turned away, there is a line a minute for each limit, and all
+// lines together tell of everyone.
+func TestLimitIsWarnedOfOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{MaxSubscribers: SubscriberLimits{Total: 2}, MaxTopics: TopicLimits{PerClientIP: 1}})
+		s.getFrom("203.0.113.1", "/1")
+		s.origin.next().accept()
+		s.getFrom("203.0.113.1", "/2").expectTurnedAway()
+		s.getFrom("203.0.113.2", "/1")
+		for range 3 {
+			s.getFrom("203.0.113.3", "/1").expectTurnedAway()
+		}
+		want := []string{"max_topics_per_client_ip 1", "max_subscribers 1"}
+		s.expectLimitLogs(want...)
+
+		time.Sleep(time.Minute - 1)
+		s.getFrom("203.0.113.3", "/1").expectTurnedAway()
+		s.expectLimitLogs(want...)
+
+		time.Sleep(time.Hour)
+		s.expectLimitLogs(want...) // nobody has come
+		s.getFrom("203.0.113.3", "/1").expectTurnedAway()
+		s.expectLimitLogs(append(want, "max_subscribers 4")...)
+	})
+}
+
+func TestLimitIsWarnedOfOnceForClientsAtTheSameTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{MaxSubscribers: SubscriberLimits{Total: 1}})
+		s.get("/events")
+		s.origin.next().accept()
+		ask := func() {
+			w := httptest.NewRecorder()
+			r := caddyhttp.PrepareRequest(streamRequest(), caddy.NewReplacer(), w, s.server)
+			_ = s.handler.ServeHTTP(w, r, nil)
+		}
+		for range 200 {
+			go ask()
+		}
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		ask()
+		var told uint64
+		lines := s.logs.FilterLevelExact(zapcore.WarnLevel).All()
+		for _, line := range lines {
+			told += line.ContextMap()["clients"].(uint64)
+		}
+		if len(lines) != 2 || told != 201 {
+			t.Errorf("%d lines tell of %d clients, want 2 of 201", len(lines), told)
+		}
+	})
+}
+
+// Nothing can be raised to have them served.
+func TestWhatIsNoLimitIsNotWarnedOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{Unavailable: "reject", Wait: caddy.Duration(time.Second)})
+		s.get("/events")
+		s.origin.next()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		s.expectRejected(rejectUnavailable, 1)
+		s.pool.end(ending{Reason: endExiting})
+		s.get("/events")
+		s.expectRejected(rejectEnding, 1)
+		s.expectLimitLogs()
+	})
 }
 
 // expectUnavailable checks that a client was answered 503, with a Retry-After

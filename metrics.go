@@ -67,10 +67,7 @@ var (
 		endClientGone, endSlow, endStalled, endTimeout, endUpstreamEnded,
 		endUpstreamGone, endRefused, endDrained, endExiting, endDeleted,
 	}
-	rejections = []rejection{
-		rejectTopics, rejectTopicsIP, rejectTotal, rejectTopic, rejectIP,
-		rejectUnavailable, rejectEnding,
-	}
+	rejections  = slices.Concat(limits, []rejection{rejectUnavailable, rejectEnding})
 	passReasons = []passReason{
 		passMethod, passBody, passUpgrade, passRange, passError, passAccept,
 		passCertificate, passHeader, passNotStream, passRefused,

@@ -136,6 +136,7 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why rejection) e
 	if c := p.log().Check(zapcore.DebugLevel, "turning a client away"); c != nil {
 		c.Write(zap.String("reason", string(why)))
 	}
+	p.warnOfLimit(why)
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Now().Add(p.dispatchTimeout()))
 	delay := turnAwayMin + rand.N(turnAwayMax-turnAwayMin)
@@ -159,6 +160,31 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why rejection) e
 		_ = control.Flush()
 	}
 	return nil // the header is out: an error page would end up in the stream
+}
+
+// A limitLog is what the log has of a limit. Those that it turns away may be many
+// at once, and come back: the log gets a line a minute, and nobody waits for it.
+type limitLog struct {
+	next atomic.Int64  // when there may be another line, in Unix nanoseconds
+	told atomic.Uint64 // how many had been turned away at the last one
+}
+
+const limitLogPause = time.Minute
+
+// warnOfLimit logs that clients are turned away, if why is a limit.
+func (p *pool) warnOfLimit(why rejection) {
+	l := p.limitLogs[why]
+	if l == nil {
+		return
+	}
+	now, next := time.Now().UnixNano(), l.next.Load()
+	if now < next || !l.next.CompareAndSwap(next, now+int64(limitLogPause)) {
+		return
+	}
+	all := p.stats.rejected.get(why)
+	p.log().Warn("turning clients away, as a limit is reached",
+		zap.String("reason", string(why)),
+		zap.Uint64("clients", all-l.told.Swap(all)))
 }
 
 const (
