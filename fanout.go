@@ -27,7 +27,7 @@ type pool struct {
 	direct    *direct.Writer
 
 	logger    atomic.Pointer[zap.Logger]
-	explained sync.Map // of passReason: what to do about it was logged
+	hints     hints
 	limitLogs map[rejection]*limitLog
 
 	mu sync.Mutex

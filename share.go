@@ -7,6 +7,8 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -99,13 +101,50 @@ func (h *Handler) variesByCertificate() bool {
 	})
 }
 
-// explainPass says once for each reason how an operator can have such requests
-// shared after all.
+// hints are what the log has to say of what could be configured, each once.
+type hints struct {
+	given   sync.Map     // of hint
+	headers atomic.Int64 // hints that name one
+}
+
+// A hint is of a reason, and of a header if the reason is one.
+type hint struct {
+	why    passReason
+	header string
+}
+
+// The names of headers are the clients' choice: they must not fill the log, nor
+// memory.
+const (
+	maxHeaderHints = 20
+	maxHintedName  = 100
+)
+
+// due reports whether a hint was not given yet, and is to be given now.
+func (g *hints) due(why passReason, header string) bool {
+	if len(header) > maxHintedName || header != "" && g.headers.Load() >= maxHeaderHints {
+		return false
+	}
+	if _, given := g.given.LoadOrStore(hint{why, header}, true); given {
+		return false
+	}
+	if header != "" {
+		g.headers.Add(1)
+	}
+	return true
+}
+
+// explainPass says how an operator can have such requests shared after all.
 func (h *Handler) explainPass(p *pool, why passReason, r *http.Request) {
-	if why != passCertificate && why != passHeader {
+	var header string
+	switch why {
+	case passHeader:
+		header = h.identifyingHeader(r) // of several, another with each request
+	case passCertificate:
+	default:
 		return
 	}
-	if _, explained := p.explained.LoadOrStore(why, true); explained {
+	if !p.hints.due(why, header) {
 		return
 	}
 	if c := h.logger.Check(zapcore.InfoLevel, "not sharing a request that may identify its client"); c != nil {
@@ -113,8 +152,8 @@ func (h *Handler) explainPass(p *pool, why passReason, r *http.Request) {
 			zap.String("reason", string(why)),
 			zap.String("hint", "name it in vary if the stream depends on it, or set 'credentials strip' if the stream is public"),
 		}
-		if why == passHeader {
-			fields = append(fields, zap.String("header", h.identifyingHeader(r)))
+		if header != "" {
+			fields = append(fields, zap.String("header", header))
 		}
 		c.Write(fields...)
 	}
@@ -133,7 +172,7 @@ func (p *pool) explainRefusal(t *topic, no *refusal, r *http.Request) {
 		if len(r.Header[name]) == 0 || slices.Contains(p.opts.varyHeaders, name) {
 			continue
 		}
-		if _, explained := p.explained.LoadOrStore(passRefused, true); !explained {
+		if p.hints.due(passRefused, "") {
 			p.log().Warn("the origin has refused a shared request, which is without the credentials of its client",
 				zap.String("topic", t.name),
 				zap.Int("status", no.status),

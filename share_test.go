@@ -409,7 +409,7 @@ func TestStrippedCredentialsDoNotSeparate(t *testing.T) {
 	})
 }
 
-func TestHintIsLoggedOncePerReason(t *testing.T) {
+func TestHintIsLoggedOncePerReasonAndHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		for range 3 {
@@ -419,12 +419,13 @@ func TestHintIsLoggedOncePerReason(t *testing.T) {
 			s.fate(request(http.MethodPost, ""))
 		}
 		lines := s.hints()
-		if len(lines) != 2 {
-			t.Fatalf("got %d lines, want one for the header and one for the certificate", len(lines))
+		if len(lines) != 3 {
+			t.Fatalf("got %d lines, want one for each header and one for the certificate", len(lines))
 		}
 		for i, want := range []map[string]any{
 			{"reason": "header", "header": "X-Api-Key"},
-			{"reason": "client_cert"},
+			{"reason": "header", "header": "Cookie"},
+			{"reason": "client_cert", "header": nil},
 		} {
 			for name, value := range want {
 				if got := lines[i][name]; got != value {
@@ -435,6 +436,40 @@ func TestHintIsLoggedOncePerReason(t *testing.T) {
 			if !strings.Contains(hint, "vary") || !strings.Contains(hint, "credentials strip") {
 				t.Errorf("line %d does not say how to change it: %q", i, hint)
 			}
+		}
+	})
+}
+
+// Of a request with several, the operator gets to know all in the end.
+func TestHintsNameEveryHeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		for range 100 {
+			s.fate(streamRequest("X-Api-Key", "1", "Cookie", "1"))
+		}
+		if got := len(s.hints()); got != 2 {
+			t.Errorf("got %d lines, want 2", got)
+		}
+	})
+}
+
+// The names are the clients' choice.
+func TestHintsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		s.fate(streamRequest("X-"+strings.Repeat("x", 1000), "1"))
+		if got := len(s.hints()); got != 0 {
+			t.Errorf("got %d lines for a name that nobody has chosen for a header, want none", got)
+		}
+		for i := range 2 * maxHeaderHints {
+			s.fate(streamRequest(fmt.Sprint("X-", i), "1"))
+		}
+		if got := len(s.hints()); got != maxHeaderHints {
+			t.Errorf("got %d lines, want %d", got, maxHeaderHints)
+		}
+		s.fate(withCertificate(streamRequest()))
+		if got := len(s.hints()); got != maxHeaderHints+1 {
+			t.Error("the names of headers have left no line for a certificate")
 		}
 	})
 }
