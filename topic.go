@@ -54,7 +54,8 @@ type topic struct {
 	expiry        *time.Timer
 	changed       chan struct{} // closed when one of the following changes
 	isConnected   bool
-	connects      int // how often it was connected
+	connects      int       // how often it was connected
+	awaySince     time.Time // when it was last disconnected, or opened
 	everConnected bool
 	admitted      bool       // subscribers were accepted: a no of the origin ends nothing at once
 	notice        hub.Cursor // behind the last notice of a gap in the log
@@ -96,8 +97,9 @@ func newTopic(p *pool, key string, req *topicRequest, openedBy string, route sou
 			Bytes:  int(p.opts.History.Size),
 			Age:    time.Duration(p.opts.History.Age),
 		}),
-		done:    make(chan struct{}),
-		changed: make(chan struct{}),
+		done:      make(chan struct{}),
+		changed:   make(chan struct{}),
+		awaySince: time.Now(),
 	}
 	t.route.Store(&route)
 	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
@@ -188,14 +190,17 @@ func (t *topic) expire() {
 	}
 }
 
-// connected is called when the origin has answered with an event stream. It returns
-// which connection of the topic that is, and whether the stream may begin with what
-// is in the log already. id is what it was asked with, and blamed what it had been
-// asked with before, to which it has not answered so.
-func (t *topic) connected(id, blamed string, header http.Header) (nth int, again bool) {
+// connected is called when the origin has answered with an event stream. It
+// reports whether the stream may begin with what is in the log already, and for how
+// long the topic was without a connection. id is what it was asked with, and blamed
+// what it had been asked with before, to which it has not answered so.
+func (t *topic) connected(id, blamed string, header http.Header) (again bool, without time.Duration) {
 	followers := t.subscriberCount() - int(t.unsettled.Load())
 	t.mu.Lock()
 	again = t.everConnected
+	if !t.isConnected {
+		without = time.Since(t.awaySince)
+	}
 	switch {
 	case !again:
 		t.log.StartAfter(id)
@@ -213,13 +218,12 @@ func (t *topic) connected(id, blamed string, header http.Header) (nth int, again
 	t.header = header
 	t.isConnected, t.everConnected = true, true
 	t.connects++
-	nth = t.connects
 	t.signal()
 	t.mu.Unlock()
 
 	t.log.Wake()
 	t.catchups.wake()
-	return nth, again
+	return again, without
 }
 
 // noticed returns the cursor behind the last notice of a gap in the log.
@@ -263,15 +267,11 @@ func (t *topic) connection() (connected bool, connects int) {
 	return t.isConnected, t.connects
 }
 
-// disconnected is called when the stream of the nth connection has ended. It may
-// have been replaced by the next one already.
-func (t *topic) disconnected(nth int) {
+// disconnected is called when the stream has ended.
+func (t *topic) disconnected() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.connects != nth {
-		return
-	}
-	t.isConnected = false
+	t.isConnected, t.awaySince = false, time.Now()
 	t.signal()
 }
 

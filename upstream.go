@@ -141,7 +141,7 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 		<-old.ended
 	}
 	if old.outcome.verdict == verdictStream {
-		u.topic.disconnected(old.nth)
+		u.topic.disconnected()
 	}
 	return c
 }
@@ -171,7 +171,6 @@ type connection struct {
 
 	// Owned by the goroutine that writes to the answer, then by run.
 	accepted  time.Time
-	nth       int        // of the topic's, once accepted
 	replaying bool       // all events so far were in the log already
 	replayed  hub.Cursor // up to here
 	events    int        // published, with data
@@ -226,8 +225,9 @@ func (c *connection) accept(header http.Header) io.Writer {
 	c.accepted = time.Now()
 	t.pool.stats.connections.Add(1)
 	defer close(c.established)
-	c.nth, c.replaying = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
-	c.up.logConnected(c)
+	var without time.Duration
+	c.replaying, without = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
+	c.up.logConnected(c, without)
 	return c
 }
 
@@ -340,7 +340,7 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	t, out := u.topic, &c.outcome
 	closeDelay := time.Duration(t.pool.opts.StreamCloseDelay)
 	if !c.accepted.IsZero() {
-		t.disconnected(c.nth)
+		t.disconnected()
 	}
 	if errors.Is(out.err, errTopicClosing) {
 		// The pool is over: who is still here finds the new configuration.

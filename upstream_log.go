@@ -36,16 +36,22 @@ const (
 	reminders     = time.Hour
 )
 
-func (u *upstream) logConnected(c *connection) {
+// logConnected tells of a connection of a topic that was without for some time.
+func (u *upstream) logConnected(c *connection, without time.Duration) {
 	now := time.Now()
 	seen := *u.condition.Load()
 	seen.since, seen.attempts, seen.next, seen.address = now, 0, time.Time{}, c.answer.address()
 	u.condition.Store(&seen)
 
-	u.tell(zapcore.InfoLevel, "upstream connected", "upstream_connected", c.answer.address(),
+	fields := []zap.Field{
 		zap.String("last_event_id", c.id),
 		zap.Int("attempt", u.failures+1),
-		zap.Duration("duration", now.Sub(u.since)))
+		zap.Duration("duration", without),
+	}
+	if c.replaces != nil {
+		fields = append(fields, zap.String("reason", "reloaded"))
+	}
+	u.tell(zapcore.InfoLevel, "upstream connected", "upstream_connected", c.answer.address(), fields...)
 	u.since = now
 	u.missing = false
 }

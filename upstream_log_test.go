@@ -127,6 +127,66 @@ func TestWhyAConnectionHasEnded(t *testing.T) {
 	}
 }
 
+// A topic that goes over to its new route was not without a connection for as long
+// as the old one has lasted.
+func TestSwitchToANewRouteIsLogged(t *testing.T) {
+	connected := func(without time.Duration, reason any) logLine {
+		return logLine{zapcore.InfoLevel, "upstream connected", map[string]any{"duration": without, "reason": reason}}
+	}
+	live := func(s *setup) { s.joinLive(1, 2) }
+	for _, tt := range []struct {
+		name string
+		open func(*setup)        // the connection that is replaced
+		next func(*setup) *setup // has the new configuration's connected
+		want []logLine
+	}{
+		{"connected", live, func(s *setup) *setup {
+			s.origin.next().accept()
+			return s
+		}, []logLine{connected(0, "reloaded")}},
+		{"with one worker", live, func(s *setup) *setup {
+			time.Sleep(defaultWait + 3*time.Second)
+			s.origin.next().accept()
+			return s
+		}, []logLine{connected(3*time.Second, "reloaded")}},
+		{"twice, with one worker", live, func(s *setup) *setup {
+			time.Sleep(defaultWait + 3*time.Second)
+			s = s.reload(Options{}, newOrigin(s.t))
+			s.get("/events")
+			s.origin.next().accept()
+			return s
+		}, []logLine{connected(3*time.Second, "reloaded")}},
+		{"with one worker, who is away then", live, func(s *setup) *setup {
+			time.Sleep(defaultWait)
+			cut := time.Now()
+			s.origin.next().fail(502)
+			up := s.origin.await()
+			time.Sleep(time.Minute - time.Since(cut))
+			up.accept()
+			return s
+		}, []logLine{{zapcore.WarnLevel, "upstream unavailable, retrying", nil}, connected(time.Minute, nil)}},
+		{"never connected", func(s *setup) {
+			s.get("/events")
+			s.origin.next()
+		}, func(s *setup) *setup {
+			s.origin.next().accept()
+			return s
+		}, []logLine{connected(time.Minute, "reloaded")}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newWrappingSetup(t, Options{})
+				tt.open(s)
+				time.Sleep(time.Minute)
+				after := s.reload(Options{}, newOrigin(t))
+				s.cleanup()
+				after.get("/events")
+				tt.next(after).expectUpstreamLogs(tt.want...)
+			})
+		})
+	}
+}
+
 // Each outage has a cause of its own.
 func TestFirstFailureOfEachOutageIsAWarning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
