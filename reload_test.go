@@ -7,9 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -391,41 +388,4 @@ func TestReloadOfTwoEqualEndpointHandlers(t *testing.T) {
 			})
 		})
 	}
-}
-
-// The connection through a new route may be there, and the old one have ended,
-// before anybody has looked at either.
-func TestReloadLeavesTheTopicConnected(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		opts := Options{Heartbeat: Heartbeat{Interval: -1}}
-		s := newWrappingSetup(t, opts)
-		_, c := s.joinLive(10, 12)
-		after := s.reload(opts, newOrigin(t))
-		s.cleanup()
-		s.pool.logger.Store(zap.New(slowCore{zapcore.NewNopCore()}))
-		after.get("/events")
-		after.origin.next().accept().events(13, 13)
-		time.Sleep(time.Second)
-		c.expect(numbered(13, 13))
-		if !after.onlyTopic().connectedNow() {
-			t.Error("the topic counts as not connected")
-		}
-		late := after.get("/events", "Last-Event-ID", "7")
-		after.origin.next().accept().events(8, 13)
-		late.expect(primer("7") + numbered(8, 13))
-	})
-}
-
-// A slowCore takes a moment to write a line.
-type slowCore struct{ zapcore.Core }
-
-func (slowCore) Enabled(zapcore.Level) bool { return true }
-
-func (c slowCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	return checked.AddCore(e, c)
-}
-
-func (slowCore) Write(zapcore.Entry, []zapcore.Field) error {
-	time.Sleep(time.Microsecond)
-	return nil
 }
