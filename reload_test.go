@@ -7,6 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -148,6 +151,36 @@ func TestReloadOfAWrappingHandlerSwitchesAtTheFirstRequest(t *testing.T) {
 		again.events(4, 5)
 		c.expect(numbered(5, 5))
 		late.expect(numbered(4, 5))
+	})
+}
+
+// The old connection may end before all is done that the new one begins with.
+func TestReloadOfAWrappingHandlerLeavesItConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		up, _ := s.joinLive(1, 2)
+		after := s.reload(Options{}, newOrigin(t))
+		s.cleanup()
+		write := make(chan struct{})
+		s.pool.logger.Store(zap.New(zapcore.RegisterHooks(s.pool.log().Core(), func(e zapcore.Entry) error {
+			if e.Message == "upstream connected" {
+				<-write
+			}
+			return nil
+		})))
+		after.get("/events")
+		again := after.origin.next().accept()
+		if !up.closed() {
+			t.Fatal("the old connection is open though the new one serves")
+		}
+		close(write)
+		if topic := after.onlyTopic(); !topic.connectedNow() {
+			t.Error("the topic is taken for one without a connection")
+		}
+		again.abort()
+		if topic := after.onlyTopic(); topic.connectedNow() {
+			t.Error("the topic is taken for one with a connection")
+		}
 	})
 }
 

@@ -267,10 +267,14 @@ func (t *topic) connection() (connected bool, connects int) {
 	return t.isConnected, t.connects
 }
 
-// disconnected is called when the stream has ended.
-func (t *topic) disconnected() {
+// disconnected is called when a connection has ended, which may have been replaced
+// by another meanwhile.
+func (t *topic) disconnected(connection int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.isConnected || t.connects != connection {
+		return
+	}
 	t.isConnected, t.awaySince = false, time.Now()
 	t.signal()
 }

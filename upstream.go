@@ -140,9 +140,7 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 		old.cancel(errRerouted)
 		<-old.ended
 	}
-	if old.outcome.verdict == verdictStream {
-		u.topic.disconnected()
-	}
+	u.topic.disconnected(old.number)
 	return c
 }
 
@@ -171,6 +169,7 @@ type connection struct {
 
 	// Owned by the goroutine that writes to the answer, then by run.
 	accepted  time.Time
+	number    int        // of the topic's connections, 0 until it is accepted
 	replaying bool       // all events so far were in the log already
 	replayed  hub.Cursor // up to here
 	events    int        // published, with data
@@ -227,6 +226,7 @@ func (c *connection) accept(header http.Header) io.Writer {
 	defer close(c.established)
 	var without time.Duration
 	c.replaying, without = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
+	_, c.number = t.connection()
 	c.up.logConnected(c, without)
 	return c
 }
@@ -339,9 +339,7 @@ func (c *connection) isReplay(e hub.Entry) bool {
 func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	t, out := u.topic, &c.outcome
 	closeDelay := time.Duration(t.pool.opts.StreamCloseDelay)
-	if !c.accepted.IsZero() {
-		t.disconnected()
-	}
+	t.disconnected(c.number)
 	if errors.Is(out.err, errTopicClosing) {
 		// The pool is over: who is still here finds the new configuration.
 		return u.over(ending{Reason: endDrained, Over: closeDelay}, out.status)

@@ -212,14 +212,17 @@ func TestFirstFailureOfEachOutageIsAWarning(t *testing.T) {
 func TestFirstFailureToOpenIsAWarning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
+		began := time.Now()
 		s.get("/events")
 		for range 3 {
 			s.origin.await().fail(502)
 		}
+		s.origin.await().accept()
 		s.expectUpstreamLogs(
 			logLine{zapcore.WarnLevel, "upstream unavailable, retrying", map[string]any{"attempt": 1, "status": 502}},
 			logLine{zapcore.DebugLevel, "upstream unavailable, retrying", map[string]any{"attempt": 2}},
 			logLine{zapcore.DebugLevel, "upstream unavailable, retrying", map[string]any{"attempt": 3}},
+			logLine{zapcore.InfoLevel, "upstream connected", map[string]any{"attempt": 4, "duration": time.Since(began)}},
 		)
 	})
 }
