@@ -212,7 +212,11 @@ func TestReloadOfAWrappingHandlerWhoseNewRouteRefuses(t *testing.T) {
 		after := s.reload(Options{}, newOrigin(t))
 		s.cleanup()
 		after.get("/events")
-		after.origin.next().answer(404).end()
+		after.origin.next().fail(404)
+		want := "connecting to the origin: refused"
+		if lines := after.logs.FilterMessageSnippet("whose route has refused").All(); len(lines) != 1 || lines[0].ContextMap()["error"] != want {
+			t.Errorf("the log says %v, want a line with the error %q alone", lines, want)
+		}
 		up.events(3, 3)
 		c.expect(numbered(3, 3))
 	})

@@ -133,7 +133,7 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 		u.topic.pool.log().Warn("not switching the upstream to the new configuration, whose route has refused",
 			zap.String("topic", u.topic.name),
 			zap.Int("status", c.outcome.status),
-			zap.Error(c.outcome.err))
+			zap.String("error", c.outcome.explain()))
 		return old
 	case <-old.ended:
 	case <-patience.C:
