@@ -43,6 +43,7 @@ type catchups struct {
 	queues       map[string][]*catchup
 	turns        []string // keys of queues, the next first
 	ignoredUntil time.Time
+	honoured     bool // the origin has sent what follows an id: one that it ignores is unknown to it
 	closed       bool
 }
 
@@ -291,7 +292,7 @@ func (c *catchup) proceed() bool {
 // ignored reports whether the origin is not asked for an id, as it has ignored one.
 // g.mu must be held.
 func (g *catchups) ignored(id string) bool {
-	return id != "" && time.Now().Before(g.ignoredUntil)
+	return id != "" && !g.honoured && time.Now().Before(g.ignoredUntil)
 }
 
 // close gives up all catch-ups and takes no more.

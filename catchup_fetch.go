@@ -110,11 +110,14 @@ func (c *catchup) run(ctx context.Context) {
 
 	t.pool.stats.catchups.Add(1)
 	c.pursue(ctx)
-	if errors.Is(c.why, errCatchupIgnored) || errors.Is(c.why, errCatchupNoIDs) {
-		c.group.mu.Lock()
+	c.group.mu.Lock()
+	switch {
+	case c.spliced && c.id != "":
+		c.group.honoured = true
+	case errors.Is(c.why, errCatchupIgnored), errors.Is(c.why, errCatchupNoIDs):
 		c.group.ignoredUntil = time.Now().Add(ignoredMemory)
-		c.group.mu.Unlock()
 	}
+	c.group.mu.Unlock()
 	t.pool.log().Debug("catch-up ended",
 		zap.String("topic", t.name),
 		zap.String("last_event_id", c.id),

@@ -879,3 +879,24 @@ func TestCatchupWithTheLargestLimits(t *testing.T) {
 		c.expect(numbered(8, 12))
 	})
 }
+
+// Of an origin that has shown that it honours ids, nobody can make others believe
+// that it ignores them.
+func TestOriginThatHonoursIDsIsAskedAgain(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		up, _ := s.joinLive(10, 12)
+		c := s.get("/events", "Last-Event-ID", "8")
+		s.origin.next().accept().events(9, 10)
+		c.expect(primer("8") + numbered(9, 12))
+
+		s.get("/events", "Last-Event-ID", "made up")
+		catchup := s.origin.next().accept()
+		up.events(13, 13)
+		catchup.events(13, 13)
+
+		c = s.get("/events", "Last-Event-ID", "7")
+		s.origin.next().accept().events(8, 10)
+		c.expect(primer("7") + numbered(8, 13))
+	})
+}

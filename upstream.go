@@ -228,6 +228,7 @@ func (c *connection) accept(header http.Header) io.Writer {
 	c.replaying, without = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
 	_, c.number = t.connection()
 	c.up.logConnected(c, without)
+	c.replaces = nil // or each reload would keep one connection more in memory
 	return c
 }
 
