@@ -108,6 +108,7 @@ var (
 	errCatchupNoIDs   = errors.New("the origin sends events without ids")
 	errCatchupSlow    = errors.New("the origin has sent no event that the history has in time")
 	errCatchupEnded   = errors.New("the origin has ended the stream")
+	errCatchupQueue   = errors.New("too many wait for one")
 	errCatchupRefused = errors.New("the origin has answered with something else than an event stream")
 )
 
@@ -129,7 +130,7 @@ func (g *catchups) join(id, clientIP string) *catchup {
 		c.subscribers++
 		return c
 	}
-	if g.queued >= maxQueued {
+	if g.queued >= maxQueued && !g.makeRoom(clientIP) {
 		return nil
 	}
 	if c == nil {
@@ -155,6 +156,31 @@ func (g *catchups) join(id, clientIP string) *catchup {
 	g.queued++
 	g.startNext()
 	return c
+}
+
+// makeRoom gives up the last catch-up that waits for the address with the most, if
+// those are more than wait for clientIP: nobody can fill the queue for all. Whoever
+// waits for it is told at the next event or heartbeat. g.mu must be held.
+func (g *catchups) makeRoom(clientIP string) bool {
+	var most string
+	for ip, queue := range g.queues {
+		if len(queue) > len(g.queues[most]) {
+			most = ip
+		}
+	}
+	queue := g.queues[most]
+	last := len(queue) - 1
+	if last <= len(g.queues[clientIP]) {
+		return false
+	}
+	c := queue[last]
+	g.setQueue(most, queue[:last])
+	g.queued -= c.subscribers
+	g.forget(c)
+	c.cancel = func() {} // it has nothing to end
+	c.started.Store(true)
+	c.fail(errCatchupQueue)
+	return true
 }
 
 // leave takes a subscriber off a catch-up. One that nobody waits for is given up.

@@ -287,6 +287,38 @@ func TestTooManyQueuedAreToldOfAGap(t *testing.T) {
 	})
 }
 
+// One address that fills the queue does not do so for others.
+func TestFullQueueHasRoomForOtherAddresses(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.joinLive(10, 12)
+		var last *client
+		for i := range maxQueued + 2 {
+			last = s.getFrom("203.0.113.1", "/events", "Last-Event-ID", fmt.Sprint("x", i))
+		}
+		others := []*client{
+			s.getFrom("203.0.113.2", "/events", "Last-Event-ID", "9"),
+			s.getFrom("203.0.113.3", "/events", "Last-Event-ID", "8"),
+		}
+		for i, c := range others {
+			c.expect(primer(fmt.Sprint(9 - i)))
+		}
+		if queued := s.onlyTopic().catchups.queued; queued != maxQueued {
+			t.Errorf("%d are queued, want %d", queued, maxQueued)
+		}
+		var asked []string
+		for range 5 {
+			c := s.origin.next()
+			asked = append(asked, c.request.Header.Get("Last-Event-ID"))
+			c.answer(http.StatusGone).end() // a place for the next
+		}
+		if got, want := strings.Join(asked, " "), "x0 x1 x2 9 8"; got != want {
+			t.Errorf("the origin was asked for %s, want %s", got, want)
+		}
+		last.expect(primer(fmt.Sprint("x", maxQueued+1)) + "id: 12\n" + gapComment)
+	})
+}
+
 func TestCatchupWaitsForTheSharedUpstream(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: caddy.Duration(4 * time.Second)}})
