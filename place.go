@@ -65,14 +65,12 @@ type matcher struct {
 // matchersOf returns the matchers of a route in an order that does not change: Caddy
 // keeps those of a set in that of a map.
 func matchersOf(route *caddyhttp.Route) [][]matcher {
-	var sets [][]matcher
-	for _, loaded := range route.MatcherSets {
-		var set []matcher
+	sets := make([][]matcher, len(route.MatcherSets))
+	for i, loaded := range route.MatcherSets {
 		for _, m := range loaded {
-			set = append(set, matcher{caddy.GetModuleID(m), m})
+			sets[i] = append(sets[i], matcher{caddy.GetModuleID(m), m})
 		}
-		slices.SortFunc(set, func(a, b matcher) int { return strings.Compare(a.ID, b.ID) })
-		sets = append(sets, set)
+		slices.SortFunc(sets[i], func(a, b matcher) int { return strings.Compare(a.ID, b.ID) })
 	}
 	return sets
 }
