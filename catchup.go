@@ -125,14 +125,14 @@ func (g *catchups) join(id, clientIP string) *catchup {
 	if opts.Catchup.Connections < 0 || g.closed || g.ignored(id) {
 		return nil
 	}
-	c := g.byID[id]
-	if c != nil && c.started.Load() {
+	if c := g.byID[id]; c != nil && c.started.Load() {
 		c.subscribers++
 		return c
 	}
 	if g.queued >= maxQueued && !g.makeRoom(clientIP) {
 		return nil
 	}
+	c := g.byID[id] // unless it was given up to make room
 	if c == nil {
 		c = &catchup{
 			group: g,
@@ -392,8 +392,12 @@ func (s *catchupStream) publish(e *sse.Event) {
 		}
 	}
 	s.append(entry)
+	greeted := c.id == "" && t.greeting.completes(e, s.withData)
+	if e.HasData {
+		s.withData++
+	}
 	switch {
-	case c.id == "" && c.firstID == "" && t.greeting.completes(e, c.events) && t.log.Newest().ID == "":
+	case greeted && c.firstID == "" && t.log.Newest().ID == "":
 		c.finish(false, 0, errCatchupNoIDs) // what comes next is what the log gets
 	case c.bytes > int(t.pool.opts.History.Size) && c.events > 1:
 		c.finish(false, 0, errCatchupSize)

@@ -112,7 +112,7 @@ func (c *catchup) run(ctx context.Context) {
 	c.pursue(ctx)
 	c.group.mu.Lock()
 	switch {
-	case c.spliced && c.id != "":
+	case c.spliced && c.id != "" && c.events > 0:
 		c.group.honoured = true
 	case errors.Is(c.why, errCatchupIgnored), errors.Is(c.why, errCatchupNoIDs):
 		c.group.ignoredUntil = time.Now().Add(ignoredMemory)
@@ -224,6 +224,7 @@ type catchupStream struct {
 
 	held      []hub.Entry // until there is one with an id
 	heldBytes int
+	withData  int // events that are not held
 }
 
 func (s *catchupStream) Write(p []byte) (int, error) {

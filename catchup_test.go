@@ -319,6 +319,32 @@ func TestFullQueueHasRoomForOtherAddresses(t *testing.T) {
 	})
 }
 
+// Room is made by giving up what the newcomer itself asks for.
+func TestFullQueueGivesUpTheIDThatIsAskedFor(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		s.joinLive(10, 12)
+		for i := range maxQueued + 2 {
+			s.getFrom("203.0.113.1", "/events", "Last-Event-ID", fmt.Sprint("x", i))
+		}
+		id := fmt.Sprint("x", maxQueued+1)
+		c := s.getFrom("203.0.113.2", "/events", "Last-Event-ID", id)
+		c.expect(primer(id))
+		g := s.onlyTopic().catchups
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		queued := 0
+		for _, queue := range g.queues {
+			for _, c := range queue {
+				queued += c.subscribers
+			}
+		}
+		if g.queued != queued || queued != maxQueued {
+			t.Errorf("%d are queued, and %d counted; want %d", queued, g.queued, maxQueued)
+		}
+	})
+}
+
 func TestCatchupWaitsForTheSharedUpstream(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: caddy.Duration(4 * time.Second)}})
@@ -930,5 +956,24 @@ func TestOriginThatHonoursIDsIsAskedAgain(t *testing.T) {
 		c = s.get("/events", "Last-Event-ID", "7")
 		s.origin.next().accept().events(8, 10)
 		c.expect(primer("7") + numbered(8, 13))
+	})
+}
+
+// That the log has come to an id shows nothing of the origin.
+func TestCatchupWithoutEventsProvesNothing(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		up, _ := s.joinLive(10, 12)
+		ahead := s.get("/events", "Last-Event-ID", "14")
+		s.origin.next().accept()
+		up.events(13, 15)
+		ahead.expect(primer("14") + numbered(15, 15))
+
+		s.get("/events", "Last-Event-ID", "7")
+		catchup := s.origin.next().accept()
+		up.events(16, 16)
+		catchup.events(16, 16)
+		s.get("/events", "Last-Event-ID", "6").expect(gapPrimer("16") + gapComment)
+		s.origin.idle()
 	})
 }

@@ -41,13 +41,17 @@ func (g *greeting) greets(e *sse.Event, nth int) bool {
 	if !e.HasData && nth == 0 {
 		return false
 	}
-	return nth < g.events || g.name != "" && string(e.Type) == g.name
+	return nth < g.events || g.isNamed(e)
 }
 
-// completes reports whether the event that is the nth of a connection ends its
-// greeting.
+// completes reports whether the greeting ends with the event after nth others with
+// data.
 func (g *greeting) completes(e *sse.Event, nth int) bool {
-	return nth == g.events || g.name != "" && string(e.Type) == g.name
+	return e.HasData && nth+1 == g.events || g.isNamed(e)
+}
+
+func (g *greeting) isNamed(e *sse.Event) bool {
+	return g.name != "" && string(e.Type) == g.name
 }
 
 // add takes an event of the greeting; after is the position behind it in the

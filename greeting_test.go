@@ -110,8 +110,8 @@ func TestGreetingOfAnOriginWithoutIDsIsAGapOnceTheLogHasPassedIt(t *testing.T) {
 		up := s.origin.next().accept().send("data: snapshot\n\n" + strings.Repeat("data: patch\n\n", 10))
 		late := s.get("/events")
 		late.expect(primer(""))
-		catchup := s.origin.next().accept().send("data: snapshot\n\n")
-		late.expect("data: snapshot\n\n" + "id: \n" + gapComment)
+		catchup := s.origin.next().accept().send("retry: 3000\n\n").send("data: snapshot\n\n")
+		late.expect("retry: 3000\n\n" + "data: snapshot\n\n" + "id: \n" + gapComment)
 		up.send("data: next\n\n")
 		late.expect("data: next\n\n")
 		if !catchup.closed() {

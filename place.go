@@ -35,7 +35,7 @@ func placeOf(server *caddyhttp.Server, ancestry []caddy.Module) (place string, o
 		if route == nil {
 			return false
 		}
-		steps = append(steps, step{handlesErrors, matchersOf(route)})
+		steps = append(steps, step{handlesErrors, matchersOf(route.MatcherSets)})
 		return true
 	}
 	ok = enter(server.Routes, server.Errors)
@@ -62,13 +62,17 @@ type matcher struct {
 	Config any
 }
 
-// matchersOf returns the matchers of a route in an order that does not change: Caddy
+// matchersOf returns the matchers of sets in an order that does not change: Caddy
 // keeps those of a set in that of a map.
-func matchersOf(route *caddyhttp.Route) [][]matcher {
-	sets := make([][]matcher, len(route.MatcherSets))
-	for i, loaded := range route.MatcherSets {
-		for _, m := range loaded {
-			sets[i] = append(sets[i], matcher{caddy.GetModuleID(m), m})
+func matchersOf(loaded []caddyhttp.MatcherSet) [][]matcher {
+	sets := make([][]matcher, len(loaded))
+	for i, set := range loaded {
+		for _, m := range set {
+			config := m
+			if not, ok := m.(*caddyhttp.MatchNot); ok {
+				config = matchersOf(not.MatcherSets) // as JSON, a loaded one is null
+			}
+			sets[i] = append(sets[i], matcher{caddy.GetModuleID(m), config})
 		}
 		slices.SortFunc(sets[i], func(a, b matcher) int { return strings.Compare(a.ID, b.ID) })
 	}

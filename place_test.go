@@ -61,17 +61,24 @@ func TestReloadDoesNotHandOnToAnotherPlace(t *testing.T) {
 		auth    = "basic_auth {\nalice $2a$04$LQbYWDw2A3pL/O1GZwU4EOQSETPNLnvWlFxcuTosMNSmslvgUuDp2\n}\n"
 		wrapped = "sse_fanout {\ncredentials strip\nfirst_event oldest\n}\nreverse_proxy "
 	)
-	private, public := newLiveOrigin(t), newLiveOrigin(t)
-	s := run(t, "handle /version {\nrespond old\n}\n@private header Authorization *\nhandle @private {\n"+auth+wrapped+private.addr+"\n}")
-	alice := open(t, s.client, s.url+"/events", "Authorization", "Basic YWxpY2U6c2VjcmV0")
-	private.send("data: secret\n\n")
-	alice.expect("data: secret\n\n")
+	for name, tc := range map[string]struct{ private, public string }{
+		"matcher, none": {"@m header Authorization *\nhandle @m", "handle"},
+		"two negations": {"@m not header !Authorization\nhandle @m", "@m not header Authorization *\nhandle @m"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			private, public := newLiveOrigin(t), newLiveOrigin(t)
+			s := run(t, "handle /version {\nrespond old\n}\n"+tc.private+" {\n"+auth+wrapped+private.addr+"\n}")
+			alice := open(t, s.client, s.url+"/events", "Authorization", "Basic YWxpY2U6c2VjcmV0")
+			private.send("data: secret\n\n")
+			alice.expect("data: secret\n\n")
 
-	s.load("handle /version {\nrespond new\n}\nhandle {\n" + wrapped + public.addr + "\n}")
-	s.awaitVersion("new", "")
-	bob := open(t, s.client, s.url+"/events")
-	public.send("data: public\n\n")
-	if got := bob.next(); !strings.Contains(got, "public") {
-		t.Errorf("a client of what is public got %q", got)
+			s.load("handle /version {\nrespond new\n}\n" + tc.public + " {\n" + wrapped + public.addr + "\n}")
+			s.awaitVersion("new", "")
+			bob := open(t, s.client, s.url+"/events")
+			public.send("data: public\n\n")
+			if got := bob.next(); !strings.Contains(got, "public") {
+				t.Errorf("a client of what is public got %q", got)
+			}
+		})
 	}
 }
