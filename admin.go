@@ -257,7 +257,7 @@ func (t *topic) state() (word string, joined int) {
 		word = "lingering"
 	case t.isConnected:
 		word = "connected"
-	case t.everConnected:
+	case t.connects > 0:
 		word = "reconnecting"
 	}
 	return word, t.subscribers

@@ -267,7 +267,7 @@ func cmdTail(ctx context.Context, fs caddycmd.Flags) (int, error) {
 // exitCode returns what to exit with after an error of a client.
 func exitCode(err error) int {
 	switch {
-	case err == nil || errors.Is(err, eventsource.ErrStopped) || isTurnedAway(err):
+	case err == nil || errors.Is(err, eventsource.ErrStopped) || eventsource.IsTurnedAway(err):
 		return caddy.ExitCodeSuccess
 	case errors.Is(err, tail.ErrTimeout):
 		return exitTimeout
@@ -287,11 +287,6 @@ func exitCode(err error) int {
 		return exitUnreachable
 	}
 	return caddy.ExitCodeFailedStartup
-}
-
-func isTurnedAway(err error) bool {
-	_, ok := errors.AsType[*eventsource.TurnedAwayError](err)
-	return ok
 }
 
 func cmdCheck(ctx context.Context, fs caddycmd.Flags) (int, error) {
@@ -339,7 +334,7 @@ func checkExitCode(report *check.Report) int {
 	switch {
 	case errors.Is(report.Err, check.ErrNoAnswer):
 		return exitTimeout
-	case errors.Is(report.Err, eventsource.ErrStopped) || isTurnedAway(report.Err):
+	case errors.Is(report.Err, eventsource.ErrStopped) || eventsource.IsTurnedAway(report.Err):
 		return exitRefused
 	case report.Err != nil:
 		return exitCode(report.Err)

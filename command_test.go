@@ -276,7 +276,7 @@ func TestCommandsKnowWhoIsTurnedAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		client := &eventsource.Client{URL: target, Transport: s.client.Transport, NoReconnect: true}
-		if err := client.Run(ctx); !isTurnedAway(err) {
+		if err := client.Run(ctx); !eventsource.IsTurnedAway(err) {
 			t.Errorf("%s: got %v, want that the client was turned away", url, err)
 		}
 	}

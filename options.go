@@ -277,7 +277,7 @@ func (o *Options) provision(wrapping bool) error {
 	setDefault(&o.History.Events, defaultHistoryEvents)
 	setDefault(&o.History.Age, caddy.Duration(defaultHistoryAge))
 	setDefault(&o.History.Size, defaultHistorySize)
-	o.History.Size = min(o.History.Size, math.MaxInt) // of 32 bits on some machines
+	o.History.Size = min(o.History.Size, math.MaxInt) // an int has 32 bits on some machines
 	setDefault(&o.Catchup.Connections, defaultCatchups)
 	setDefault(&o.Catchup.Timeout, caddy.Duration(defaultCatchupTimeout))
 	setDefault(&o.Linger.Duration, caddy.Duration(defaultLinger))

@@ -14,8 +14,8 @@ import (
 // handlers that look the same, such as one line in each of two sites, differ by it.
 // ancestry is that of the handler (caddy.Context.Modules).
 //
-// A handler that stands elsewhere than in routes and subroutes, or in a named route,
-// has no place.
+// A handler in a named route, or in routes of a module other than subroute, has no
+// place.
 func placeOf(server *caddyhttp.Server, ancestry []caddy.Module) (place string, ok bool) {
 	app := slices.IndexFunc(ancestry, func(m caddy.Module) bool { _, ok := m.(*caddyhttp.App); return ok })
 	if server == nil || app < 0 {

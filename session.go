@@ -219,7 +219,7 @@ type session struct {
 	resumeWith string
 	unsettled  bool
 	catchup    *catchup
-	spoken     time.Time // when it was last written to, while one of the two is set
+	spoken     time.Time // when it was last written to, while it waits
 
 	ending *ending // the last seen
 	endAt  time.Time
@@ -336,8 +336,11 @@ func (s *session) next() ([]byte, hub.Batch) {
 // isLeftOut reports whether s needs a heartbeat of its own, because it waits while
 // others get events: only a topic that is quiet has a beat for all.
 func (s *session) isLeftOut() bool {
+	if !s.waits() {
+		return false
+	}
 	interval := time.Duration(s.topic.pool.opts.Heartbeat.Interval)
-	return s.waits() && interval > 0 && time.Since(s.spoken) >= interval
+	return interval > 0 && time.Since(s.spoken) >= interval
 }
 
 // waits reports whether s may have to wait for a catch-up.

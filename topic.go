@@ -50,20 +50,19 @@ type topic struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	stopped       bool
-	expiry        *time.Timer
-	changed       chan struct{} // closed when one of the following changes
-	isConnected   bool
-	connects      int       // how often it was connected
-	awaySince     time.Time // when it was last disconnected, or opened
-	everConnected bool
-	admitted      bool       // subscribers were accepted: a no of the origin ends nothing at once
-	notice        hub.Cursor // behind the last notice of a gap in the log
-	noticeID      string     // in force there
-	blamedID      string     // the origin answers with a stream, but not to this id
-	blamedAt      hub.Cursor // where the log ended when that was found
-	refusal       *refusal
-	header        http.Header // of the origin's answer, what is shared
+	stopped     bool
+	expiry      *time.Timer
+	changed     chan struct{} // closed when one of the following changes
+	isConnected bool
+	connects    int        // how often it was connected
+	awaySince   time.Time  // when it was last disconnected, or opened
+	admitted    bool       // subscribers were accepted: a no of the origin ends nothing at once
+	notice      hub.Cursor // behind the last notice of a gap in the log
+	noticeID    string     // in force there
+	blamedID    string     // the origin answers with a stream, but not to this id
+	blamedAt    hub.Cursor // where the log ended when that was found
+	refusal     *refusal
+	header      http.Header // of the origin's answer, what is shared
 }
 
 // An ending tells subscribers to end.
@@ -190,19 +189,19 @@ func (t *topic) expire() {
 	}
 }
 
-// connected is called when the origin has answered with an event stream. It
-// reports whether the stream may begin with what is in the log already, and for how
-// long the topic was without a connection. id is what it was asked with, and blamed
-// what it had been asked with before, to which it has not answered so.
-func (t *topic) connected(id, blamed string, header http.Header) (again bool, without time.Duration) {
+// connected is called when the origin has answered with an event stream. It returns
+// which connection of the topic that is, counted from 1, and for how long the topic
+// was without. From the second on, the stream may begin with what is in the log
+// already. id is what the origin was asked with, and blamed what it had been asked
+// with before, to which it has not answered so.
+func (t *topic) connected(id, blamed string, header http.Header) (nth int, without time.Duration) {
 	followers := t.subscriberCount() - int(t.unsettled.Load())
 	t.mu.Lock()
-	again = t.everConnected
 	if !t.isConnected {
 		without = time.Since(t.awaySince)
 	}
 	switch {
-	case !again:
+	case t.connects == 0:
 		t.log.StartAfter(id)
 	case id == "":
 		// Events may have been sent while nobody listened, and nothing tells
@@ -216,14 +215,15 @@ func (t *topic) connected(id, blamed string, header http.Header) (again bool, wi
 		t.blamedID, t.blamedAt = blamed, t.log.Newest().Cursor
 	}
 	t.header = header
-	t.isConnected, t.everConnected = true, true
+	t.isConnected = true
 	t.connects++
+	nth = t.connects
 	t.signal()
 	t.mu.Unlock()
 
 	t.log.Wake()
 	t.catchups.wake()
-	return again, without
+	return nth, without
 }
 
 // noticed returns the cursor behind the last notice of a gap in the log.
@@ -267,12 +267,12 @@ func (t *topic) connection() (connected bool, connects int) {
 	return t.isConnected, t.connects
 }
 
-// disconnected is called when a connection has ended, which may have been replaced
-// by another meanwhile.
-func (t *topic) disconnected(connection int) {
+// disconnected is called when the nth connection has ended, which may have been
+// replaced by another meanwhile.
+func (t *topic) disconnected(nth int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.isConnected || t.connects != connection {
+	if !t.isConnected || t.connects != nth {
 		return
 	}
 	t.isConnected, t.awaySince = false, time.Now()
@@ -283,7 +283,7 @@ func (t *topic) disconnected(connection int) {
 // false if subscribers were accepted already, whom a no does not end at once.
 func (t *topic) refuse(out *outcome) bool {
 	t.mu.Lock()
-	if t.admitted || t.everConnected {
+	if t.admitted || t.connects > 0 {
 		t.mu.Unlock()
 		return false
 	}
@@ -370,7 +370,7 @@ func (t *topic) admit(ctx context.Context, patient bool) admission {
 		case t.refusal != nil:
 			defer t.mu.Unlock()
 			return admission{refusal: t.refusal}
-		case t.isConnected, t.everConnected && !opts.reject, expired && !opts.reject && !patient:
+		case t.isConnected, t.connects > 0 && !opts.reject, expired && !opts.reject && !patient:
 			t.admitted = true
 			defer t.mu.Unlock()
 			return admission{header: t.header}

@@ -140,7 +140,7 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 		old.cancel(errRerouted)
 		<-old.ended
 	}
-	u.topic.disconnected(old.number)
+	u.topic.disconnected(old.nth)
 	return c
 }
 
@@ -169,7 +169,7 @@ type connection struct {
 
 	// Owned by the goroutine that writes to the answer, then by run.
 	accepted  time.Time
-	number    int        // of the topic's connections, 0 until it is accepted
+	nth       int        // of the topic, from 1; 0 until it is accepted
 	replaying bool       // all events so far were in the log already
 	replayed  hub.Cursor // up to here
 	events    int        // published, with data
@@ -225,8 +225,8 @@ func (c *connection) accept(header http.Header) io.Writer {
 	t.pool.stats.connections.Add(1)
 	defer close(c.established)
 	var without time.Duration
-	c.replaying, without = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
-	_, c.number = t.connection()
+	c.nth, without = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
+	c.replaying = c.nth > 1
 	c.up.logConnected(c, without)
 	c.replaces = nil // or each reload would keep one connection more in memory
 	return c
@@ -340,7 +340,7 @@ func (c *connection) isReplay(e hub.Entry) bool {
 func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	t, out := u.topic, &c.outcome
 	closeDelay := time.Duration(t.pool.opts.StreamCloseDelay)
-	t.disconnected(c.number)
+	t.disconnected(c.nth)
 	if errors.Is(out.err, errTopicClosing) {
 		// The pool is over: who is still here finds the new configuration.
 		return u.over(ending{Reason: endDrained, Over: closeDelay}, out.status)

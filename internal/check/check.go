@@ -151,7 +151,7 @@ func (j *judge) resuming() {
 			"Send an id with each event and honour Last-Event-ID; in Caddy, sse_fanout with \"ids assign\" does both for you.")
 	case r == nil:
 		j.unseen("whether a client that comes back gets what it missed")
-	case isTurnedAway(r.err):
+	case eventsource.IsTurnedAway(r.err):
 		j.unseen("whether a client that comes back gets what it missed: " + r.err.Error())
 	case r.err != nil:
 		j.find(Warning, "resume", fmt.Sprintf("A second connection, with Last-Event-ID %s, was refused: %s.", quoted(r.from), r.err),

@@ -82,11 +82,6 @@ func isLost(err error) bool {
 	return ok
 }
 
-func isTurnedAway(err error) bool {
-	_, ok := errors.AsType[*eventsource.TurnedAwayError](err)
-	return ok
-}
-
 // refused is about answers that are no event stream, and about none.
 func (j *judge) refused() {
 	text, fix := j.refusal()

@@ -115,7 +115,7 @@ func (c *Client) Run(ctx context.Context) error {
 		case errors.Is(err, errEnded):
 			err = nil
 		case unreachable && opened:
-		case !isLost(err) && !isTurnedAway(err):
+		case !isLost(err) && !IsTurnedAway(err):
 			return err
 		}
 		if c.NoReconnect {
@@ -141,11 +141,6 @@ func (c *Client) Run(ctx context.Context) error {
 
 func isLost(err error) bool {
 	_, ok := errors.AsType[*LostError](err)
-	return ok
-}
-
-func isTurnedAway(err error) bool {
-	_, ok := errors.AsType[*TurnedAwayError](err)
 	return ok
 }
 

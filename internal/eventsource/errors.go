@@ -81,6 +81,12 @@ type TurnedAwayError struct {
 	Retry time.Duration
 }
 
+// IsTurnedAway reports whether err is a TurnedAwayError.
+func IsTurnedAway(err error) bool {
+	_, ok := errors.AsType[*TurnedAwayError](err)
+	return ok
+}
+
 func (e *TurnedAwayError) Error() string {
 	return fmt.Sprintf("the server turned this client away and asked it to come back in %s: probably a limit is reached, or it is restarting",
 		terminal.Duration(e.Retry))
