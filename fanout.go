@@ -1,7 +1,6 @@
 package ssefanout
 
 import (
-	"hash/maphash"
 	"maps"
 	"slices"
 	"sync"
@@ -29,18 +28,18 @@ type pool struct {
 	logger    atomic.Pointer[zap.Logger]
 	hints     hints
 	limitLogs map[rejection]*limitLog
+	passing   passMemory
 
 	mu sync.Mutex
 
 	// Guarded by mu.
-	topics     map[string]*topic
-	detached   map[*topic]struct{}      // over for newcomers, but with subscribers
-	closing    map[string]chan struct{} // of topics that are over, until their connection is
-	lingering  []*topic                 // without subscribers, the longest first
-	notStreams map[uint64]time.Time     // hashes of keys that the origin answers with something else, until when
-	perIP      map[string]*clientCount
-	total      int     // subscribers
-	over       *ending // set once the pool takes no more subscribers
+	topics    map[string]*topic
+	detached  map[*topic]struct{}      // over for newcomers, but with subscribers
+	closing   map[string]chan struct{} // of topics that are over, until their connection is
+	lingering []*topic                 // without subscribers, the longest first
+	perIP     map[string]*clientCount
+	total     int     // subscribers
+	over      *ending // set once the pool takes no more subscribers
 }
 
 // clientCount is what the clients of one address hold.
@@ -50,32 +49,25 @@ const (
 	// refusalMemory is how long a no of the origin answers those who come next.
 	refusalMemory = time.Second
 
-	// notStreamMemory is how long a key is known to be no event stream, and
-	// maxNotStreams how many keys are.
+	// notStreamMemory is how long a key is known to be no event stream.
 	notStreamMemory = time.Minute
-	maxNotStreams   = 10000
 )
-
-// notStreamSeed makes keys into hashes. A key is as long as a client likes, and two
-// that share a hash do no harm: requests for either pass.
-var notStreamSeed = maphash.MakeSeed()
 
 func newPool(l *lineage, h *Handler) *pool {
 	// A copy, so that a pool that outlives its configuration does not keep it
 	// in memory.
 	opts := h.Options
 	p := &pool{
-		lineage:    l,
-		opts:       &opts,
-		heartbeat:  opts.Heartbeat.wire(),
-		stats:      new(stats),
-		sockets:    h.sockets,
-		topics:     make(map[string]*topic),
-		detached:   make(map[*topic]struct{}),
-		closing:    make(map[string]chan struct{}),
-		notStreams: make(map[uint64]time.Time),
-		limitLogs:  make(map[rejection]*limitLog),
-		perIP:      make(map[string]*clientCount),
+		lineage:   l,
+		opts:      &opts,
+		heartbeat: opts.Heartbeat.wire(),
+		stats:     new(stats),
+		sockets:   h.sockets,
+		topics:    make(map[string]*topic),
+		detached:  make(map[*topic]struct{}),
+		closing:   make(map[string]chan struct{}),
+		limitLogs: make(map[rejection]*limitLog),
+		perIP:     make(map[string]*clientCount),
 	}
 	for _, why := range limits {
 		p.limitLogs[why] = new(limitLog)
@@ -178,8 +170,8 @@ func (p *pool) join(req *topicRequest, id, clientIP string, route source) (*topi
 	if p.over != nil {
 		return nil, rejectEnding, ""
 	}
-	if p.isNotStream(key) {
-		return nil, "", passNotStream
+	if passed := p.passing.recall(key); passed != "" {
+		return nil, "", passed
 	}
 	t := p.topics[key]
 	if why := p.overLimit(t, clientIP); why != "" {
@@ -364,34 +356,4 @@ func (p *pool) closed(t *topic) {
 	if p.closing[t.key] == t.done {
 		delete(p.closing, t.key)
 	}
-}
-
-// isNotStream reports whether the origin is known to answer something else than
-// an event stream. p.mu must be held.
-func (p *pool) isNotStream(key string) bool {
-	if len(p.notStreams) == 0 {
-		return false
-	}
-	digest := maphash.String(notStreamSeed, key)
-	until, ok := p.notStreams[digest]
-	if ok && time.Now().After(until) {
-		delete(p.notStreams, digest)
-		return false
-	}
-	return ok
-}
-
-// rememberNotStream makes the next requests for a key pass at once.
-func (p *pool) rememberNotStream(key string) {
-	now := time.Now()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.notStreams) >= maxNotStreams {
-		for k, until := range p.notStreams {
-			if now.After(until) || len(p.notStreams) >= maxNotStreams {
-				delete(p.notStreams, k)
-			}
-		}
-	}
-	p.notStreams[maphash.String(notStreamSeed, key)] = now.Add(notStreamMemory)
 }

@@ -271,24 +271,22 @@ func TestNotAStreamIsRememberedPerKey(t *testing.T) {
 	})
 }
 
-func TestNotStreamMemoryIsBounded(t *testing.T) {
+func TestPassMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSetup(t, Options{})
-		p := s.pool
-		for i := range maxNotStreams + 100 {
+		var m passMemory
+		for i := range maxPassMemory + 100 {
 			key := strconv.Itoa(i)
-			p.rememberNotStream(key)
-			if n := len(p.notStreams); n > maxNotStreams {
-				t.Fatalf("%d keys are remembered, want at most %d", n, maxNotStreams)
+			m.remember(key, passNotStream, notStreamMemory)
+			if n := len(m.young) + len(m.old); n > maxPassMemory {
+				t.Fatalf("%d keys are remembered, want at most %d", n, maxPassMemory)
 			}
-			if !p.isNotStream(key) {
-				t.Fatalf("key %s is not remembered", key)
+			if why := m.recall(key); why != passNotStream {
+				t.Fatalf("key %s is recalled as %q", key, why)
 			}
 		}
 		time.Sleep(notStreamMemory + 1)
-		p.rememberNotStream("new")
-		if n := len(p.notStreams); n != 1 {
-			t.Errorf("%d keys are remembered when all but one have expired, want 1", n)
+		if why := m.recall(strconv.Itoa(maxPassMemory)); why != "" {
+			t.Errorf("a key whose time is over is recalled as %q", why)
 		}
 	})
 }

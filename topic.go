@@ -292,7 +292,7 @@ func (t *topic) refuse(out *outcome) bool {
 	t.mu.Unlock()
 
 	if out.verdict == verdictNotStream && !out.unhandled {
-		t.pool.rememberNotStream(t.key)
+		t.pool.passing.remember(t.key, passNotStream, notStreamMemory)
 		t.pool.detach(t)
 	} else {
 		time.AfterFunc(refusalMemory, func() { t.pool.detach(t) })
