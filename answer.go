@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"weak"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -24,8 +26,13 @@ type answer struct {
 	heard func()
 
 	header  http.Header
-	request *http.Request // that it is the answer to, set by ask
-	refused chan struct{} // closed when it turns out not to be an event stream
+	request atomic.Pointer[http.Request] // as the source has it
+	refused chan struct{}                // closed when it turns out not to be an event stream
+
+	// settles says that the shared connection is answered: where its stranger
+	// arrives is the topic's home, which via names then.
+	settles bool
+	via     weak.Pointer[caddyhttp.Server]
 
 	mu sync.Mutex
 
@@ -178,10 +185,11 @@ func (a *answer) close() error {
 // address returns the address of the origin that reverse_proxy has chosen, or ""
 // if another handler is the source. Logs and administrators get to see it.
 func (a *answer) address() string {
-	if a.request == nil {
+	r := a.request.Load()
+	if r == nil {
 		return ""
 	}
-	address, _ := replacerOf(a.request).GetString("http.reverse_proxy.upstream.hostport")
+	address, _ := replacerOf(r).GetString("http.reverse_proxy.upstream.hostport")
 	return address
 }
 

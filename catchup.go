@@ -341,7 +341,7 @@ func (g *catchups) closing() bool {
 	if closed || g.topic.ending.Load() != nil {
 		return true
 	}
-	_, ok := g.topic.pool.sourceOf(g.topic)
+	_, ok := g.topic.pool.source()
 	return !ok
 }
 

@@ -49,12 +49,12 @@ func (c *catchup) fetch(ctx context.Context) *fetch {
 	done := make(chan struct{})
 	t.helpers.Go(func() {
 		defer close(done)
-		src, ok := t.pool.sourceOf(t)
+		src, ok := t.pool.source()
 		if !ok {
 			f.ended <- outcome{err: errTopicClosing}
 			return
 		}
-		out := ask(ctx, src, t.request, id, a)
+		out := ask(ctx, src, t, id, a)
 		if accepted { // nothing is, any more
 			t.pool.stats.connections.Add(-1)
 		}

@@ -131,16 +131,16 @@ func (p *pool) all() []*topic {
 	return slices.AppendSeq(all, maps.Keys(p.detached))
 }
 
-// sourceOf returns what answers the requests of t from now on, unless the pool
-// is over.
-func (p *pool) sourceOf(t *topic) (source, bool) {
+// source returns what answers upstream requests from now on, unless the pool is
+// over.
+func (p *pool) source() (source, bool) {
 	p.mu.Lock()
 	over := p.over != nil
 	p.mu.Unlock()
 	if over {
 		return source{}, false
 	}
-	return p.lineage.source(t)
+	return p.lineage.source()
 }
 
 // A rejection says why a client was turned away. It is a metric label.
@@ -162,8 +162,9 @@ var limits = []rejection{rejectTopics, rejectTopicsIP, rejectTotal, rejectTopic,
 // join returns the topic for req, with one subscriber more, and opens it if
 // there is none. Whatever arrives at once, one topic is made for a key, and with
 // it one upstream (R2).
-func (p *pool) join(req *topicRequest, id, clientIP string, route source) (*topic, rejection, passReason) {
+func (p *pool) join(h *Handler, req *topicRequest, id, clientIP string) (*topic, rejection, passReason) {
 	key := req.key()
+	asksNothing := h.asksNothing()
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -174,13 +175,19 @@ func (p *pool) join(req *topicRequest, id, clientIP string, route source) (*topi
 		return nil, "", passed
 	}
 	t := p.topics[key]
+	if p.opts.wrapping {
+		if passed := p.passing.recall(h.frontKey(key)); passed != "" {
+			return nil, "", passed
+		}
+		if t == nil && asksNothing {
+			return nil, "", passFront
+		}
+	}
 	if why := p.overLimit(t, clientIP); why != "" {
 		return nil, why, ""
 	}
 	if t == nil {
-		t = p.open(key, req, id, clientIP, route)
-	} else if p.opts.wrapping {
-		t.offer(route)
+		t = p.open(key, req, id, clientIP)
 	}
 	p.stopLinger(t)
 	t.subscribers++
@@ -243,8 +250,8 @@ func (p *pool) uncount(clientIP string) {
 }
 
 // open makes a topic and starts its upstream. p.mu must be held.
-func (p *pool) open(key string, req *topicRequest, id, clientIP string, route source) *topic {
-	t := newTopic(p, key, req, clientIP, route)
+func (p *pool) open(key string, req *topicRequest, id, clientIP string) *topic {
+	t := newTopic(p, key, req, clientIP)
 	p.topics[key] = t
 	p.count(clientIP).topics++
 
@@ -333,6 +340,9 @@ func (p *pool) detachTopic(t *topic) {
 	p.detached[t] = struct{}{}
 	p.count(t.openedBy).topics--
 	p.uncount(t.openedBy)
+	if e := t.ending.Load(); e != nil && e.Reason == endDrained {
+		return // its connection stays as long as its clients, for whom nobody waits
+	}
 	select {
 	case <-t.done:
 	default:

@@ -233,9 +233,53 @@ type setup struct {
 	logs    *observer.ObservedLogs
 
 	lineageName string       // of handlers that replace each other
-	lazy        bool         // the pool is not resolved before the first request
 	passed      atomic.Int64 // requests that went through one to one, in the wrapping form
+
+	// The site of the wrapping form: what stands in front, which all requests pass,
+	// the stranger's included, and what a survey of it would find.
+	front  func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error
+	around surroundings
 }
+
+// enter implements frontDoor.
+func (s *setup) enter(w http.ResponseWriter, r *http.Request) {
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.handler.server)
+	if err := s.pass(w, r); err != nil {
+		status := http.StatusInternalServerError
+		if httpErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
+			status = httpErr.StatusCode
+		}
+		w.WriteHeader(status)
+	}
+}
+
+// pass leads a request through the front to the handler.
+func (s *setup) pass(w http.ResponseWriter, r *http.Request) error {
+	h := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return s.handler.ServeHTTP(w, r, caddyhttp.HandlerFunc(s.behind))
+	})
+	if s.front == nil {
+		return h(w, r)
+	}
+	return s.front(w, r, h)
+}
+
+// behind is the next handler of the route.
+func (s *setup) behind(w http.ResponseWriter, r *http.Request) error {
+	if inquiryOf(r) != nil {
+		return s.origin.ServeHTTP(w, r, nil)
+	}
+	s.passed.Add(1)
+	_, err := io.WriteString(w, "passed "+r.Header.Get("Cookie"))
+	return err
+}
+
+// surroundings implements frontDoor.
+func (s *setup) surroundings(*Handler) *surroundings { return &s.around }
+
+// isActive implements frontDoor: whether a configuration has started shows by its first
+// request.
+func (s *setup) isActive() bool { return false }
 
 var setups atomic.Int64
 
@@ -268,6 +312,7 @@ func (s *setup) provision() {
 		s.server = new(caddyhttp.Server)
 	}
 	h.server = s.server
+	h.door = s
 	if err := h.provision(h.wraps()); err != nil {
 		s.t.Fatal(err)
 	}
@@ -278,9 +323,7 @@ func (s *setup) provision() {
 		s.lineageName = fmt.Sprint("test ", setups.Add(1))
 	}
 	h.lineage = joinLineage(s.lineageName, h)
-	if !s.lazy {
-		s.pool = h.lineage.poolOf(h)
-	}
+	s.resolve()
 	s.t.Cleanup(func() {
 		_ = h.Cleanup()
 		time.Sleep(time.Hour) // of the bubble's clock: drains and timers run out
@@ -354,6 +397,17 @@ type client struct {
 	timing bool   // it will be ready
 }
 
+// serveAfter serves r after an earlier directive of the site has dealt with it, as it
+// does with every request.
+func (s *setup) serveAfter(r *http.Request, earlier func(*http.Request)) *client {
+	s.t.Helper()
+	s.front = func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+		earlier(r)
+		return h.ServeHTTP(w, r)
+	}
+	return s.serve(r)
+}
+
 // get makes a request with header pairs and serves it in a goroutine.
 func (s *setup) get(target string, header ...string) *client {
 	s.t.Helper()
@@ -367,30 +421,15 @@ func (s *setup) get(target string, header ...string) *client {
 
 func (s *setup) serve(r *http.Request) *client {
 	s.t.Helper()
-	return s.serveAfter(r, func(*http.Request) {})
-}
-
-// serveAfter serves r after an earlier directive of the site has dealt with it.
-func (s *setup) serveAfter(r *http.Request, earlier func(*http.Request)) *client {
-	s.t.Helper()
 	ctx, cancel := context.WithCancel(r.Context())
 	c := &client{t: s.t, cancel: cancel, done: make(chan struct{}), header: make(http.Header)}
 	ctx = context.WithValue(ctx, clientKey{}, c)
 	r = caddyhttp.PrepareRequest(r.WithContext(ctx), caddy.NewReplacer(), c, s.handler.server)
-	earlier(r)
-	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		if r.RemoteAddr == strangerAddr {
-			return s.origin.ServeHTTP(w, r, nil)
-		}
-		s.passed.Add(1)
-		_, err := io.WriteString(w, "passed "+r.Header.Get("Cookie"))
-		return err
-	})
 	go func() {
 		defer close(c.done)
 		defer c.outlive()
 		defer func() { c.panic = recover() }()
-		c.err = s.handler.ServeHTTP(c, r, next)
+		c.err = s.pass(c, r)
 	}()
 	s.t.Cleanup(c.leave)
 	synctest.Wait()

@@ -32,20 +32,25 @@ var lastEventIDParams = map[string]bool{
 	"Last-Event-ID": true,
 }
 
-// sharedVars are the variables set by earlier directives (root, fs) that a
-// source may need to find what it serves.
+// sharedVars are the variables set by earlier directives (root, fs) that the
+// source of the endpoint form may need to find what it serves.
 var sharedVars = []string{"root", "fs"}
+
+// forwardedHeaders are how a trusted proxy tells what its client has asked for. A
+// reverse_proxy passes them on from such a proxy and from no one else.
+var forwardedHeaders = []string{"X-Forwarded-Proto", "X-Forwarded-Host"}
 
 // A topicRequest is all that the origin may ever learn from a client's request:
 // the upstream request is made from it alone, and so is the topic's key (R1).
 type topicRequest struct {
-	tls    bool
-	host   string // lower case, with the port if the client named one
-	url    url.URL
-	orig   url.URL      // wrapping form: before rewrites
-	vars   []namedValue // of sharedVars, those that are set
-	vary   []namedValue // placeholders
-	header http.Header  // headers that vary names
+	tls     bool
+	trusted bool   // it came through a proxy that trusted_proxies names
+	host    string // lower case, with the port if the client named one
+	url     url.URL
+	orig    url.URL      // wrapping form: before rewrites; else the same as url
+	vars    []namedValue // endpoint form: of sharedVars, those that are set
+	vary    []namedValue // placeholders
+	header  http.Header  // headers that vary names, and forwardedHeaders of a trusted proxy
 }
 
 type namedValue struct{ name, value string }
@@ -58,17 +63,17 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 		url:    streamURL(r.URL),
 		header: make(http.Header),
 	}
+	req.orig = req.url
 	if h.wraps() {
 		if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 			req.orig = streamURL(orig.URL)
 		}
 	} else {
-		req.orig = req.url
-	}
-	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	for _, name := range sharedVars {
-		if value, ok := vars[name]; ok {
-			req.vars = append(req.vars, namedValue{name, caddy.ToString(value)})
+		vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+		for _, name := range sharedVars {
+			if value, ok := vars[name]; ok {
+				req.vars = append(req.vars, namedValue{name, caddy.ToString(value)})
+			}
 		}
 	}
 	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
@@ -81,12 +86,33 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 				zap.String("hint", "check its spelling, and that what sets it stands in front of sse_fanout"))
 		}
 	}
-	for _, name := range h.varyHeaders {
+	names := h.varyHeaders
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
+		req.trusted = true
+		names = slices.Concat(names, forwardedHeaders)
+	}
+	for _, name := range names {
 		if values, ok := r.Header[name]; ok {
 			req.header[name] = values
 		}
 	}
 	return req
+}
+
+// applyValues sets what req has besides the request itself: the values of
+// placeholders and variables, and whether a trusted proxy speaks for the client.
+func (req *topicRequest) applyValues(r *http.Request) {
+	ctx, repl := r.Context(), replacerOf(r)
+	caddyhttp.SetVar(ctx, caddyhttp.TrustedProxyVarKey, req.trusted)
+	for _, v := range req.vars {
+		caddyhttp.SetVar(ctx, v.name, v.value)
+	}
+	for _, v := range req.vary {
+		repl.Set(v.name, v.value)
+		if name, ok := strings.CutPrefix(v.name, "http.vars."); ok {
+			caddyhttp.SetVar(ctx, name, v.value)
+		}
+	}
 }
 
 func serverOf(r *http.Request) *caddyhttp.Server {
@@ -166,13 +192,9 @@ func lastEventID(r *http.Request) (id string, ok bool) {
 // what is empty.
 func (req *topicRequest) key() string {
 	var k keyBuilder
-	if req.tls {
-		k.add("https")
-	} else {
-		k.add("http")
-	}
+	k.addFlag(req.tls)
+	k.addFlag(req.trusted)
 	k.add(req.host)
-	k.addURL(&req.url)
 	k.addURL(&req.orig)
 	k.addValues(req.vars)
 	k.addValues(req.vary)
@@ -186,6 +208,14 @@ func (k *keyBuilder) count(n int) {
 	k.b = binary.AppendUvarint(k.b, uint64(n))
 }
 
+func (k *keyBuilder) addFlag(set bool) {
+	if set {
+		k.count(1)
+	} else {
+		k.count(0)
+	}
+}
+
 func (k *keyBuilder) add(part string) {
 	k.count(len(part))
 	k.b = append(k.b, part...)
@@ -194,11 +224,7 @@ func (k *keyBuilder) add(part string) {
 func (k *keyBuilder) addURL(u *url.URL) {
 	k.add(u.EscapedPath())
 	k.add(u.RawQuery)
-	if u.ForceQuery {
-		k.count(1)
-	} else {
-		k.count(0)
-	}
+	k.addFlag(u.ForceQuery)
 }
 
 func (k *keyBuilder) addValues(values []namedValue) {
@@ -233,7 +259,7 @@ var nameKey = func() []byte {
 func (req *topicRequest) publicName(key string) string {
 	mac := hmac.New(sha256.New, nameKey)
 	mac.Write([]byte(key))
-	return req.host + req.url.EscapedPath() + " " + hex.EncodeToString(mac.Sum(nil)[:6])
+	return req.host + req.orig.EscapedPath() + " " + hex.EncodeToString(mac.Sum(nil)[:6])
 }
 
 // validVary reports whether name is a header name or a placeholder in braces.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -28,15 +29,27 @@ type visit struct {
 	placeholder map[string]string
 }
 
-// keyOf returns the topic key of a visit to a handler with these options.
-func keyOf(t *testing.T, wrapping bool, vary []string, v visit) string {
+// keyOf returns the topic key of a visit to a handler with these options, and in the
+// wrapping form what the site has made of the request.
+func keyOf(t *testing.T, wrapping bool, vary []string, v visit) (string, facts) {
 	t.Helper()
-	return topicRequestOf(t, wrapping, vary, v).key()
+	h, r := visited(t, wrapping, vary, v)
+	if !wrapping {
+		return h.newTopicRequest(r).key(), nil
+	}
+	return h.newTopicRequest(r).key(), h.factsOf(r)
 }
 
 func topicRequestOf(t *testing.T, wrapping bool, vary []string, v visit) *topicRequest {
 	t.Helper()
-	h := &Handler{Options: Options{Vary: vary}, logger: zap.NewNop()}
+	h, r := visited(t, wrapping, vary, v)
+	return h.newTopicRequest(r)
+}
+
+// visited returns the handler that is visited, and the request as it comes there.
+func visited(t *testing.T, wrapping bool, vary []string, v visit) (*Handler, *http.Request) {
+	t.Helper()
+	h := &Handler{Options: Options{Vary: vary}, logger: zap.NewNop(), door: new(setup)}
 	if !wrapping {
 		h.source = new(spy)
 	}
@@ -66,7 +79,7 @@ func topicRequestOf(t *testing.T, wrapping bool, vary []string, v visit) *topicR
 		}
 		r.URL = u
 	}
-	return h.newTopicRequest(r)
+	return h, r
 }
 
 func TestTopicKey(t *testing.T) {
@@ -78,7 +91,9 @@ func TestTopicKey(t *testing.T) {
 		name string
 		vary []string
 		a, b visit
-		same bool
+		same bool // they share a topic
+
+		variable bool // a variable differs that the endpoint form does not look at
 	}{
 		{name: "equal", a: visit{target: base}, b: visit{target: base}, same: true},
 		{name: "host case", a: visit{target: base}, b: visit{target: "http://EXAMPLE.com/events"}, same: true},
@@ -119,7 +134,15 @@ func TestTopicKey(t *testing.T) {
 		{name: "fs", a: vars(map[string]any{"fs": "a"}), b: vars(map[string]any{"fs": "b"})},
 		{name: "root and fs", a: vars(map[string]any{"root": "a"}), b: vars(map[string]any{"fs": "a"})},
 		{name: "absent and empty root", a: vars(nil), b: vars(map[string]any{"root": ""})},
-		{name: "another variable", a: vars(nil), b: vars(map[string]any{"user": "alice"}), same: true},
+		{name: "another variable", a: vars(nil), b: vars(map[string]any{"user": "alice"}), same: true, variable: true},
+		{name: "rewritten", a: visit{target: base}, b: visit{target: base, rewritten: "/other"}},
+		{name: "what Caddy sets", a: vars(map[string]any{"client_ip": "192.0.2.7", "start_time": time.Now(), "uuid": new(int)}),
+			b: vars(map[string]any{"client_ip": "192.0.2.8", "access_logger_names": []string{"a"}, "log_skip": true}), same: true},
+		{name: "a trusted proxy", a: visit{target: base}, b: vars(map[string]any{"trusted_proxy": true})},
+		{name: "the scheme that a trusted proxy tells",
+			a: visit{target: base, vars: map[string]any{"trusted_proxy": true}, header: []string{"X-Forwarded-Proto", "https"}},
+			b: visit{target: base, vars: map[string]any{"trusted_proxy": true}, header: []string{"X-Forwarded-Proto", "http"}}},
+		{name: "the scheme that anybody tells", a: header("X-Forwarded-Proto", "https"), b: header("X-Forwarded-Proto", "http"), same: true},
 
 		{name: "placeholder", vary: []string{"{http.auth.user.id}"},
 			a: placeholder(map[string]string{"http.auth.user.id": "alice"}), b: placeholder(map[string]string{"http.auth.user.id": "bob"})},
@@ -145,9 +168,11 @@ func TestTopicKey(t *testing.T) {
 		for _, wrapping := range []bool{false, true} {
 			form := map[bool]string{false: "endpoint", true: "wrapping"}[wrapping]
 			t.Run(tc.name+", "+form, func(t *testing.T) {
-				a, b := keyOf(t, wrapping, tc.vary, tc.a), keyOf(t, wrapping, tc.vary, tc.b)
-				if got := a == b; got != tc.same {
-					t.Errorf("same key: got %t, want %t (%q and %q)", got, tc.same, a, b)
+				a, factsA := keyOf(t, wrapping, tc.vary, tc.a)
+				b, factsB := keyOf(t, wrapping, tc.vary, tc.b)
+				got := a == b && factsA.differsFrom(factsB) == ""
+				if want := tc.same && !(wrapping && tc.variable); got != want {
+					t.Errorf("same topic: got %t, want %t (%q %q and %q %q)", got, want, a, factsA, b, factsB)
 				}
 			})
 		}
@@ -169,8 +194,8 @@ func TestOriginalURIIsPartOfTheKeyInTheWrappingForm(t *testing.T) {
 		{"last event id, wrapping", "http://example.com/public/events?lastEventId=1", true, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			private := keyOf(t, tc.wrapping, nil, visit{target: tc.private, rewritten: "/events"})
-			public := keyOf(t, tc.wrapping, nil, visit{target: "http://example.com/public/events", rewritten: "/events"})
+			private := topicRequestOf(t, tc.wrapping, nil, visit{target: tc.private, rewritten: "/events"}).key()
+			public := topicRequestOf(t, tc.wrapping, nil, visit{target: "http://example.com/public/events", rewritten: "/events"}).key()
 			if got := private == public; got != tc.same {
 				t.Errorf("same key: got %t, want %t", got, tc.same)
 			}

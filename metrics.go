@@ -71,6 +71,7 @@ var (
 	passReasons = []passReason{
 		passMethod, passBody, passUpgrade, passRange, passError, passAccept,
 		passCertificate, passHeader, passNotStream, passRefused,
+		passFront, passDiffers, passBehind,
 	}
 )
 
@@ -90,10 +91,12 @@ var (
 		"Events that the histories of all topics hold.")
 	descHistoryBytes = describeMetric("history_bytes",
 		"Bytes of the events that the histories of all topics hold.")
+	descHandlersShutOff = describeMetric("handlers_shut_off",
+		"Handlers of the wrapping form that share nothing, as the site does not lead strangers to them or tells clients apart behind them.")
 
 	gaugeDescs = []*prometheus.Desc{
 		descSubscribers, descSubscribersWaiting, descTopics, descTopicsWaiting,
-		descUpstreams, descHistoryEvents, descHistoryBytes,
+		descUpstreams, descHistoryEvents, descHistoryBytes, descHandlersShutOff,
 	}
 )
 
@@ -243,7 +246,7 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for i, value := range []int{
 		g.subscribers, g.subscribersWaiting, g.topics, g.topicsWaiting,
-		int(connections), g.historyEvents, g.historyBytes,
+		int(connections), g.historyEvents, g.historyBytes, handlersShutOff(),
 	} {
 		ch <- prometheus.MustNewConstMetric(gaugeDescs[i], prometheus.GaugeValue, float64(value))
 	}

@@ -1,9 +1,12 @@
 package ssefanout
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
+	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +37,12 @@ type Options struct {
 	// carry; "pass" lets them through one to one. Default: "strip" with a
 	// source, "pass" without.
 	Credentials string `json:"credentials,omitempty"`
+
+	// The IP address from which shared requests come: as whom the site is asked in
+	// the wrapping form, and what the origin gets to know of the client's address.
+	// An intranet that admits private addresses alone names one of them. Default:
+	// 192.0.2.1, an address that is nobody's (RFC 5737).
+	AskFrom string `json:"ask_from,omitempty"`
 
 	// What is sent when a topic has been quiet.
 	Heartbeat Heartbeat `json:"heartbeat,omitzero"`
@@ -135,6 +144,7 @@ type Options struct {
 	CORSOrigins []string `json:"cors_origins,omitempty"`
 
 	// Derived by provision.
+	stranger     string // address that shared requests come from, with a port
 	wrapping     bool
 	strip        bool
 	reject       bool
@@ -242,6 +252,10 @@ type SubscriberLimits struct {
 	PerClientIP int `json:"per_client_ip,omitempty"`
 }
 
+// defaultStranger is an address that is nobody's (RFC 5737). Whatever judges by
+// address, in the site or in the origin, judges a shared request a stranger.
+const defaultStranger = "192.0.2.1"
+
 const (
 	defaultHeartbeat        = 15 * time.Second
 	defaultHistoryEvents    = 1000
@@ -270,6 +284,7 @@ const (
 // provision fills in the defaults and derives what is looked up per request.
 func (o *Options) provision(wrapping bool) error {
 	o.wrapping = wrapping
+	o.stranger = net.JoinHostPort(cmp.Or(o.AskFrom, defaultStranger), "1")
 	o.strip = o.Credentials == "strip" || o.Credentials == "" && !wrapping
 	o.reject = o.Unavailable == "reject"
 
@@ -366,6 +381,9 @@ func (o *Options) validate() error {
 	oneOf("on_end", o.OnEnd, "reconnect", "close")
 	oneOf("direct", o.Direct, "on", "off")
 
+	if _, err := netip.ParseAddr(o.AskFrom); o.AskFrom != "" && err != nil {
+		complain("ask_from: %q is not an IP address", o.AskFrom)
+	}
 	oneLine("name", o.Name)
 	oneLine("heartbeat comment", o.Heartbeat.Comment)
 	oneLine("heartbeat event", o.Heartbeat.Event)

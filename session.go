@@ -20,18 +20,40 @@ import (
 // serve makes r a subscriber of the topic for req and returns when its stream
 // has ended. If nothing was written because r must pass one to one, the error is
 // a passReason.
-func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, route source) error {
+func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, h *Handler) error {
+	a := arrival{handler: h, patient: p.needsOriginsWord(r)}
+	if p.opts.wrapping {
+		newest := p.lineage.newestHandler()
+		a.facts, a.newest = h.factsOf(r), newest != nil && newest.server == h.server
+	}
+	for attempt := 1; ; attempt++ {
+		moved, err := p.serveOnce(w, r, req, a, attempt < maxJoins)
+		if !moved {
+			return err
+		}
+	}
+}
+
+// maxJoins is how often a client joins that meets topics which are over.
+const maxJoins = 3
+
+// serveOnce is serve for one topic. It reports whether that was over, and the client
+// is to join the one that replaces it, if it may.
+func (p *pool) serveOnce(w http.ResponseWriter, r *http.Request, req *topicRequest, arrived arrival, mayJoinAgain bool) (moved bool, err error) {
 	id, ok := lastEventID(r)
 	if !ok {
 		p.stats.ignoredIDs.Add(1)
 	}
 	ip := clientIP(r)
-	t, rejected, passed := p.join(req, id, ip, route)
+	t, rejected, passed := p.join(arrived.handler, req, id, ip)
 	switch {
 	case passed != "":
-		return passed
+		return false, passed
 	case rejected != "":
-		return p.turnAway(w, r, rejected)
+		return false, p.turnAway(w, r, rejected)
+	}
+	if arrived.newest {
+		t.seek(arrived.handler)
 	}
 	s := &session{
 		subscriber: newSubscriber(t, ip),
@@ -54,17 +76,21 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 	defer s.leaveCatchup()
 	defer s.setUnsettled(false)
 
-	a := t.admit(r.Context(), p.needsOriginsWord(r))
+	a := t.admit(r.Context(), arrived)
 	switch {
 	case a.gone:
 		describe(r, pending.String(), string(endClientGone))
-		return nil
+		return false, nil
+	case a.passed != "":
+		return false, a.passed
+	case a.moved && mayJoinAgain:
+		return true, nil
 	case a.rejected != "":
-		return p.turnAway(w, r, a.rejected)
+		return false, p.turnAway(w, r, a.rejected)
 	case a.refusal != nil:
 		describe(r, outcomeRefused, a.refusal.verdict.String())
 		p.explainRefusal(t, a.refusal, r)
-		return a.refusal.serve(w, r, p.opts)
+		return false, a.refusal.serve(w, r, p.opts)
 	}
 	var resumeIdle func()
 	s.deadline, resumeIdle = p.newDeadline(w, r)
@@ -86,7 +112,7 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 	exiting := s.deadline.end()
 	if s.socket.Load() != nil {
 		describeEnd(r, s, reasonHandedOver)
-		return nil
+		return false, nil
 	}
 	describeEnd(r, s, string(reason))
 	s.ended(reason, s.events.Load(), s.bytes.Load())
@@ -98,7 +124,7 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		// clean end.
 		panic(http.ErrAbortHandler)
 	}
-	return nil
+	return false, nil
 }
 
 // needsOriginsWord reports whether only the origin can tell if the page behind r

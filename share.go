@@ -36,6 +36,9 @@ const (
 	passHeader      passReason = "header"       // carries a header that may identify the client
 	passNotStream   passReason = "not_a_stream" // the origin answered something else
 	passRefused     passReason = "refused"      // wrapping form: the origin said no to the shared request
+	passFront       passReason = "front"        // wrapping form: the site does not lead strangers to the handler
+	passDiffers     passReason = "differs"      // wrapping form: the site has made something else of this request
+	passBehind      passReason = "behind"       // wrapping form: what stands behind can tell one client from another
 )
 
 // whyPass says why r must go through one to one, or is empty if r can be
@@ -54,6 +57,8 @@ func (h *Handler) whyPass(r *http.Request) passReason {
 		return passError
 	case h.wrapping && !acceptsEventStream(r.Header):
 		return passAccept
+	case h.wrapping && h.surroundings().never != "":
+		return passBehind
 	case h.strip:
 		return ""
 	}

@@ -6,6 +6,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
@@ -34,10 +37,6 @@ type topic struct {
 	subscribers int
 	linger      *time.Timer // set while the topic lingers
 
-	// route is what stands behind the handler, in the wrapping form, as the
-	// newest configuration that asked for the topic has it.
-	route atomic.Pointer[source]
-
 	// ending is set once the subscribers are to be ended.
 	ending atomic.Pointer[ending]
 
@@ -62,7 +61,9 @@ type topic struct {
 	blamedID    string     // the origin answers with a stream, but not to this id
 	blamedAt    hub.Cursor // where the log ended when that was found
 	refusal     *refusal
-	header      http.Header // of the origin's answer, what is shared
+	header      http.Header                    // of the origin's answer, what is shared
+	homes       homes                          // wrapping form
+	via         weak.Pointer[caddyhttp.Server] // of the home that the last connection has come through
 }
 
 // An ending tells subscribers to end.
@@ -84,7 +85,7 @@ const (
 	endDeleted       endReason = "deleted"         // by an administrator
 )
 
-func newTopic(p *pool, key string, req *topicRequest, openedBy string, route source) *topic {
+func newTopic(p *pool, key string, req *topicRequest, openedBy string) *topic {
 	t := &topic{
 		pool:     p,
 		key:      key,
@@ -100,7 +101,6 @@ func newTopic(p *pool, key string, req *topicRequest, openedBy string, route sou
 		changed:   make(chan struct{}),
 		awaySince: time.Now(),
 	}
-	t.route.Store(&route)
 	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
 	t.upstream.retry.Store(-1)
 	t.upstream.condition.Store(&condition{since: time.Now()})
@@ -117,18 +117,6 @@ func newTopic(p *pool, key string, req *topicRequest, openedBy string, route sou
 		t.heart.Reset(interval)
 	}
 	return t
-}
-
-// offer takes a route of a newer configuration than that of the topic's route.
-func (t *topic) offer(route source) {
-	if t.route.Load().server == route.server || !t.pool.lineage.isNewest(&route) {
-		return
-	}
-	t.route.Store(&route)
-	select {
-	case t.upstream.rerouted <- struct{}{}:
-	default:
-	}
 }
 
 // stop ends the upstream and the timers.
@@ -194,7 +182,7 @@ func (t *topic) expire() {
 // was without. From the second on, the stream may begin with what is in the log
 // already. id is what the origin was asked with, and blamed what it had been asked
 // with before, to which it has not answered so.
-func (t *topic) connected(id, blamed string, header http.Header) (nth int, without time.Duration) {
+func (t *topic) connected(id, blamed string, header http.Header, via weak.Pointer[caddyhttp.Server]) (nth int, without time.Duration) {
 	followers := t.subscriberCount() - int(t.unsettled.Load())
 	t.mu.Lock()
 	if !t.isConnected {
@@ -215,6 +203,7 @@ func (t *topic) connected(id, blamed string, header http.Header) (nth int, witho
 		t.blamedID, t.blamedAt = blamed, t.log.Newest().Cursor
 	}
 	t.header = header
+	t.via = via
 	t.isConnected = true
 	t.connects++
 	nth = t.connects
@@ -291,7 +280,9 @@ func (t *topic) refuse(out *outcome) bool {
 	t.signal()
 	t.mu.Unlock()
 
-	if out.verdict == verdictNotStream && !out.unhandled {
+	if out.verdict == verdictElsewhere {
+		t.pool.detach(t)
+	} else if out.verdict == verdictNotStream && !out.unhandled {
 		t.pool.passing.remember(t.key, passNotStream, notStreamMemory)
 		t.pool.detach(t)
 	} else {
@@ -335,8 +326,8 @@ func (t *topic) end(e ending) {
 	}
 }
 
-// conclude ends the subscribers of a topic whose upstream is over. Whoever comes
-// back opens another.
+// conclude ends the subscribers of a topic whose upstream is over. Clients that come
+// back open another.
 func (t *topic) conclude(e ending) {
 	t.end(e)
 	t.pool.detach(t)
@@ -346,51 +337,6 @@ func (t *topic) subscriberCount() int {
 	t.pool.mu.Lock()
 	defer t.pool.mu.Unlock()
 	return t.subscribers
-}
-
-// An admission is what a client that has joined a topic gets to hear.
-type admission struct {
-	header   http.Header // of the origin's answer
-	refusal  *refusal    // the origin's no
-	rejected rejection
-	gone     bool // the client did not wait
-}
-
-// admit waits until it is known what a client gets. A client that cannot be
-// held without the origin's word is patient: it waits for as long as it takes.
-func (t *topic) admit(ctx context.Context, patient bool) admission {
-	opts := t.pool.opts
-	timer := time.NewTimer(time.Duration(opts.Wait))
-	defer timer.Stop()
-	expired := false
-	for {
-		t.mu.Lock()
-		changed := t.changed
-		switch {
-		case t.refusal != nil:
-			defer t.mu.Unlock()
-			return admission{refusal: t.refusal}
-		case t.isConnected, t.connects > 0 && !opts.reject, expired && !opts.reject && !patient:
-			t.admitted = true
-			defer t.mu.Unlock()
-			return admission{header: t.header}
-		}
-		t.mu.Unlock()
-
-		if t.ending.Load() != nil {
-			return admission{rejected: rejectEnding}
-		}
-		if expired && opts.reject {
-			return admission{rejected: rejectUnavailable}
-		}
-		select {
-		case <-changed:
-		case <-timer.C:
-			expired = true
-		case <-ctx.Done():
-			return admission{gone: true}
-		}
-	}
 }
 
 // A knowledge is what is known of an id that a client resumes with.

@@ -114,7 +114,8 @@ func (u *upstream) follow(ctx context.Context, c *connection) *connection {
 // replace makes a new connection before it breaks the old one, and returns the
 // one that is to be followed. An origin with a single worker cannot serve both:
 // after a while the old one is broken first. If the new one fails, the old one
-// stays.
+// stays. It stays for those who are being drained, too, when the new configuration
+// does not lead the stranger where it leads them.
 func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 	c := u.open(ctx, u.resumeID(), old)
 	patience := time.NewTimer(time.Duration(u.topic.pool.opts.Wait))
@@ -129,6 +130,10 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 		case <-c.established:
 			return c
 		default:
+		}
+		if u.isLedElsewhere(c) {
+			u.drain(&c.outcome)
+			return old
 		}
 		u.topic.pool.log().Warn("not switching the upstream to the new configuration, whose route has refused",
 			zap.String("topic", u.topic.name),
@@ -196,14 +201,15 @@ func (u *upstream) open(ctx context.Context, id string, replaces *connection) *c
 		heard = func() { watchdog.Reset(idle) }
 	}
 	c.answer = newAnswer(c.accept, heard)
+	c.answer.settles = true
 	go func() {
 		defer close(c.ended)
 		defer c.cancel(nil)
 		if watchdog != nil {
 			defer watchdog.Stop()
 		}
-		if src, ok := t.pool.sourceOf(t); ok {
-			c.outcome = ask(ctx, src, t.request, id, c.answer)
+		if src, ok := t.pool.source(); ok {
+			c.outcome = ask(ctx, src, t, id, c.answer)
 		} else {
 			c.outcome.err = errTopicClosing
 		}
@@ -225,7 +231,7 @@ func (c *connection) accept(header http.Header) io.Writer {
 	t.pool.stats.connections.Add(1)
 	defer close(c.established)
 	var without time.Duration
-	c.nth, without = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
+	c.nth, without = t.connected(c.id, c.up.suspectID, sharedHeaders(header), c.answer.via)
 	c.replaying = c.nth > 1
 	c.up.logConnected(c, without)
 	c.replaces = nil // or each reload would keep one connection more in memory
@@ -341,6 +347,12 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	t, out := u.topic, &c.outcome
 	closeDelay := time.Duration(t.pool.opts.StreamCloseDelay)
 	t.disconnected(c.nth)
+	if e := t.ending.Load(); e != nil {
+		return u.over(*e, out.status) // its subscribers are leaving
+	}
+	if u.isLedElsewhere(c) {
+		return u.over(ending{Reason: endDrained, Over: closeDelay}, out.status)
+	}
 	if errors.Is(out.err, errTopicClosing) {
 		// The pool is over: who is still here finds the new configuration.
 		return u.over(ending{Reason: endDrained, Over: closeDelay}, out.status)
@@ -382,6 +394,23 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	t.pool.stats.reconnects.Add(1)
 	u.logLost(c, delay)
 	return delay, false
+}
+
+// isLedElsewhere reports whether the site does not lead the stranger any more where
+// it led the clients of the topic.
+func (u *upstream) isLedElsewhere(c *connection) bool {
+	return errors.Is(c.outcome.err, errMoved) || c.outcome.verdict == verdictElsewhere && u.topic.isLeftBehind()
+}
+
+// drain makes the subscribers come back over time, to where the site leads them now.
+// Their connection to the origin goes on for as long as they are here.
+func (u *upstream) drain(out *outcome) {
+	t := u.topic
+	t.pool.log().Info("ending subscribers, as the new configuration does not lead them where it leads a stranger",
+		zap.String("topic", t.name),
+		zap.Int("subscribers", t.subscriberCount()),
+		zap.String("reason", out.explain()))
+	t.conclude(ending{Reason: endDrained, Over: time.Duration(t.pool.opts.StreamCloseDelay)})
 }
 
 // over ends the topic, for it is not to be connected again.

@@ -28,10 +28,12 @@ const (
 	verdictNotStream
 	// verdictNo: the origin refuses.
 	verdictNo
+	// verdictElsewhere: the site does not lead strangers to the handler.
+	verdictElsewhere
 )
 
 func (v verdict) String() string {
-	return [...]string{"unavailable", "event stream", "gone", "not an event stream", "refused"}[v]
+	return [...]string{"unavailable", "event stream", "gone", "not an event stream", "refused", "strangers are led elsewhere"}[v]
 }
 
 // judge returns what an answer with this status and header means.
@@ -64,6 +66,9 @@ func isEventStream(header http.Header) bool {
 // its answer. Gateways and balancers speak for an origin that is away, and that
 // is nobody's fault.
 func blamesID(v verdict, status int) bool {
+	if v == verdictElsewhere {
+		return false // the site does not see the id
+	}
 	return v != verdictStream && v != verdictUnavailable || status == http.StatusInternalServerError
 }
 
@@ -77,6 +82,9 @@ type refusal struct {
 	status  int
 	header  http.Header
 	body    bytes.Buffer
+
+	// front says why the site has not led the stranger to the handler.
+	front string
 
 	// unhandled says that nothing stands behind a handler of the wrapping form.
 	unhandled bool

@@ -1,0 +1,94 @@
+package ssefanout
+
+import (
+	"context"
+	"net/http"
+	"time"
+	"weak"
+)
+
+// An admission is what a client that has joined a topic gets to hear.
+type admission struct {
+	header   http.Header // of the origin's answer
+	refusal  *refusal    // the origin's no
+	rejected rejection
+	passed   passReason // its own request goes through one to one
+	front    string     // why, if the site does not lead the stranger here
+	moved    bool       // the topic is over because the site leads elsewhere now: join again
+	gone     bool       // the client did not wait
+}
+
+// An arrival is a client that has come to a topic, and what decides whether it may
+// share it.
+type arrival struct {
+	handler *Handler
+	facts   facts // wrapping form
+	newest  bool  // handler is of the newest configuration
+
+	// patient clients cannot be held without the origin's word: they wait for it
+	// as long as it takes.
+	patient bool
+}
+
+// admit waits until it is known what a client gets.
+func (t *topic) admit(ctx context.Context, a arrival) admission {
+	opts := t.pool.opts
+	timer := time.NewTimer(time.Duration(opts.Wait))
+	defer timer.Stop()
+	expired := false
+	for {
+		t.mu.Lock()
+		changed := t.changed
+		adm, known := t.admission(a, expired)
+		t.mu.Unlock()
+		if adm.passed == passFront && a.newest {
+			a.handler.frontFailed(t, adm.front)
+		}
+		if known {
+			return adm
+		}
+
+		if e := t.ending.Load(); e != nil {
+			return admission{rejected: rejectEnding, moved: e.Reason == endDrained}
+		}
+		if expired && opts.reject {
+			return admission{rejected: rejectUnavailable}
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			expired = true
+		case <-ctx.Done():
+			return admission{gone: true}
+		}
+	}
+}
+
+// admission returns what is known now of what a client gets. t.mu must be held.
+func (t *topic) admission(a arrival, expired bool) (adm admission, known bool) {
+	opts := t.pool.opts
+	if no := t.refusal; no != nil {
+		if no.verdict == verdictElsewhere {
+			return admission{passed: passFront, front: no.front}, true
+		}
+		return admission{refusal: no}, true
+	}
+	through := true // the topic is connected through the configuration of the client
+	if opts.wrapping {
+		switch why, settled := t.homes.judge(a); {
+		case why != "":
+			return admission{passed: why, front: "the stranger is led to another handler"}, true
+		case settled:
+			through = t.via == weak.Make(a.handler.server)
+		case expired:
+			return admission{passed: passFront, front: "the site has not answered the stranger in time"}, true
+		default:
+			return admission{}, false
+		}
+	}
+	if through && (t.isConnected || t.connects > 0 && !opts.reject) || expired && !opts.reject && !a.patient {
+		t.admitted = true
+		return admission{header: t.header}, true
+	}
+	return admission{}, false
+}
