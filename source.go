@@ -43,11 +43,6 @@ func (h *Handler) upstreamSource() source {
 	}}
 }
 
-// errNothingBehind is what the wrapping form answers when it is the last handler
-// of its route.
-var errNothingBehind = errors.New("sse_fanout has nothing to share: name upstreams, or put it in front of " +
-	"the handler that answers, such as reverse_proxy, in the same block")
-
 // newEndpointRequest makes the request that opens a topic's upstream in the
 // endpoint form: a function of what defines the topic, and of the id to resume
 // with (R1).

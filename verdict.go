@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // A verdict is what the answer to an upstream request means for its topic.
@@ -94,8 +92,6 @@ type refusal struct {
 // own request must pass.
 func (f *refusal) serve(w http.ResponseWriter, r *http.Request, opts *Options) error {
 	switch {
-	case f.unhandled:
-		return caddyhttp.Error(http.StatusInternalServerError, errNothingBehind)
 	case f.verdict == verdictNotStream:
 		return passNotStream
 	case opts.wrapping:
