@@ -41,8 +41,11 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 		changed := t.changed
 		adm, known := t.admission(a, expired)
 		t.mu.Unlock()
-		if adm.passed == passFront && a.newest {
+		switch {
+		case adm.passed == passFront && a.newest:
 			a.handler.frontFailed(t, adm.front)
+		case adm.passed == passRefused:
+			t.pool.passing.remember(a.handler.frontKey(t.key), passRefused, time.Duration(opts.Wait))
 		}
 		if known {
 			return adm
@@ -78,6 +81,9 @@ func (t *topic) admission(a arrival, expired bool) (adm admission, known bool) {
 		switch why, settled := t.homes.judge(a); {
 		case why != "":
 			return admission{passed: why, front: "the stranger is led to another handler"}, true
+		case settled && expired && t.connects > 0 && t.via != weak.Make(a.handler.server):
+			// The old connection goes on, as the origin has not answered the new one.
+			return admission{passed: passRefused}, true
 		case settled:
 			through = t.via == weak.Make(a.handler.server)
 		case expired:

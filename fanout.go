@@ -330,6 +330,15 @@ func (p *pool) detach(t *topic) {
 	}
 }
 
+// detachMoved is detach for a topic whose clients are led elsewhere: the next topic for
+// its key does not wait until they have left.
+func (p *pool) detachMoved(t *topic) {
+	p.mu.Lock()
+	t.moved = true
+	p.mu.Unlock()
+	p.detach(t)
+}
+
 // detachTopic is detach with p.mu held.
 func (p *pool) detachTopic(t *topic) {
 	if p.topics[t.key] != t {
@@ -340,7 +349,7 @@ func (p *pool) detachTopic(t *topic) {
 	p.detached[t] = struct{}{}
 	p.count(t.openedBy).topics--
 	p.uncount(t.openedBy)
-	if e := t.ending.Load(); e != nil && e.Reason == endDrained {
+	if t.moved {
 		return // its connection stays as long as its clients, for whom nobody waits
 	}
 	select {

@@ -83,7 +83,9 @@ func (t *topic) arrive(h *Handler, r *http.Request, a *answer) error {
 		return nil
 	}
 	if !a.settles {
-		return errMoved // what is fetched must be of the configuration that the topic is in
+		// What is fetched must be of the configuration that the topic is in.
+		t.reroute()
+		return errMoved
 	}
 	if n := len(t.homes); n > 0 && !around.plain && around.print != t.homes[n-1].print {
 		return errMoved
@@ -112,14 +114,18 @@ func (t *topic) isLeftBehind() bool {
 }
 
 // seek makes the upstream ask through the configuration of h, which is the newest,
-// if the stranger of t has been through earlier ones alone.
+// if the topic is connected through earlier ones alone.
 func (t *topic) seek(h *Handler) {
 	t.mu.Lock()
-	due := len(t.homes) > 0 && t.homes.of(h) == nil
+	due := len(t.homes) > 0 && (t.homes.of(h) == nil || t.isConnected && t.via != weak.Make(h.server))
 	t.mu.Unlock()
-	if !due {
-		return
+	if due {
+		t.reroute()
 	}
+}
+
+// reroute makes the upstream ask through the newest configuration.
+func (t *topic) reroute() {
 	select {
 	case t.upstream.rerouted <- struct{}{}:
 	default:

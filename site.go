@@ -125,7 +125,7 @@ func (q *inquiry) serve(h *Handler, r *http.Request, next caddyhttp.Handler) err
 		// A second line of this module, behind the one that shares.
 		return next.ServeHTTP(q.answer, r)
 	}
-	if !h.wraps() || h.pool.Load() != q.topic.pool || h.surroundings().never != "" {
+	if !h.wraps() || h.lineage.poolOf(h) != q.topic.pool || h.surroundings().never != "" {
 		q.elsewhere = true
 		return errElsewhere
 	}

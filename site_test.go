@@ -472,3 +472,65 @@ func TestAConfigurationThatHasNotStartedIsNotAsked(t *testing.T) {
 		})
 	}
 }
+
+// The new configuration's origin is down: its clients get what they would get
+// without us, and the old connection serves those who were there.
+func TestReloadToAnOriginThatIsDown(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		s.around.plain = true
+		up, c := s.joinLive(1, 2)
+		after := s.reloadWrapping(surroundings{plain: true})
+		late := after.get("/events")
+		after.origin.next().fail(502)
+		late.expect("")
+		time.Sleep(defaultWait)
+		late.expectBody("passed ")
+		after.get("/events").expectBody("passed ")
+		up.events(3, 3)
+		c.expect(numbered(3, 3))
+
+		time.Sleep(defaultWait)
+		late = after.get("/events")
+		after.origin.next().accept().events(4, 4)
+		late.expect(primer("3") + numbered(4, 4))
+		c.expect(numbered(4, 4))
+	})
+}
+
+// A catch-up that is under way when a reload comes makes the topic go over.
+func TestReloadOfAWrappingHandlerWhileCatchingUp(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		s.around.plain = true
+		up, _ := s.joinLive(10, 12)
+		c := s.get("/events", "Last-Event-ID", "7")
+		s.origin.next().accept().events(8, 8).abort()
+		after := s.reloadWrapping(surroundings{plain: true})
+		after.handler.served.Store(true) // it has started
+		time.Sleep(secondThought)
+		after.origin.next().expectResumedWith("id 12").accept() // the shared one
+		if !up.closed() {
+			t.Error("the old connection goes on")
+		}
+		after.origin.await().expectResumedWith("id 8").accept().events(9, 12)
+		c.expect(primer("7") + numbered(8, 12))
+	})
+}
+
+// A connection that is lost after a reload is made anew by the new configuration,
+// also when no client has come through it.
+func TestReloadOfAWrappingHandlerThatLosesItsConnection(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		s.around.plain = true
+		up, c := s.joinLive(1, 2)
+		after := s.reloadWrapping(surroundings{plain: true})
+		after.handler.pool.Store(nil) // as before its first client
+		after.handler.served.Store(true)
+		up.abort()
+		time.Sleep(time.Second)
+		after.origin.next().expectResumedWith("id 2").accept().events(3, 3)
+		c.expect(numbered(3, 3))
+	})
+}

@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -33,8 +34,8 @@ type surroundings struct {
 	// far as Caddy's own modules go: it leads them all where it leads the stranger.
 	plain bool
 
-	// print is a description of all that stands in front. Two handlers with the
-	// same print are reached by the same requests.
+	// print is a hash of all that stands in front. Two handlers with the same print
+	// are reached by the same requests.
 	print string
 }
 
@@ -59,7 +60,8 @@ func survey(server *caddyhttp.Server, h *Handler) *surroundings {
 	front := &surveyor{server: server, options: &h.Options, maps: all.maps}
 	front.walkFront(way)
 	s.plain = front.unequal == ""
-	s.print = front.print.String()
+	sum := sha256.Sum256([]byte(front.print.String()))
+	s.print = string(sum[:])
 	return s
 }
 

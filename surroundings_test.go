@@ -150,10 +150,10 @@ func TestWhatStandsInFrontIsPlainOrHasAPrint(t *testing.T) {
 				t.Errorf("plain: got %t, want %t", got.plain, tc.plain)
 			}
 			if got.print != again.print {
-				t.Errorf("the same front has two prints:\n%s\n%s", got.print, again.print)
+				t.Error("the same front has two prints")
 			}
 			if got.print == other.print {
-				t.Errorf("another front has the same print: %s", got.print)
+				t.Error("another front has the same print")
 			}
 		})
 	}

@@ -37,6 +37,7 @@ type topic struct {
 
 	// Guarded by pool.mu.
 	subscribers int
+	moved       bool        // its clients are led elsewhere (see detachMoved)
 	linger      *time.Timer // set while the topic lingers
 
 	// ending is set once the subscribers are to be ended.
@@ -336,8 +337,12 @@ func (t *topic) end(e ending) {
 // conclude ends the subscribers of a topic whose upstream is over. Clients that come
 // back open another.
 func (t *topic) conclude(e ending) {
+	if e.Reason == endDrained {
+		t.pool.detachMoved(t)
+	} else {
+		t.pool.detach(t)
+	}
 	t.end(e)
-	t.pool.detach(t)
 }
 
 func (t *topic) subscriberCount() int {
