@@ -20,6 +20,8 @@ const maxDescribedDepth = 24
 var (
 	routeListType = reflect.TypeFor[caddyhttp.RouteList]()
 	routesType    = reflect.TypeFor[[]caddyhttp.Route]()
+
+	textMarshalerType = reflect.TypeFor[encoding.TextMarshaler]()
 )
 
 // eachRouteList calls f for each list of routes in the exported fields of v, but for
@@ -78,12 +80,11 @@ func (p *printer) value(v reflect.Value, depth int) {
 		p.w.WriteString("-;")
 		return
 	}
-	if v.CanInterface() && v.Kind() != reflect.Interface {
-		if text, ok := v.Interface().(encoding.TextMarshaler); ok && (v.Kind() != reflect.Pointer || !v.IsNil()) {
-			encoded, _ := text.MarshalText()
-			fmt.Fprintf(p.w, "%q;", encoded)
-			return
-		}
+	// Nothing else is copied: a module may have state that others write to.
+	if v.CanInterface() && v.Kind() == reflect.Struct && v.Type().Implements(textMarshalerType) {
+		encoded, _ := v.Interface().(encoding.TextMarshaler).MarshalText()
+		fmt.Fprintf(p.w, "%q;", encoded)
+		return
 	}
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:

@@ -237,8 +237,17 @@ type setup struct {
 
 	// The site of the wrapping form: what stands in front, which all requests pass,
 	// the stranger's included, and what a survey of it would find.
-	front  func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error
+	front  atomic.Pointer[func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error]
 	around surroundings
+}
+
+// lead sets what stands in front, or nothing.
+func (s *setup) lead(front func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error) {
+	if front == nil {
+		s.front.Store(nil)
+		return
+	}
+	s.front.Store(&front)
 }
 
 // enter implements frontDoor.
@@ -258,10 +267,10 @@ func (s *setup) pass(w http.ResponseWriter, r *http.Request) error {
 	h := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		return s.handler.ServeHTTP(w, r, caddyhttp.HandlerFunc(s.behind))
 	})
-	if s.front == nil {
-		return h(w, r)
+	if front := s.front.Load(); front != nil {
+		return (*front)(w, r, h)
 	}
-	return s.front(w, r, h)
+	return h(w, r)
 }
 
 // behind is the next handler of the route.
@@ -401,10 +410,10 @@ type client struct {
 // does with every request.
 func (s *setup) serveAfter(r *http.Request, earlier func(*http.Request)) *client {
 	s.t.Helper()
-	s.front = func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+	s.lead(func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
 		earlier(r)
 		return h.ServeHTTP(w, r)
-	}
+	})
 	return s.serve(r)
 }
 

@@ -40,7 +40,7 @@ func TestTheStrangerIsMadeFromTheKeyAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{Vary: []string{"Authorization", "{http.vars.tenant}"}, AskFrom: "10.0.0.7"})
 		var atTheDoor *http.Request
-		s.front = func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+		s.lead(func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
 			if isStranger(r) {
 				atTheDoor = r.Clone(r.Context())
 			} else {
@@ -48,7 +48,7 @@ func TestTheStrangerIsMadeFromTheKeyAlone(t *testing.T) {
 			}
 			r.URL.Path = "/rewritten"
 			return h.ServeHTTP(w, r)
-		}
+		})
 		r := streamRequest("Authorization", "Bearer 1", "User-Agent", "client", "Last-Event-ID", "7", "X-Forwarded-For", "203.0.113.7")
 		r.Host = "EXAMPLE.com:8443"
 		r.URL.RawQuery = "a=1"
@@ -100,7 +100,7 @@ func TestAStrangerWhoIsNotLedHereSharesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newWrappingSetup(t, Options{})
-				s.front = answerStrangers(answer)
+				s.lead(answerStrangers(answer))
 				for range 3 {
 					s.get("/events").expectBody("passed ")
 				}
@@ -114,7 +114,7 @@ func TestAStrangerWhoIsNotLedHereSharesNothing(t *testing.T) {
 				if !s.handler.isShutOff() {
 					t.Error("the handler counts as one that shares")
 				}
-				s.front = nil
+				s.lead(nil)
 				time.Sleep(frontMemory + 1)
 				s.get("/events")
 				s.origin.next().accept()
@@ -131,12 +131,12 @@ func TestAStrangersOtherStreamIsCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		other := newOrigin(t)
-		s.front = func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+		s.lead(func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
 			if isStranger(r) {
 				return other.ServeHTTP(w, r, nil)
 			}
 			return h.ServeHTTP(w, r)
-		}
+		})
 		c := s.get("/events")
 		up := other.next().accept()
 		if !up.closed() {
@@ -155,16 +155,16 @@ func TestAFrontThatIsAwayIsAskedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newWrappingSetup(t, Options{})
-				s.front = answerStrangers(answer)
+				s.lead(answerStrangers(answer))
 				c, other := s.get("/events"), s.get("/other")
 				c.expect("")
-				s.front = nil
+				s.lead(nil)
 				s.origin.await().accept()
 				s.origin.await().accept()
 				c.expect(primer(""))
 				other.expect(primer(""))
 
-				s.front = answerStrangers(answer)
+				s.lead(answerStrangers(answer))
 				late := s.get("/late")
 				time.Sleep(defaultWait)
 				late.expectBody("passed ")
@@ -176,7 +176,7 @@ func TestAFrontThatIsAwayIsAskedAgain(t *testing.T) {
 			s := newWrappingSetup(t, Options{})
 			hung := make(chan struct{})
 			defer close(hung)
-			s.front = answerStrangers(func(http.ResponseWriter) error { <-hung; return nil })
+			s.lead(answerStrangers(func(http.ResponseWriter) error { <-hung; return nil }))
 			c := s.get("/events")
 			time.Sleep(defaultWait)
 			c.expectBody("passed ")
@@ -194,7 +194,7 @@ func TestABannedStrangerCostsLittle(t *testing.T) {
 		s.get("/running")
 		up := s.origin.next().accept()
 		time.Sleep(frontMemory)
-		s.front = banned
+		s.lead(banned)
 		for range 100 {
 			for _, path := range []string{"/a", "/b", "/c", "/d", "/e", "/f"} {
 				s.get(path).expectBody("passed ")
@@ -214,13 +214,13 @@ func TestABannedStrangerCostsLittle(t *testing.T) {
 func TestKeysThatFailDoNotShutOffAHandlerThatIsReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
-		s.front = func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+		s.lead(func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
 			if isStranger(r) && strings.HasPrefix(r.URL.Path, "/private") {
 				w.WriteHeader(403)
 				return nil
 			}
 			return h.ServeHTTP(w, r)
-		}
+		})
 		s.get("/public")
 		s.origin.next().accept()
 		for _, path := range []string{"/private/1", "/private/2", "/private/3", "/private/4"} {
@@ -253,13 +253,13 @@ func TestAClientThatTheSiteTreatsOtherwisePasses(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := newWrappingSetup(t, Options{})
 					s.around = surroundings{maps: []string{"destination"}, headers: []string{"Accept-Language"}}
-					s.front = func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+					s.lead(func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
 						caddyhttp.SetVar(r.Context(), "n", 1)
 						if isStranger(r) == (whose == "the stranger's") && r.URL.Query().Get("same") == "" {
 							change(r)
 						}
 						return h.ServeHTTP(w, r)
-					}
+					})
 					c := s.get("/events")
 					up := s.origin.next()
 					c.expectBody("passed ")
@@ -287,13 +287,13 @@ func TestTheFrontSeesNothingOfTheStrangersAnswer(t *testing.T) {
 				s := newWrappingSetup(t, Options{})
 				w := httptest.NewRecorder()
 				var got error
-				s.front = func(cw http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+				s.lead(func(cw http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
 					if !isStranger(r) {
 						return h.ServeHTTP(cw, r)
 					}
 					got = h.ServeHTTP(w, r)
 					return got
-				}
+				})
 				s.get("/events")
 				up := s.origin.next()
 				answer(up)
@@ -313,12 +313,12 @@ func TestAHandlerThatTheStrangerDoesNotReachPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		outside := newWrappingSetup(t, Options{})
 		inside := outside.beside()
-		inside.front = func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+		inside.lead(func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
 			if isStranger(r) {
 				return outside.pass(w, r)
 			}
 			return h.ServeHTTP(w, r)
-		}
+		})
 		insider := inside.get("/events")
 		outside.origin.next() // the stranger is led to the other block
 		insider.expectBody("passed ")
@@ -399,7 +399,7 @@ func TestReloadThatNoLongerLeadsStrangersHereDrains(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		up, c := s.joinLive(1, 2)
 		after := s.reloadWrapping(surroundings{})
-		after.front = answerStrangers(status(401))
+		after.lead(answerStrangers(status(401)))
 		insider := after.get("/events")
 		insider.expectBody("passed ")
 		up.events(3, 3)
@@ -417,10 +417,10 @@ func TestTheSiteChangesItsMind(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		tenant := "a"
-		s.front = func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+		s.lead(func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
 			caddyhttp.SetVar(r.Context(), "tenant", tenant)
 			return h.ServeHTTP(w, r)
-		}
+		})
 		up, c := s.joinLive(1, 2)
 		tenant = "b"
 		s.get("/events").expectBody("passed ")
@@ -441,7 +441,7 @@ func TestAFrontThatComesToRefuseIsBelievedAfterAMinute(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		up, c := s.joinLive(1, 2)
-		s.front = answerStrangers(status(403))
+		s.lead(answerStrangers(status(403)))
 		up.abort()
 		time.Sleep(beliefTime / 2)
 		if c.ended() {

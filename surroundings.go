@@ -99,7 +99,7 @@ type surveyor struct {
 	headers []string
 	front   bool            // requests pass what is looked at
 	unequal string          // the first thing that can tell one client from another
-	print   strings.Builder // everything it has seen
+	print   strings.Builder // of what stands in front
 	named   []string        // routes that it has looked at
 }
 
@@ -407,8 +407,12 @@ func (s *surveyor) equalPlaceholder(name string) bool {
 		"http.request.host", "http.request.port", "http.request.scheme", "http.request.method", "http.matchers.file."}, begins)
 }
 
-// describe adds a value to the print: its configuration, as far as it is exported.
+// describe adds a value that stands in front to the print: its configuration, as far
+// as it is exported.
 func (s *surveyor) describe(v any) {
+	if !s.front {
+		return
+	}
 	describe := printer{w: &s.print}
 	describe.value(reflect.ValueOf(v), 0)
 }
