@@ -294,9 +294,9 @@ func (s *setup) provision() {
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.total != 0 || len(p.topics) != 0 || len(p.detached) != 0 || len(p.closing) != 0 || len(p.perIP) != 0 || len(p.lingering) != 0 {
+		if p.total != 0 || len(p.topics) != 0 || len(p.detached) != 0 || len(p.closing) != 0 || len(p.perIP) != 0 || p.spares.idle != 0 {
 			s.t.Errorf("left behind: %d subscribers, %d topics, %d detached, %d closing, %d client addresses, %d lingering",
-				p.total, len(p.topics), len(p.detached), len(p.closing), len(p.perIP), len(p.lingering))
+				p.total, len(p.topics), len(p.detached), len(p.closing), len(p.perIP), p.spares.idle)
 		}
 		for _, other := range alive.all() {
 			if other == p {

@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"container/list"
 	"context"
 	"net/http"
 	"sync"
@@ -17,7 +18,7 @@ type topic struct {
 	pool     *pool
 	key      string
 	name     string // for logs and administrators
-	openedBy string // client address
+	openedBy string // client address, as it is counted
 	request  *topicRequest
 	log      *hub.Topic
 	upstream *upstream
@@ -32,7 +33,11 @@ type topic struct {
 
 	// Guarded by pool.mu.
 	subscribers int
-	linger      *time.Timer // set while the topic lingers
+	guests      int           // subscribers of other addresses than openedBy
+	linger      *time.Timer   // set while the topic lingers
+	spare       spareKind     // why the topic may be closed to make room
+	spareAt     *list.Element // in its opener's list of this kind
+	spareSince  uint64        // orders the topics of a kind
 
 	// route is what stands behind the handler, in the wrapping form, as the
 	// newest configuration that asked for the topic has it.
@@ -82,6 +87,7 @@ const (
 	endDrained       endReason = "drained"         // its handler was changed or removed
 	endExiting       endReason = "exiting"         // Caddy exits
 	endDeleted       endReason = "deleted"         // by an administrator
+	endYielded       endReason = "max_topics"      // its topic has made room for that of another client
 )
 
 func newTopic(p *pool, key string, req *topicRequest, openedBy string, route source) *topic {
@@ -295,6 +301,7 @@ func (t *topic) refuse(out *outcome) bool {
 		t.pool.passing.remember(t.key, passNotStream, notStreamMemory)
 		t.pool.detach(t)
 	} else {
+		t.pool.refused(t)
 		time.AfterFunc(refusalMemory, func() { t.pool.detach(t) })
 	}
 	return true
@@ -377,7 +384,11 @@ func (t *topic) admit(ctx context.Context, patient bool) admission {
 		}
 		t.mu.Unlock()
 
-		if t.ending.Load() != nil {
+		switch e := t.ending.Load(); {
+		case e == nil:
+		case e.Reason == endYielded:
+			return admission{rejected: rejectTopics}
+		default:
 			return admission{rejected: rejectEnding}
 		}
 		if expired && opts.reject {
