@@ -81,6 +81,10 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 	reason := s.run(r.Context().Done())
 
 	exiting := s.deadline.end()
+	if exiting && mayBeUnread(r) {
+		// net/http reads what is left of a body before it closes the connection.
+		_ = s.control.SetReadDeadline(time.Now())
+	}
 	if s.socket.Load() != nil {
 		describeEnd(r, s, reasonHandedOver)
 		return nil
