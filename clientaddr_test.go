@@ -80,3 +80,30 @@ func TestLimitsCountNetworksOfIPv6(t *testing.T) {
 		})
 	}
 }
+
+// The queue for catch-ups belongs to no network: hosts of one /64 share a turn and a
+// share of it, and its last gives way to anybody with fewer.
+func TestCatchupsCountNetworksOfIPv6(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		s.joinLive(10, 12)
+		var last *client
+		for i := range maxQueued + 2 { // two of them run
+			last = s.getFrom(fmt.Sprintf("[2001:db8::%x:%x]", i, i), "/events", "Last-Event-ID", fmt.Sprint("x", i))
+		}
+		s.getFrom("[2001:db8::ffff:1]", "/events", "Last-Event-ID", "one more").expect(gapPrimer("12") + gapComment)
+		s.getFrom("[2001:db8:0:1::1]", "/events", "Last-Event-ID", "9").expect(primer("9"))
+		s.getFrom("203.0.113.3", "/events", "Last-Event-ID", "8").expect(primer("8"))
+
+		g := s.onlyTopic().catchups
+		g.mu.Lock()
+		shares, queued := len(g.queues), g.queued
+		g.mu.Unlock()
+		if shares != 3 || queued != maxQueued {
+			t.Errorf("%d are queued, of %d addresses, want %d of 3", queued, shares, maxQueued)
+		}
+		if last.ended() {
+			t.Error("a client that has lost its place in the queue has lost its stream")
+		}
+	})
+}
