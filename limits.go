@@ -170,7 +170,7 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why rejection, o
 	closeIfUnread(w, r)
 	delay := turnAwayDelay()
 	if why == rejectEnding {
-		// What comes next is there soon, or already.
+		// The replacement is up, or will be in a moment.
 		delay = p.opts.reconnectionTime() + rand.N(time.Duration(p.opts.StreamCloseDelay)+1)
 	}
 	if p.opts.reject {

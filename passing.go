@@ -73,7 +73,7 @@ type passedWriter struct {
 	address string // of the client, as it is counted
 
 	before http.Header        // as the handlers in front left it; nil if there are no limits
-	cancel context.CancelFunc // ends the request of whoever answers; nil if there are no limits
+	cancel context.CancelFunc // of the request that the handlers behind see; nil if there are no limits
 	placed bool               // it holds a place
 	judged bool
 	cut    bool
@@ -98,12 +98,12 @@ func (w *passedWriter) serve(r *http.Request, answer func() error) error {
 		return answer()
 	}
 	w.before = w.Header().Clone()
-	// Whoever answers may wait for the origin's next byte for as long as it likes:
-	// a write that fails does not reach it then, and the end of its request does.
+	// The handler that answers may be waiting for the origin's next byte. It would
+	// not notice that writes fail, but it notices that its request is cancelled.
 	outer := r.Context()
 	ctx, cancel := context.WithCancel(outer)
 	w.cancel = cancel
-	// In place, as placeholders of the request look at this very one.
+	// In place, as the placeholders of the request read this http.Request.
 	*r = *r.WithContext(ctx)
 	defer func() {
 		cancel()
@@ -112,9 +112,8 @@ func (w *passedWriter) serve(r *http.Request, answer func() error) error {
 	return w.untilCut(answer)
 }
 
-// untilCut has the request answered. How an answer ends that is cut, be it by an error
-// or by the panic that reverse_proxy has for a broken one, is not the client's concern,
-// which has had another.
+// untilCut calls answer. If the answer was cut, the client has got another one already,
+// so the error, or reverse_proxy's panic for a broken answer, is dropped.
 func (w *passedWriter) untilCut(answer func() error) (err error) {
 	defer func() {
 		if !w.cut {

@@ -186,7 +186,9 @@ func TestWebSocketPasses(t *testing.T) {
 		"wrapping": "sse_fanout {\nmax_subscribers 1 per_client_ip 1\n}\nreverse_proxy %s",
 	} {
 		t.Run(form, func(t *testing.T) {
-			s := run(t, "log\nencode\n"+fmt.Sprintf(directives, addr), "servers {\nmetrics\n}")
+			// Without log and metrics: Caddy's recorder of responses has a race of its own
+			// when a hijacked connection is closed by Cleanup.
+			s := run(t, "encode\n"+fmt.Sprintf(directives, addr))
 			for range 3 { // at once
 				conn, r := s.dial("GET / HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 				if header := readUntil(t, r, "\r\n\r\n"); !strings.HasPrefix(header, "HTTP/1.1 101 ") {
@@ -195,6 +197,7 @@ func TestWebSocketPasses(t *testing.T) {
 				defer func() {
 					_, _ = io.WriteString(conn, "hello\n")
 					readUntil(t, r, "echo hello\n")
+					_, _ = io.Copy(io.Discard, r)
 				}()
 			}
 		})

@@ -173,7 +173,7 @@ func TestLimitsHoldForWhateverIsServedAsAStream(t *testing.T) {
 						if other := ask("203.0.113.2", way()); other.ended() {
 							t.Error("a client of another address is not served")
 						}
-						// Who leaves makes room.
+						// Clients that leave make room.
 						for _, c := range served {
 							c.leave()
 						}
@@ -187,7 +187,7 @@ func TestLimitsHoldForWhateverIsServedAsAStream(t *testing.T) {
 	}
 }
 
-// Neither a mix of them gets more, of one address or of many.
+// A mix of all ways gets no more, from one address or from many.
 func TestLimitsHoldForAnyMixOfStreams(t *testing.T) {
 	var ways []func() *http.Request
 	for _, name := range slices.Sorted(maps.Keys(waysToAsk)) {
@@ -287,7 +287,7 @@ func TestAnswersThatAreNoStreamsDoNotCount(t *testing.T) {
 	}
 }
 
-// Who wants nothing but a stream has a place while it waits for the answer, as the
+// A client that wants nothing but a stream has a place while it waits for the answer, as the
 // clients of a topic do, and the origin is not asked for those who cannot have one.
 func TestOriginIsNotAskedForWhoCannotHaveAStream(t *testing.T) {
 	for _, form := range []string{"endpoint", "wrapping"} {
