@@ -51,7 +51,11 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 			return adm
 		}
 
-		if e := t.ending.Load(); e != nil {
+		switch e := t.ending.Load(); {
+		case e == nil:
+		case e.Reason == endYielded:
+			return admission{rejected: rejectTopics}
+		default:
 			return admission{rejected: rejectEnding, moved: e.Reason == endDrained}
 		}
 		if expired && opts.reject {

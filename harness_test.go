@@ -239,6 +239,7 @@ type setup struct {
 	// the stranger's included, and what a survey of it would find.
 	front  atomic.Pointer[func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error]
 	around surroundings
+	next   caddyhttp.MiddlewareHandler // stands behind, in place of origin and of what counts
 }
 
 // lead sets what stands in front, or nothing.
@@ -275,6 +276,9 @@ func (s *setup) pass(w http.ResponseWriter, r *http.Request) error {
 
 // behind is the next handler of the route.
 func (s *setup) behind(w http.ResponseWriter, r *http.Request) error {
+	if s.next != nil {
+		return s.next.ServeHTTP(w, r, nil)
+	}
 	if inquiryOf(r) != nil {
 		return s.origin.ServeHTTP(w, r, nil)
 	}
@@ -346,9 +350,9 @@ func (s *setup) provision() {
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.total != 0 || len(p.topics) != 0 || len(p.detached) != 0 || len(p.closing) != 0 || len(p.perIP) != 0 || len(p.lingering) != 0 {
+		if p.total != 0 || len(p.topics) != 0 || len(p.detached) != 0 || len(p.closing) != 0 || len(p.perIP) != 0 || p.spares.idle != 0 {
 			s.t.Errorf("left behind: %d subscribers, %d topics, %d detached, %d closing, %d client addresses, %d lingering",
-				p.total, len(p.topics), len(p.detached), len(p.closing), len(p.perIP), len(p.lingering))
+				p.total, len(p.topics), len(p.detached), len(p.closing), len(p.perIP), p.spares.idle)
 		}
 		for _, other := range alive.all() {
 			if other == p {

@@ -120,13 +120,6 @@ func serverOf(r *http.Request) *caddyhttp.Server {
 	return server
 }
 
-// clientIP returns the address of the client that the server's trusted_proxies
-// setting makes out, without its port.
-func clientIP(r *http.Request) string {
-	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return ip
-}
-
 // streamURL returns what of u names a stream: path and query, without a last
 // event id.
 func streamURL(u *url.URL) url.URL {

@@ -210,28 +210,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	h.served.Store(true)
 	p := h.lineage.poolOf(h)
-	pass := func(why passReason) error {
-		p.stats.passed.count(why)
-		describe(r, outcomePassed, string(why))
-		if h.wraps() {
-			return next.ServeHTTP(w, r)
-		}
-		return h.source.ServeHTTP(w, r, next)
-	}
 	if why := h.whyPass(r); why != "" {
 		if why == passMethod && h.cors.answersPreflight(r) {
 			return h.cors.servePreflight(w, r)
 		}
 		h.explainPass(p, why, r)
-		return pass(why)
+		return h.pass(p, w, r, next, why)
 	}
 
 	req := h.newTopicRequest(r)
 	h.closeConnIfLeft(w, r)
+	closeIfUnread(w, r)
 	err := p.serve(w, r, req, h)
 	if why, ok := errors.AsType[passReason](err); ok {
 		w.Header().Del("Connection")
-		return pass(why)
+		return h.pass(p, w, r, next, why)
 	}
 	return err
 }

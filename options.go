@@ -211,7 +211,8 @@ type Linger struct {
 	// Default: 10s.
 	Duration caddy.Duration `json:"duration,omitempty"`
 
-	// How many topics may linger at once; the longest is closed first.
+	// How many topics may linger at once. Of more, the client address that has
+	// opened most of them loses the one that has lingered longest.
 	// Default: 100.
 	Topics int `json:"topics,omitempty"`
 }
@@ -231,15 +232,21 @@ type Reconnect struct {
 // TopicLimits bound the topics of a handler. A client over a limit gets an
 // empty stream that tells it when to come back (see Options.Unavailable).
 type TopicLimits struct {
-	// Default: 10000.
+	// How many topics in all. When they are reached, a topic that the origin has
+	// refused makes room for a new one, or else one of the client address that has
+	// opened most: a lingering topic, or, if that address has opened more than
+	// twice as many as the newcomer then has, one that only it uses, whose
+	// subscribers are ended. Default: 10000.
 	Total int `json:"total,omitempty"`
 
-	// How many topics that one client address opened. Default: no limit.
+	// How many topics that one client address opened. In IPv6, a /64 is one
+	// address. Default: no limit.
 	PerClientIP int `json:"per_client_ip,omitempty"`
 }
 
-// SubscriberLimits bound the subscribers of a handler. A client over a limit
-// gets an empty stream that tells it when to come back (see
+// SubscriberLimits bound the subscribers of a handler. Event streams that pass one
+// to one count too, whatever the request was, except for PerTopic. A client over a
+// limit gets an empty stream that tells it when to come back (see
 // Options.Unavailable).
 type SubscriberLimits struct {
 	// Default: no limit.
@@ -248,7 +255,8 @@ type SubscriberLimits struct {
 	// Default: no limit.
 	PerTopic int `json:"per_topic,omitempty"`
 
-	// Default: no limit.
+	// How many of one client address. In IPv6, a /64 is one address. Default: no
+	// limit.
 	PerClientIP int `json:"per_client_ip,omitempty"`
 }
 

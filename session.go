@@ -11,9 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
@@ -44,13 +41,13 @@ func (p *pool) serveOnce(w http.ResponseWriter, r *http.Request, req *topicReque
 	if !ok {
 		p.stats.ignoredIDs.Add(1)
 	}
-	ip := clientIP(r)
+	ip := countedAddress(clientIP(r))
 	t, rejected, passed := p.join(arrived.handler, req, id, ip)
 	switch {
 	case passed != "":
 		return false, passed
 	case rejected != "":
-		return false, p.turnAway(w, r, rejected)
+		return false, p.turnAway(w, r, rejected, nil)
 	}
 	if arrived.newest {
 		t.seek(arrived.handler)
@@ -86,7 +83,7 @@ func (p *pool) serveOnce(w http.ResponseWriter, r *http.Request, req *topicReque
 	case a.moved && mayJoinAgain:
 		return true, nil
 	case a.rejected != "":
-		return false, p.turnAway(w, r, a.rejected)
+		return false, p.turnAway(w, r, a.rejected, nil)
 	case a.refusal != nil:
 		describe(r, outcomeRefused, a.refusal.verdict.String())
 		p.explainRefusal(t, a.refusal, r)
@@ -110,6 +107,10 @@ func (p *pool) serveOnce(w http.ResponseWriter, r *http.Request, req *topicReque
 	reason := s.run(r.Context().Done())
 
 	exiting := s.deadline.end()
+	if exiting && mayBeUnread(r) {
+		// net/http reads what is left of a body before it closes the connection.
+		_ = s.control.SetReadDeadline(time.Now())
+	}
 	if s.socket.Load() != nil {
 		describeEnd(r, s, reasonHandedOver)
 		return false, nil
@@ -152,71 +153,6 @@ func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.
 	header.Set("Incremental", "?1")
 	w.WriteHeader(http.StatusOK)
 }
-
-// turnAway answers a client that cannot be served now. A browser's EventSource
-// comes back by itself after an event stream that ends, and never after an
-// error.
-func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why rejection) error {
-	p.stats.rejected.count(why)
-	describe(r, outcomeRejected, string(why))
-	if c := p.log().Check(zapcore.DebugLevel, "turning a client away"); c != nil {
-		c.Write(zap.String("reason", string(why)))
-	}
-	p.warnOfLimit(why)
-	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Now().Add(p.dispatchTimeout()))
-	delay := turnAwayMin + rand.N(turnAwayMax-turnAwayMin)
-	if why == rejectEnding {
-		// What comes next is there soon, or already.
-		delay = p.opts.reconnectionTime() + rand.N(time.Duration(p.opts.StreamCloseDelay)+1)
-	}
-	if p.opts.reject {
-		w.Header().Set("Retry-After", strconv.Itoa(int((delay+time.Second-1)/time.Second)))
-		p.opts.cors.apply(w.Header(), r)
-		w.WriteHeader(http.StatusServiceUnavailable)
-		return nil
-	}
-	if p.needsOriginsWord(r) {
-		// To a browser, a stream that its page may not read is an error for
-		// good, and a connection that breaks is not.
-		panic(http.ErrAbortHandler)
-	}
-	p.writeHeader(w, r, nil)
-	if _, err := w.Write(append(appendRetryField(nil, delay), '\n')); err == nil { //nolint:gosec // a number
-		_ = control.Flush()
-	}
-	return nil // the header is out: an error page would end up in the stream
-}
-
-// A limitLog is what the log has of a limit. Those that it turns away may be many
-// at once, and come back: the log gets a line a minute, and nobody waits for it.
-type limitLog struct {
-	next atomic.Int64  // when there may be another line, in Unix nanoseconds
-	told atomic.Uint64 // how many had been turned away at the last one
-}
-
-const limitLogPause = time.Minute
-
-// warnOfLimit logs that clients are turned away, if why is a limit.
-func (p *pool) warnOfLimit(why rejection) {
-	l := p.limitLogs[why]
-	if l == nil {
-		return
-	}
-	now, next := time.Now().UnixNano(), l.next.Load()
-	if now < next || !l.next.CompareAndSwap(next, now+int64(limitLogPause)) {
-		return
-	}
-	all := p.stats.rejected.get(why)
-	p.log().Warn("turning clients away, as a limit is reached",
-		zap.String("reason", string(why)),
-		zap.Uint64("clients", all-l.told.Swap(all)))
-}
-
-const (
-	turnAwayMin = 5 * time.Second
-	turnAwayMax = 30 * time.Second
-)
 
 // A session is the part of a subscriber's life in which the goroutine of its request
 // serves it: all of it, or until its connection is handed over to direct delivery.

@@ -361,7 +361,7 @@ func (s *surveyor) matchesNobody(m any) bool {
 		return s.matchesNobody(*m)
 	case caddyhttp.MatchHeader:
 		for name, values := range m {
-			if values != nil && s.absent(name) {
+			if values != nil && s.absent(name) || needsWebSocket(name, values) {
 				return true
 			}
 		}
@@ -373,6 +373,12 @@ func (s *surveyor) matchesNobody(m any) bool {
 		}
 	}
 	return false
+}
+
+// needsWebSocket reports whether a header names a WebSocket, as those do that pass.
+func needsWebSocket(name string, values []string) bool {
+	other := func(value string) bool { return !strings.EqualFold(value, "websocket") }
+	return canonicalHeader(name) == "Upgrade" && len(values) > 0 && !slices.ContainsFunc(values, other)
 }
 
 // absent reports whether a request with a header is never shared.

@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"container/list"
 	"context"
 	"net/http"
 	"sync"
@@ -22,7 +23,7 @@ type topic struct {
 	pool     *pool
 	key      string
 	name     string // for logs and administrators
-	openedBy string // client address
+	openedBy string // client address, as it is counted
 	request  *topicRequest
 	log      *hub.Topic
 	upstream *upstream
@@ -37,8 +38,12 @@ type topic struct {
 
 	// Guarded by pool.mu.
 	subscribers int
-	moved       bool        // its clients are led elsewhere (see detachMoved)
-	linger      *time.Timer // set while the topic lingers
+	guests      int           // subscribers of other addresses than openedBy
+	moved       bool          // its clients are led elsewhere (see detachMoved)
+	linger      *time.Timer   // set while the topic lingers
+	spare       spareKind     // why the topic may be closed to make room
+	spareAt     *list.Element // in its opener's list of this kind
+	spareSince  uint64        // orders the topics of a kind
 
 	// ending is set once the subscribers are to be ended.
 	ending atomic.Pointer[ending]
@@ -86,6 +91,7 @@ const (
 	endDrained       endReason = "drained"         // its handler was changed or removed
 	endExiting       endReason = "exiting"         // Caddy exits
 	endDeleted       endReason = "deleted"         // by an administrator
+	endYielded       endReason = "max_topics"      // its topic has made room for that of another client
 )
 
 func newTopic(p *pool, key string, req *topicRequest, openedBy string) *topic {
@@ -294,6 +300,7 @@ func (t *topic) refuse(out *outcome) bool {
 		t.pool.passing.remember(t.key, passNotStream, notStreamMemory)
 		t.pool.detach(t)
 	} else {
+		t.pool.refused(t)
 		time.AfterFunc(refusalMemory, func() { t.pool.detach(t) })
 	}
 	return true
