@@ -29,6 +29,7 @@ type pool struct {
 	hints     hints
 	limitLogs map[rejection]*limitLog
 	passing   passMemory
+	varying   keyMemory[[]string] // the headers that have joined a key
 
 	mu sync.Mutex
 

@@ -65,12 +65,13 @@ var allSeries = slices.Concat(
 var (
 	endReasons = []endReason{
 		endClientGone, endSlow, endStalled, endTimeout, endUpstreamEnded,
-		endUpstreamGone, endRefused, endDrained, endExiting, endDeleted,
+		endUpstreamGone, endRefused, endDrained, endExiting, endDeleted, endPersonal,
 	}
 	rejections  = slices.Concat(limits, []rejection{rejectUnavailable, rejectEnding})
 	passReasons = []passReason{
 		passMethod, passBody, passUpgrade, passRange, passError, passAccept,
 		passCertificate, passHeader, passNotStream, passRefused,
+		passSetCookie, passVary, passSession,
 	}
 )
 

@@ -17,14 +17,11 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
-// serve makes r a subscriber of the topic for req and returns when its stream
-// has ended. If nothing was written because r must pass one to one, the error is
-// a passReason.
-func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, route source) error {
-	id, ok := lastEventID(r)
-	if !ok {
-		p.stats.ignoredIDs.Add(1)
-	}
+// subscribe makes r, which resumes with id, a subscriber of the topic for req and
+// returns when its stream has ended. If nothing was written because r must pass
+// one to one, the error is a passReason, and if it must join another topic, a
+// joinAgain.
+func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicRequest, id string, route source) error {
 	ip := clientIP(r)
 	t, rejected, passed := p.join(req, id, ip, route)
 	switch {
@@ -61,6 +58,8 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		return nil
 	case a.rejected != "":
 		return p.turnAway(w, r, a.rejected)
+	case a.refusal != nil && a.refusal.isPersonal(p.opts):
+		return a.refusal.restriction.err()
 	case a.refusal != nil:
 		describe(r, outcomeRefused, a.refusal.verdict.String())
 		p.explainRefusal(t, a.refusal, r)
@@ -80,6 +79,7 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		// A connection that is taken from the HTTP server serves no other request.
 		w.Header().Set("Connection", "close")
 	}
+	p.explainPrivate(t, a.header)
 	p.writeHeader(w, r, a.header)
 	reason := s.run(r.Context().Done())
 

@@ -36,6 +36,9 @@ const (
 	passHeader      passReason = "header"       // carries a header that may identify the client
 	passNotStream   passReason = "not_a_stream" // the origin answered something else
 	passRefused     passReason = "refused"      // wrapping form: the origin said no to the shared request
+	passSetCookie   passReason = "set_cookie"   // the origin's answer sets a cookie
+	passVary        passReason = "vary"         // the origin's answer varies with each client
+	passSession     passReason = "session"      // the origin's stream begins with a session of its own
 )
 
 // whyPass says why r must go through one to one, or is empty if r can be
@@ -112,6 +115,9 @@ type hint struct {
 	why    passReason
 	header string
 }
+
+// hintPrivate is the reason of a hint about streams that are shared all the same.
+const hintPrivate = "private"
 
 // The names of headers are the clients' choice: they must not fill the log, nor
 // memory.

@@ -28,10 +28,12 @@ const (
 	verdictNotStream
 	// verdictNo: the origin refuses.
 	verdictNo
+	// verdictPersonal: an event stream that is not for all clients of its topic.
+	verdictPersonal
 )
 
 func (v verdict) String() string {
-	return [...]string{"unavailable", "event stream", "gone", "not an event stream", "refused"}[v]
+	return [...]string{"unavailable", "event stream", "gone", "not an event stream", "refused", "personal"}[v]
 }
 
 // judge returns what an answer with this status and header means.
@@ -78,6 +80,9 @@ type refusal struct {
 	header  http.Header
 	body    bytes.Buffer
 
+	// restriction is what the answer says against sharing it.
+	restriction restriction
+
 	// unhandled says that nothing stands behind a handler of the wrapping form.
 	unhandled bool
 }
@@ -90,6 +95,8 @@ func (f *refusal) serve(w http.ResponseWriter, r *http.Request, opts *Options) e
 		return caddyhttp.Error(http.StatusInternalServerError, errNothingBehind)
 	case f.verdict == verdictNotStream:
 		return passNotStream
+	case f.isPersonal(opts):
+		return f.restriction.err()
 	case opts.wrapping:
 		return passRefused
 	}
@@ -105,6 +112,18 @@ func (f *refusal) serve(w http.ResponseWriter, r *http.Request, opts *Options) e
 	w.WriteHeader(f.status)
 	_, _ = w.Write(f.body.Bytes()) // the header is out: there is no error to tell
 	return nil
+}
+
+// isPersonal reports whether f is not for all who wait for it. In the wrapping
+// form, a no is for none of them anyway.
+func (f *refusal) isPersonal(opts *Options) bool {
+	switch f.verdict {
+	case verdictPersonal:
+		return true
+	case verdictNo, verdictGone:
+		return !opts.wrapping && f.restriction.applies()
+	}
+	return false
 }
 
 // unsharedHeaders are never taken from an answer of the origin, as it goes to
