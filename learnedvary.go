@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -22,11 +23,11 @@ const (
 	learnedTime = time.Hour
 )
 
-// joinAgain tells a client, as an error, to join again with the headers in its
+// joinAgainError tells a client, as an error, to join again with the headers in its
 // key, as the origin's answers vary by them.
-type joinAgain []string
+type joinAgainError []string
 
-func (names joinAgain) Error() string {
+func (names joinAgainError) Error() string {
 	return "joining again with a key that has " + strings.Join(names, ", ")
 }
 
@@ -46,7 +47,7 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 	}
 	for {
 		err := p.subscribe(w, r, req, id, route)
-		names, again := err.(joinAgain) //nolint:errorlint // subscribe returns it as it is
+		names, again := errors.AsType[joinAgainError](err)
 		if !again {
 			return err
 		}
@@ -61,9 +62,7 @@ func (req *topicRequest) varyingBy(names []string, header http.Header) *topicReq
 		more.base = req.key()
 	}
 	more.header = maps.Clone(req.header)
-	more.learned = slices.Concat(req.learned, names)
-	slices.Sort(more.learned)
-	more.learned = slices.Compact(more.learned)
+	more.learned = sortedNames(req.learned, names)
 	for _, name := range names {
 		if values, ok := header[name]; ok {
 			more.header[name] = values
@@ -79,10 +78,19 @@ func (p *pool) learn(req *topicRequest, names []string) {
 		base = req.key()
 	}
 	p.varying.update(base, learnedTime, func(known []string) []string {
-		all := slices.Concat(known, req.learned, names)
-		slices.Sort(all)
-		return slices.Compact(all)
+		all := sortedNames(known, req.learned, names)
+		if len(all) > maxLearned {
+			return known
+		}
+		return all
 	})
+}
+
+// sortedNames returns the names in several lists, each once.
+func sortedNames(lists ...[]string) []string {
+	all := slices.Concat(lists...)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // joinsKey reports whether a request header, in canonical form, joins the key

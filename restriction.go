@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -8,8 +9,6 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-
-	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
 // A restriction is what an answer of the origin says itself against sharing it
@@ -18,6 +17,9 @@ type restriction struct {
 	// pass says that the answer is for one client, and why: requests for this
 	// topic go through one to one.
 	pass passReason
+
+	// differs is the item of Vary for which requests pass, if there is one.
+	differs string
 
 	// vary has the headers by which the answer varies and which the key has not:
 	// the clients join again with these in their key.
@@ -31,7 +33,7 @@ func (r *restriction) err() error {
 	if r.pass != "" {
 		return r.pass
 	}
-	return joinAgain(r.vary)
+	return joinAgainError(r.vary)
 }
 
 // restrictionOf returns what the header of an answer says against sharing it.
@@ -45,13 +47,13 @@ func (o *Options) restrictionOf(header http.Header, learned []string) restrictio
 		name = canonicalHeader(name)
 		switch {
 		case name == "*":
-			return restriction{pass: passVary}
+			return restriction{pass: passVary, differs: name}
 		case slices.Contains(o.varyHeaders, name), slices.Contains(learned, name), slices.Contains(vary, name):
 		case sameForAll(name):
 		case joinsKey(name):
 			vary = append(vary, name)
 		default:
-			return restriction{pass: passVary}
+			return restriction{pass: passVary, differs: name}
 		}
 	}
 	if len(vary) > 0 && len(learned)+len(vary) > maxLearned {
@@ -80,7 +82,7 @@ func headerValues(header http.Header, canonical string) []string {
 
 // listItems returns an iterator over the items of a header that is a list
 // (RFC 9110, section 5.6.1).
-func listItems(values []string) func(yield func(string) bool) {
+func listItems(values []string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, value := range values {
 			for item := range strings.SplitSeq(value, ",") {
@@ -92,37 +94,6 @@ func listItems(values []string) func(yield func(string) bool) {
 	}
 }
 
-// sessionEvent is the type of the event with which MCP's HTTP+SSE transport
-// begins each connection. Its data is a URL that names a session, and answers to
-// what is posted there come over this connection alone.
-const sessionEvent = "endpoint"
-
-// newDecoder returns a decoder for the event stream of an answer. The events of
-// an answer that begins a session are dropped. decided, which may be nil, is
-// called once it is known whether this one does, at the first event with data.
-//
-// A decompressor calls emit and decided from a goroutine of its own.
-func (a *answer) newDecoder(maxEvent int, emit func(*sse.Event), decided func(session bool)) *sse.Decoder {
-	known := false
-	return sse.NewDecoder(maxEvent, func(e *sse.Event) {
-		first := e.HasData && !known
-		if first {
-			known = true
-			session := string(e.Type) == sessionEvent
-			if session {
-				a.session.Store(true)
-				close(a.refused)
-			}
-			if decided != nil {
-				defer decided(session)
-			}
-		}
-		if !a.session.Load() {
-			emit(e)
-		}
-	})
-}
-
 const (
 	// passMemoryTime is how long a key is known to be answered for one client.
 	passMemoryTime = time.Minute
@@ -130,32 +101,7 @@ const (
 	// sessionMemoryTime is how long a key is known to begin a session: what
 	// speaks such a protocol does so for as long as it is deployed.
 	sessionMemoryTime = time.Hour
-
-	// handshakeTime is how long the clients of a new topic wait for the first
-	// event, which tells whether it begins a session.
-	handshakeTime = 300 * time.Millisecond
 )
-
-// decide is called when the first event of a connection has told whether it
-// begins a session.
-func (t *topic) decide(session bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.personal = t.personal || session
-	t.trusted = !t.personal
-	t.eventful = t.eventful || !session
-	t.signal()
-}
-
-// trustSilent trusts a stream that has not begun with an event.
-func (t *topic) trustSilent() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.personal && !t.trusted {
-		t.trusted = true
-		t.signal()
-	}
-}
 
 // concludePersonal ends a topic whose answer is restricted. Clients that have no
 // header yet pass or join again, unnoticed. The others are ended, and treated so
@@ -225,8 +171,8 @@ func (p *pool) explainRestriction(t *topic, restricted *restriction) {
 		explain(passSession, "", "not sharing an event stream that begins with a session of its own",
 			"nothing is wrong: such streams, as of MCP's HTTP+SSE transport, work one to one")
 	case passVary:
-		explain(passVary, "", "not sharing an event stream whose answer varies with each client",
-			"name the header of its Vary in vary if the stream depends on it, or remove Vary in the source if it does not")
+		explain(passVary, restricted.differs, "not sharing an event stream whose answer varies with each client",
+			"name the header in vary if the stream depends on it, or remove it from the answer's Vary in the source if it does not")
 	default:
 		for _, name := range restricted.vary {
 			explain(passVary, name, "sharing an event stream only among clients with the same value of a header, as its answer says in Vary",

@@ -20,7 +20,7 @@ import (
 // subscribe makes r, which resumes with id, a subscriber of the topic for req and
 // returns when its stream has ended. If nothing was written because r must pass
 // one to one, the error is a passReason, and if it must join another topic, a
-// joinAgain.
+// joinAgainError.
 func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicRequest, id string, route source) error {
 	ip := clientIP(r)
 	t, rejected, passed := p.join(req, id, ip, route)

@@ -122,8 +122,9 @@ func (f *refusal) isPersonal(opts *Options) bool {
 		return true
 	case verdictNo, verdictGone:
 		return !opts.wrapping && f.restriction.applies()
+	default:
+		return false
 	}
-	return false
 }
 
 // unsharedHeaders are never taken from an answer of the origin, as it goes to
