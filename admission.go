@@ -28,6 +28,8 @@ type arrival struct {
 	// patient clients cannot be held without the origin's word: they wait for it
 	// as long as it takes.
 	patient bool
+
+	mayJoinAgain bool // should the topic turn out to be over
 }
 
 // admit waits until it is known what a client gets.
@@ -40,6 +42,7 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 		t.mu.Lock()
 		changed := t.changed
 		adm, known := t.admission(a, expired)
+		held := t.isConnected && !t.trusted // for its first event, but not for long
 		t.mu.Unlock()
 		switch {
 		case adm.passed == passFront && a.newest:
@@ -58,7 +61,7 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 		default:
 			return admission{rejected: rejectEnding, moved: e.Reason == endDrained}
 		}
-		if expired && opts.reject {
+		if expired && opts.reject && !held {
 			return admission{rejected: rejectUnavailable}
 		}
 		select {
@@ -96,7 +99,9 @@ func (t *topic) admission(a arrival, expired bool) (adm admission, known bool) {
 			return admission{}, false
 		}
 	}
-	if through && (t.isConnected || t.connects > 0 && !opts.reject) || expired && !opts.reject && !a.patient {
+	known = through && t.trusted && (t.isConnected || t.connects > 0 && !opts.reject)
+	held := t.isConnected && !t.trusted // but not for long
+	if known || expired && !opts.reject && !a.patient && !held {
 		t.admitted = true
 		return admission{header: t.header}, true
 	}

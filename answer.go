@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"weak"
 
 	"github.com/caddyserver/caddy/v2"
@@ -25,9 +26,13 @@ type answer struct {
 	// heard is called for each sign of life.
 	heard func()
 
+	// restricts returns what the header says against sharing the answer.
+	restricts func(header http.Header) restriction
+
 	header  http.Header
 	request atomic.Pointer[http.Request] // as the source has it
-	refused chan struct{}                // closed when it turns out not to be an event stream
+	refused chan struct{}                // closed when it turns out not to be an event stream that is shared
+	session atomic.Bool                  // it is one that begins a session (see newDecoder)
 
 	// settles says that the shared connection is answered: where its stranger
 	// arrives is the topic's home, which via names then.
@@ -50,8 +55,14 @@ var (
 	errAbandoned = errors.New("sse_fanout has closed this connection")
 )
 
-func newAnswer(accept func(http.Header) io.Writer, heard func()) *answer {
-	return &answer{accept: accept, heard: heard, header: make(http.Header), refused: make(chan struct{})}
+func newAnswer(accept func(http.Header) io.Writer, heard func(), restricts func(http.Header) restriction) *answer {
+	return &answer{
+		accept:    accept,
+		heard:     heard,
+		restricts: restricts,
+		header:    make(http.Header),
+		refused:   make(chan struct{}),
+	}
 }
 
 func (a *answer) Header() http.Header { return a.header }
@@ -74,6 +85,10 @@ func (a *answer) writeHeader(status int) {
 	a.heard()
 	a.refusal.status = status
 	a.refusal.verdict = judge(status, a.header)
+	a.refusal.restriction = a.restricts(a.header)
+	if a.refusal.verdict == verdictStream && a.refusal.restriction.applies() {
+		a.refusal.verdict = verdictPersonal
+	}
 	if a.refusal.verdict != verdictStream {
 		a.refusal.header = sharedHeaders(a.header)
 		if encoding := a.header["Content-Encoding"]; len(encoding) > 0 {
@@ -177,9 +192,23 @@ func (a *answer) close() error {
 		}
 		a.inflate = nil
 	}
+	if a.session.Load() {
+		a.refusal.verdict = verdictPersonal
+		a.refusal.restriction = restriction{pass: passSession}
+	}
 	why := a.closed
 	a.closed = errAbandoned
 	return why
+}
+
+// grace is how long a source may take for the rest of an answer that is refused.
+func (a *answer) grace() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.session.Load() || a.refusal.verdict == verdictPersonal {
+		return 0 // it goes on for ever, and is for nobody
+	}
+	return refusalGrace
 }
 
 // address returns the address of the origin that reverse_proxy has chosen, or ""

@@ -39,13 +39,13 @@ func (c *catchup) fetch(ctx context.Context) *fetch {
 	f := &fetch{ended: make(chan outcome, 1), connects: connects}
 
 	stream := &catchupStream{catchup: c}
-	stream.decoder = sse.NewDecoder(int(t.pool.opts.MaxEventSize), stream.publish)
 	accepted := false
 	a := newAnswer(func(http.Header) io.Writer {
 		accepted = true
 		t.pool.stats.connections.Add(1)
 		return stream
-	}, func() {})
+	}, func() {}, t.restrictionOf)
+	stream.decoder = a.newDecoder(int(t.pool.opts.MaxEventSize), stream.publish, nil)
 	done := make(chan struct{})
 	t.helpers.Go(func() {
 		defer close(done)

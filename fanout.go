@@ -31,6 +31,7 @@ type pool struct {
 	yieldLog  limitLog
 	yielded   atomic.Uint64 // topics that have made room for others
 	passing   passMemory
+	varying   keyMemory[[]string] // the headers that have joined a key
 
 	mu sync.Mutex
 

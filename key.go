@@ -50,7 +50,10 @@ type topicRequest struct {
 	orig    url.URL      // wrapping form: before rewrites; else the same as url
 	vars    []namedValue // endpoint form: of sharedVars, those that are set
 	vary    []namedValue // placeholders
-	header  http.Header  // headers that vary names, and forwardedHeaders of a trusted proxy
+	header  http.Header  // headers that vary names, and learned, and forwardedHeaders of a trusted proxy
+
+	learned []string // headers that have joined the key, sorted (see learnedvary.go)
+	base    string   // the key without them, if there are any
 }
 
 type namedValue struct{ name, value string }
@@ -192,6 +195,10 @@ func (req *topicRequest) key() string {
 	k.addValues(req.vars)
 	k.addValues(req.vary)
 	k.addHeader(req.header)
+	k.count(len(req.learned)) // what is learned and absent differs from what is not learned
+	for _, name := range req.learned {
+		k.add(name)
+	}
 	return string(k.b)
 }
 

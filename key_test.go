@@ -505,6 +505,9 @@ func FuzzTopicKeyIsInjective(f *testing.F) {
 			if has(7) {
 				req.header["X-C"] = nil
 			}
+			if has(0) {
+				req.learned = []string{part(5)}
+			}
 			return req
 		}
 		first := request(0)
@@ -523,7 +526,7 @@ func sameTopic(a, b *topicRequest) bool {
 	}
 	return a.tls == b.tls && a.host == b.host && sameURL(a.url, b.url) && sameURL(a.orig, b.orig) &&
 		slices.Equal(a.vars, b.vars) && slices.Equal(a.vary, b.vary) &&
-		maps.EqualFunc(a.header, b.header, slices.Equal)
+		maps.EqualFunc(a.header, b.header, slices.Equal) && slices.Equal(a.learned, b.learned)
 }
 
 func TestVarySeparatesOverSockets(t *testing.T) {

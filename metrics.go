@@ -65,13 +65,13 @@ var allSeries = slices.Concat(
 var (
 	endReasons = []endReason{
 		endClientGone, endSlow, endStalled, endTimeout, endUpstreamEnded,
-		endUpstreamGone, endRefused, endDrained, endExiting, endDeleted, endYielded,
+		endUpstreamGone, endRefused, endDrained, endExiting, endDeleted, endYielded, endPersonal,
 	}
 	rejections  = slices.Concat(limits, []rejection{rejectUnavailable, rejectEnding})
 	passReasons = []passReason{
 		passMethod, passBody, passUpgrade, passError, passAccept,
 		passCertificate, passHeader, passNotStream, passRefused,
-		passFront, passDiffers, passBehind,
+		passFront, passDiffers, passBehind, passSetCookie, passVary, passSession,
 	}
 )
 

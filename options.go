@@ -29,13 +29,16 @@ type Options struct {
 	// named here is forwarded to the origin, and a placeholder is available to
 	// the source's configuration; clients share a topic only if they agree on
 	// the values of all of them. Wildcards, and headers with a dot in their
-	// names, are errors. Default: none.
+	// names, are errors. A header by which servers choose among a few variants,
+	// such as Accept-Language, joins these for an hour when the origin's answer
+	// names it in its own Vary. Default: none.
 	Vary []string `json:"vary,omitempty"`
 
 	// What becomes of requests that carry credentials or anything else that may
 	// identify a client: "strip" shares them like any other, without what they
-	// carry; "pass" lets them through one to one. Default: "strip" with a
-	// source, "pass" without.
+	// carry, and drops the cookies of the origin's answer; "pass" lets them
+	// through one to one, and all requests for a stream that is answered with a
+	// cookie. Default: "strip" with a source, "pass" without.
 	Credentials string `json:"credentials,omitempty"`
 
 	// The IP address from which shared requests come: as whom the site is asked in

@@ -14,40 +14,18 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
-// serve makes r a subscriber of the topic for req and returns when its stream
-// has ended. If nothing was written because r must pass one to one, the error is
-// a passReason.
-func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, h *Handler) error {
-	a := arrival{handler: h, patient: p.needsOriginsWord(r)}
-	if p.opts.wrapping {
-		newest := p.lineage.newestHandler()
-		a.facts, a.newest = h.factsOf(r), newest != nil && newest.server == h.server
-	}
-	for attempt := 1; ; attempt++ {
-		moved, err := p.serveOnce(w, r, req, a, attempt < maxJoins)
-		if !moved {
-			return err
-		}
-	}
-}
-
-// maxJoins is how often a client joins that meets topics which are over.
-const maxJoins = 3
-
-// serveOnce is serve for one topic. It reports whether that was over, and the client
-// is to join the one that replaces it, if it may.
-func (p *pool) serveOnce(w http.ResponseWriter, r *http.Request, req *topicRequest, arrived arrival, mayJoinAgain bool) (moved bool, err error) {
-	id, ok := lastEventID(r)
-	if !ok {
-		p.stats.ignoredIDs.Add(1)
-	}
+// subscribe makes r, which resumes with id, a subscriber of the topic for req and
+// returns when its stream has ended. If nothing was written because r must pass
+// one to one, the error is a passReason, and if it must join another topic, a
+// joinAgainError.
+func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicRequest, id string, arrived arrival) error {
 	ip := countedAddress(clientIP(r))
 	t, rejected, passed := p.join(arrived.handler, req, id, ip)
 	switch {
 	case passed != "":
-		return false, passed
+		return passed
 	case rejected != "":
-		return false, p.turnAway(w, r, rejected, nil)
+		return p.turnAway(w, r, rejected, nil)
 	}
 	if arrived.newest {
 		t.seek(arrived.handler)
@@ -77,17 +55,19 @@ func (p *pool) serveOnce(w http.ResponseWriter, r *http.Request, req *topicReque
 	switch {
 	case a.gone:
 		describe(r, pending.String(), string(endClientGone))
-		return false, nil
+		return nil
 	case a.passed != "":
-		return false, a.passed
-	case a.moved && mayJoinAgain:
-		return true, nil
+		return a.passed
+	case a.moved && arrived.mayJoinAgain:
+		return joinAgainError(nil)
 	case a.rejected != "":
-		return false, p.turnAway(w, r, a.rejected, nil)
+		return p.turnAway(w, r, a.rejected, nil)
+	case a.refusal != nil && a.refusal.isPersonal(p.opts):
+		return a.refusal.restriction.err()
 	case a.refusal != nil:
 		describe(r, outcomeRefused, a.refusal.verdict.String())
 		p.explainRefusal(t, a.refusal, r)
-		return false, a.refusal.serve(w, r, p.opts)
+		return a.refusal.serve(w, r, p.opts)
 	}
 	var resumeIdle func()
 	s.deadline, resumeIdle = p.newDeadline(w, r)
@@ -103,6 +83,7 @@ func (p *pool) serveOnce(w http.ResponseWriter, r *http.Request, req *topicReque
 		// A connection that is taken from the HTTP server serves no other request.
 		w.Header().Set("Connection", "close")
 	}
+	p.explainPrivate(t, a.header)
 	p.writeHeader(w, r, a.header)
 	reason := s.run(r.Context().Done())
 
@@ -113,7 +94,7 @@ func (p *pool) serveOnce(w http.ResponseWriter, r *http.Request, req *topicReque
 	}
 	if s.socket.Load() != nil {
 		describeEnd(r, s, reasonHandedOver)
-		return false, nil
+		return nil
 	}
 	describeEnd(r, s, string(reason))
 	s.ended(reason, s.events.Load(), s.bytes.Load())
@@ -125,7 +106,7 @@ func (p *pool) serveOnce(w http.ResponseWriter, r *http.Request, req *topicReque
 		// clean end.
 		panic(http.ErrAbortHandler)
 	}
-	return false, nil
+	return nil
 }
 
 // needsOriginsWord reports whether only the origin can tell if the page behind r

@@ -38,6 +38,9 @@ const (
 	passFront       passReason = "front"        // wrapping form: the site does not lead strangers to the handler
 	passDiffers     passReason = "differs"      // wrapping form: the site has made something else of this request
 	passBehind      passReason = "behind"       // wrapping form: what stands behind can tell one client from another
+	passSetCookie   passReason = "set_cookie"   // the origin's answer sets a cookie
+	passVary        passReason = "vary"         // the origin's answer varies with each client
+	passSession     passReason = "session"      // the origin's stream begins with a session of its own
 )
 
 // whyPass says why r must go through one to one, or is empty if r can be
@@ -153,6 +156,9 @@ type hint struct {
 	why    passReason
 	header string
 }
+
+// hintPrivate is the reason of a hint about streams that are shared all the same.
+const hintPrivate = "private"
 
 // The names of headers are the clients' choice: they must not fill the log, nor
 // memory.

@@ -161,6 +161,7 @@ func TestAFrontThatIsAwayIsAskedAgain(t *testing.T) {
 				s.lead(nil)
 				s.origin.await().accept()
 				s.origin.await().accept()
+				time.Sleep(handshakeTime)
 				c.expect(primer(""))
 				other.expect(primer(""))
 

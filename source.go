@@ -140,7 +140,7 @@ func awaitSource(ctx context.Context, cancel context.CancelCauseFunc, done <-cha
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(refusalGrace):
+		case <-time.After(a.grace()):
 			cancel(errNotWanted)
 		case <-ctx.Done():
 		}

@@ -59,11 +59,15 @@ type topic struct {
 	// Guarded by mu.
 	stopped     bool
 	expiry      *time.Timer
+	trust       *time.Timer   // of the first connection
 	changed     chan struct{} // closed when one of the following changes
 	isConnected bool
 	connects    int        // how often it was connected
 	awaySince   time.Time  // when it was last disconnected, or opened
 	admitted    bool       // subscribers were accepted: a no of the origin ends nothing at once
+	trusted     bool       // no session is expected any more, as a new topic of the wrapping form does
+	eventful    bool       // events have come, and were shared
+	personal    bool       // a connection has begun a session, and the topic is about to end
 	notice      hub.Cursor // behind the last notice of a gap in the log
 	noticeID    string     // in force there
 	blamedID    string     // the origin answers with a stream, but not to this id
@@ -81,17 +85,18 @@ type ending = direct.Ending
 type endReason = direct.Reason
 
 const (
-	endClientGone              = direct.ClientGone // the client has closed its connection
-	endSlow                    = direct.Slow       // the log has passed its cursor
-	endStalled                 = direct.Stalled    // a write made no progress for dispatch_timeout
-	endTimeout       endReason = "stream_timeout"  // its time was over
-	endUpstreamEnded endReason = "upstream_ended"  // with on_end close
-	endUpstreamGone  endReason = "upstream_gone"   // the origin answered 204
-	endRefused       endReason = "upstream_refuse" // the origin has said no for a minute
-	endDrained       endReason = "drained"         // its handler was changed or removed
-	endExiting       endReason = "exiting"         // Caddy exits
-	endDeleted       endReason = "deleted"         // by an administrator
-	endYielded       endReason = "max_topics"      // its topic has made room for that of another client
+	endClientGone              = direct.ClientGone   // the client has closed its connection
+	endSlow                    = direct.Slow         // the log has passed its cursor
+	endStalled                 = direct.Stalled      // a write made no progress for dispatch_timeout
+	endTimeout       endReason = "stream_timeout"    // its time was over
+	endUpstreamEnded endReason = "upstream_ended"    // with on_end close
+	endUpstreamGone  endReason = "upstream_gone"     // the origin answered 204
+	endRefused       endReason = "upstream_refuse"   // the origin has said no for a minute
+	endDrained       endReason = "drained"           // its handler was changed or removed
+	endExiting       endReason = "exiting"           // Caddy exits
+	endDeleted       endReason = "deleted"           // by an administrator
+	endPersonal      endReason = "upstream_personal" // the origin has said that its stream is not for all
+	endYielded       endReason = "max_topics"        // its topic has made room for that of another client
 )
 
 func newTopic(p *pool, key string, req *topicRequest, openedBy string) *topic {
@@ -109,6 +114,9 @@ func newTopic(p *pool, key string, req *topicRequest, openedBy string) *topic {
 		done:      make(chan struct{}),
 		changed:   make(chan struct{}),
 		awaySince: time.Now(),
+		// With upstreams of its own, the operator has said what is shared: clients
+		// need not wait for the first event to learn that it is not.
+		trusted: !p.opts.wrapping,
 	}
 	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
 	t.upstream.retry.Store(-1)
@@ -132,7 +140,7 @@ func newTopic(p *pool, key string, req *topicRequest, openedBy string) *topic {
 func (t *topic) stop() {
 	t.mu.Lock()
 	t.stopped = true
-	for _, timer := range []*time.Timer{t.heart, t.expiry} {
+	for _, timer := range []*time.Timer{t.heart, t.expiry, t.trust} {
 		if timer != nil {
 			timer.Stop()
 		}
@@ -216,6 +224,9 @@ func (t *topic) connected(id, blamed string, header http.Header, via weak.Pointe
 	t.isConnected = true
 	t.connects++
 	nth = t.connects
+	if !t.trusted && t.trust == nil && !t.stopped {
+		t.trust = time.AfterFunc(handshakeTime, t.trustSilent)
+	}
 	t.signal()
 	t.mu.Unlock()
 
@@ -284,6 +295,11 @@ func (t *topic) refuse(out *outcome) bool {
 	if t.admitted || t.connects > 0 {
 		t.mu.Unlock()
 		return false
+	}
+	if out.isPersonal(t.pool.opts) {
+		t.mu.Unlock()
+		t.restrict(out)
+		return true
 	}
 	t.refusal = &out.refusal
 	t.signal()

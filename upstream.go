@@ -74,7 +74,7 @@ func (u *upstream) run(ctx context.Context) {
 	u.since = time.Now()
 	for ctx.Err() == nil {
 		c := u.follow(ctx, u.open(ctx, u.resumeID(), nil))
-		if ctx.Err() == nil && c.id != "" && blamesID(c.outcome.verdict, c.outcome.status) {
+		if ctx.Err() == nil && c.id != "" && c.accepted.IsZero() && blamesID(c.outcome.verdict, c.outcome.status) {
 			// Only an answer to a request without an id is a verdict. If this
 			// one is no stream either, the id was not to blame and is tried
 			// again.
@@ -135,6 +135,11 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 			u.drain(&c.outcome)
 			return old
 		}
+		if c.outcome.verdict == verdictPersonal {
+			old.cancel(errRerouted)
+			<-old.ended
+			break // the topic ends
+		}
 		u.topic.pool.log().Warn("not switching the upstream to the new configuration, whose route has refused",
 			zap.String("topic", u.topic.name),
 			zap.Int("status", c.outcome.status),
@@ -191,7 +196,6 @@ func (u *upstream) open(ctx context.Context, id string, replaces *connection) *c
 		established: make(chan struct{}),
 		ended:       make(chan struct{}),
 	}
-	c.decoder = sse.NewDecoder(int(t.pool.opts.MaxEventSize), c.publish)
 	ctx, c.cancel = context.WithCancelCause(ctx)
 
 	heard := func() {}
@@ -200,8 +204,9 @@ func (u *upstream) open(ctx context.Context, id string, replaces *connection) *c
 		watchdog = time.AfterFunc(idle, func() { c.cancel(errIdle) })
 		heard = func() { watchdog.Reset(idle) }
 	}
-	c.answer = newAnswer(c.accept, heard)
+	c.answer = newAnswer(c.accept, heard, t.restrictionOf)
 	c.answer.settles = true
+	c.decoder = c.answer.newDecoder(int(t.pool.opts.MaxEventSize), c.publish, t.decide)
 	go func() {
 		defer close(c.ended)
 		defer c.cancel(nil)
@@ -366,6 +371,8 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 		}
 	case verdictUnavailable:
 		u.noSince = time.Time{}
+	case verdictPersonal:
+		return u.concludePersonal(out)
 	default:
 		if t.refuse(out) {
 			u.logClosed(zapcore.DebugLevel, v.String(), out.status)

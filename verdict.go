@@ -28,10 +28,12 @@ const (
 	verdictNo
 	// verdictElsewhere: the site does not lead strangers to the handler.
 	verdictElsewhere
+	// verdictPersonal: an event stream that is not for all clients of its topic.
+	verdictPersonal
 )
 
 func (v verdict) String() string {
-	return [...]string{"unavailable", "event stream", "gone", "not an event stream", "refused", "strangers are led elsewhere"}[v]
+	return [...]string{"unavailable", "event stream", "gone", "not an event stream", "refused", "strangers are led elsewhere", "personal"}[v]
 }
 
 // judge returns what an answer with this status and header means.
@@ -84,6 +86,9 @@ type refusal struct {
 	// front says why the site has not led the stranger to the handler.
 	front string
 
+	// restriction is what the answer says against sharing it.
+	restriction restriction
+
 	// unhandled says that nothing stands behind a handler of the wrapping form.
 	unhandled bool
 }
@@ -94,6 +99,8 @@ func (f *refusal) serve(w http.ResponseWriter, r *http.Request, opts *Options) e
 	switch {
 	case f.verdict == verdictNotStream:
 		return passNotStream
+	case f.isPersonal(opts):
+		return f.restriction.err()
 	case opts.wrapping:
 		return passRefused
 	}
@@ -109,6 +116,19 @@ func (f *refusal) serve(w http.ResponseWriter, r *http.Request, opts *Options) e
 	w.WriteHeader(f.status)
 	_, _ = w.Write(f.body.Bytes()) // the header is out: there is no error to tell
 	return nil
+}
+
+// isPersonal reports whether f is not for all who wait for it. In the wrapping
+// form, a no is for none of them anyway.
+func (f *refusal) isPersonal(opts *Options) bool {
+	switch f.verdict {
+	case verdictPersonal:
+		return true
+	case verdictNo, verdictGone:
+		return !opts.wrapping && f.restriction.applies()
+	default:
+		return false
+	}
 }
 
 // unsharedHeaders are never taken from an answer of the origin, as it goes to
