@@ -129,14 +129,21 @@ func hasBody(r *http.Request) bool {
 }
 
 // identifyingHeader returns a header of r that may identify the client and that
-// vary does not name, or "" if there is none.
+// vary does not name, or "" if there is none. One that the site sets itself is
+// compared with the stranger's (see facts).
 func (h *Handler) identifyingHeader(r *http.Request) string {
 	for name := range r.Header {
-		if !harmless(name) && !slices.Contains(h.varyHeaders, name) {
+		if !harmless(name) && !slices.Contains(h.varyHeaders, name) && !(h.wrapping && h.setsHeader(name)) {
 			return name
 		}
 	}
 	return ""
+}
+
+// setsHeader reports whether a handler of the site changes a request header.
+func (h *Handler) setsHeader(name string) bool {
+	_, found := slices.BinarySearch(h.surroundings().headers, name)
+	return found
 }
 
 func (h *Handler) variesByCertificate() bool {

@@ -26,7 +26,7 @@ type surroundings struct {
 	// compared with the stranger's (see facts).
 	maps []string
 
-	// headers are the names of harmless request headers that a handler in front may
+	// headers are the names of the request headers that handlers of the server
 	// change. Their values are compared with the stranger's.
 	headers []string
 
@@ -52,12 +52,12 @@ func survey(server *caddyhttp.Server, h *Handler) *surroundings {
 	all.collect(server)
 	s.maps, s.headers = all.maps, all.headers
 
-	behind := &surveyor{server: server, options: &h.Options, maps: all.maps}
+	behind := &surveyor{server: server, options: &h.Options, maps: all.maps, headers: all.headers}
 	behind.walkBehind(way)
 	if behind.unequal != "" {
 		s.never = "behind it stands a matcher that can tell one client from another: " + behind.unequal
 	}
-	front := &surveyor{server: server, options: &h.Options, maps: all.maps}
+	front := &surveyor{server: server, options: &h.Options, maps: all.maps, headers: all.headers}
 	front.walkFront(way)
 	s.plain = front.unequal == ""
 	sum := sha256.Sum256([]byte(front.print.String()))
@@ -245,10 +245,9 @@ func (s *surveyor) collect(server *caddyhttp.Server) {
 	}
 }
 
-// collectHeaders notes the harmless headers that are changed. Any other makes its
-// client pass, unless vary names it. A placeholder as the value of a header that
-// tells of the network (an address, a trace) is the operator's business: every
-// client has another.
+// collectHeaders notes the headers that are changed. A placeholder as the value of a
+// harmless header that tells of the network (an address, a trace) is the operator's
+// business: every client has another.
 func (s *surveyor) collectHeaders(ops *headers.HeaderOps) {
 	if ops == nil {
 		return
@@ -256,20 +255,43 @@ func (s *surveyor) collectHeaders(ops *headers.HeaderOps) {
 	changed := slices.Clone(ops.Delete)
 	for _, values := range []map[string][]string{ops.Add, ops.Set} {
 		for name, values := range values {
-			if !negotiates(name) && slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, "{") }) {
-				continue
+			client := slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, "{") })
+			if !client || negotiates(name) || !harmless(canonicalHeader(name)) {
+				changed = append(changed, name)
 			}
-			changed = append(changed, name)
 		}
 	}
 	for name := range ops.Replace {
 		changed = append(changed, name)
 	}
 	for _, name := range changed {
-		if harmless(canonicalHeader(name)) {
+		if !strings.Contains(name, "*") {
 			s.headers = append(s.headers, canonicalHeader(name))
+			continue
+		}
+		// A wildcard deletes, or replaces in, whatever a client has.
+		for harmless := range harmlessHeaders {
+			if matchesWildcard(name, harmless) {
+				s.headers = append(s.headers, harmless)
+			}
 		}
 	}
+}
+
+// matchesWildcard reports whether a header name, in canonical form, is among those
+// that a pattern of the headers handler means.
+func matchesWildcard(pattern, name string) bool {
+	pattern, name = strings.ToLower(pattern), strings.ToLower(name)
+	middle := strings.Trim(pattern, "*")
+	switch begins, ends := strings.HasPrefix(pattern, "*"), strings.HasSuffix(pattern, "*"); {
+	case begins && ends:
+		return strings.Contains(name, middle)
+	case begins:
+		return strings.HasSuffix(name, middle)
+	case ends:
+		return strings.HasPrefix(name, middle)
+	}
+	return name == middle
 }
 
 // negotiates reports whether a header says what its client would like to get.
@@ -342,11 +364,12 @@ func (s *surveyor) equalVariables(m any) bool {
 	return true
 }
 
-// equalHeaders reports whether no client that shares can carry one of the headers,
-// or vary names it.
+// equalHeaders reports whether all that share have the same of these headers: vary
+// names them, the site sets them, or no client that shares can carry them.
 func (s *surveyor) equalHeaders(fields caddyhttp.MatchHeader) bool {
 	for name := range fields {
-		if canonicalHeader(name) != "Host" && !s.absent(name) && !slices.Contains(s.options.varyHeaders, canonicalHeader(name)) {
+		compared := slices.Contains(s.options.varyHeaders, canonicalHeader(name)) || slices.Contains(s.headers, canonicalHeader(name))
+		if canonicalHeader(name) != "Host" && !compared && !s.absent(name) {
 			return false
 		}
 	}
@@ -384,7 +407,8 @@ func needsWebSocket(name string, values []string) bool {
 // absent reports whether a request with a header is never shared.
 func (s *surveyor) absent(name string) bool {
 	name = canonicalHeader(name)
-	return !s.options.strip && name != "Host" && !harmless(name) && !slices.Contains(s.options.varyHeaders, name)
+	return !s.options.strip && name != "Host" && !harmless(name) &&
+		!slices.Contains(s.options.varyHeaders, name) && !slices.Contains(s.headers, name)
 }
 
 var placeholder = regexp.MustCompile(`\{([^{}\s"]+)\}`)

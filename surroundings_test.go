@@ -165,7 +165,7 @@ func TestHeadersThatTheSiteSetsAreCompared(t *testing.T) {
 		"request_header Accept-Language de\nrequest_header X-Real-IP {remote_host}\nrequest_header -Referer\nrequest_header X-Role a\n" +
 		"map {path} {x} {y} {\n/a b c\n}\nsse_fanout\nreverse_proxy 127.0.0.1:9\n}\n}")
 	around := theHandler(t).surroundings()
-	if got := strings.Join(around.headers, " "); got != "Accept-Language Referer" {
+	if got := strings.Join(around.headers, " "); got != "Accept-Language Referer X-Role" {
 		t.Errorf("compared are the headers %s", got)
 	}
 	if got := strings.Join(around.maps, " "); got != "x y" {
