@@ -58,6 +58,7 @@ func eachRouteListIn(v reflect.Value, depth int, f func(caddyhttp.RouteList)) {
 		for _, key := range v.MapKeys() {
 			eachRouteListIn(v.MapIndex(key), depth+1, f)
 		}
+	default: // has no fields
 	}
 }
 

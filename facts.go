@@ -83,7 +83,7 @@ var ownVariables = map[string]bool{
 	caddyhttp.TrustedProxyVarKey:     true,
 	caddyhttp.LogSkipVar:             true,
 	caddyhttp.AccessLoggerNameVarKey: true,
-	caddyhttp.MatcherErrorVarKey:     true,
+	"matchers.error":                 true,
 	"start_time":                     true,
 	"uuid":                           true,
 	"trace_id":                       true,

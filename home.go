@@ -66,7 +66,7 @@ func (t *topic) arrive(h *Handler, r *http.Request, a *answer) error {
 	for _, name := range slices.AppendSeq(slices.Clone(h.varyHeaders), maps.Keys(t.request.header)) {
 		if !slices.Equal(r.Header[name], t.request.header[name]) {
 			// What stands in front has changed what the topic's key was made from.
-			return &frontAnswer{definite: true}
+			return &frontError{definite: true}
 		}
 	}
 	found := h.factsOf(r)

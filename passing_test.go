@@ -33,9 +33,7 @@ func (e *endless) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	e.asked.Add(1)
 	e.open.Add(1)
 	defer e.open.Add(-1)
-	for name, values := range e.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), e.header)
 	w.Header().Set("Content-Type", "text/event-stream")
 	if e.contentType != "" {
 		w.Header().Set("Content-Type", e.contentType)

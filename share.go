@@ -133,7 +133,7 @@ func hasBody(r *http.Request) bool {
 // compared with the stranger's (see facts).
 func (h *Handler) identifyingHeader(r *http.Request) string {
 	for name := range r.Header {
-		if !harmless(name) && !slices.Contains(h.varyHeaders, name) && !(h.wrapping && h.setsHeader(name)) {
+		if !harmless(name) && !slices.Contains(h.varyHeaders, name) && (!h.wrapping || !h.setsHeader(name)) {
 			return name
 		}
 	}
@@ -210,6 +210,16 @@ func (h *Handler) explainPass(p *pool, why passReason, r *http.Request) {
 			fields = append(fields, zap.String("header", header))
 		}
 		c.Write(fields...)
+	}
+}
+
+// explainNothingBehind says once that a handler of the wrapping form is the last one of
+// its route.
+func (p *pool) explainNothingBehind(t *topic) {
+	if p.hints.due(passNotStream, "") {
+		p.log().Warn("nothing to share, as nothing behind sse_fanout has answered",
+			zap.String("topic", t.name),
+			zap.String("hint", "name upstreams in sse_fanout, or put it in front of the handler that answers, such as reverse_proxy, in the same block"))
 	}
 }
 

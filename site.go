@@ -80,16 +80,15 @@ func inquiryOf(r *http.Request) *inquiry {
 var errElsewhere = caddyhttp.Error(http.StatusMisdirectedRequest,
 	errors.New("serving a shared request of another sse_fanout"))
 
-// A frontAnswer is the error of an inquiry that has not arrived: the site has
+// A frontError is the error of an inquiry that has not arrived: the site has
 // answered the stranger in front of the handler.
-type frontAnswer struct {
-	status     int // 0: it was aborted, or the site did not answer
-	header     http.Header
+type frontError struct {
+	status     int  // 0: it was aborted, or the site did not answer
 	definite   bool // strangers are not led here
 	retryAfter time.Duration
 }
 
-func (f *frontAnswer) Error() string {
+func (f *frontError) Error() string {
 	if f.status == 0 {
 		return "entering the site as a stranger: aborted in front of sse_fanout"
 	}
@@ -97,7 +96,7 @@ func (f *frontAnswer) Error() string {
 }
 
 // enterSite sends the stranger's request for q.topic into a site. It returns the
-// error of the source, or a frontAnswer.
+// error of the source, or a frontError.
 func enterSite(ctx context.Context, door frontDoor, local net.Addr, q *inquiry) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -235,13 +234,13 @@ func (f *frontWriter) SetReadDeadline(time.Time) error { return nil }
 func (f *frontWriter) SetWriteDeadline(time.Time) error { return nil }
 
 // answer returns what the site has answered. An empty response is Caddy's 200.
-func (f *frontWriter) answer(definite bool) *frontAnswer {
+func (f *frontWriter) answer(definite bool) *frontError {
 	status := f.status
 	if status == 0 && !definite {
 		status = http.StatusOK
 	}
 	v := judge(status, f.header)
-	return &frontAnswer{
+	return &frontError{
 		status:     status,
 		definite:   definite || v != verdictUnavailable,
 		retryAfter: retryAfter(f.header, time.Now()),

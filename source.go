@@ -15,7 +15,7 @@ import (
 // A source answers upstream requests.
 type source struct {
 	// serve asks for t on a, and returns when the source has answered to the end.
-	// Its error may be a frontAnswer, or errMoved.
+	// Its error may be a frontError, or errMoved.
 	serve func(ctx context.Context, t *topic, id string, a *answer) error
 }
 
@@ -109,7 +109,7 @@ func ask(ctx context.Context, src source, t *topic, id string, a *answer) outcom
 		out.err = cut
 	}
 	out.retryAfter = retryAfter(out.header, time.Now())
-	if front, ok := errors.AsType[*frontAnswer](err); ok && ctx.Err() == nil {
+	if front, ok := errors.AsType[*frontError](err); ok && ctx.Err() == nil {
 		out.retryAfter = front.retryAfter
 		if front.definite {
 			out.verdict, out.status, out.front = verdictElsewhere, front.status, front.Error()

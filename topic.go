@@ -9,8 +9,6 @@ import (
 	"time"
 	"weak"
 
-	"go.uber.org/zap"
-
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
@@ -305,17 +303,16 @@ func (t *topic) refuse(out *outcome) bool {
 	t.signal()
 	t.mu.Unlock()
 
-	if out.verdict == verdictElsewhere {
+	switch out.verdict {
+	case verdictElsewhere:
 		t.pool.detach(t)
-	} else if out.verdict == verdictNotStream {
-		if out.unhandled && t.pool.hints.due(passNotStream, "") {
-			t.pool.log().Warn("nothing to share, as nothing behind sse_fanout has answered",
-				zap.String("topic", t.name),
-				zap.String("hint", "name upstreams in sse_fanout, or put it in front of the handler that answers, such as reverse_proxy, in the same block"))
+	case verdictNotStream:
+		if out.unhandled {
+			t.pool.explainNothingBehind(t)
 		}
 		t.pool.passing.remember(t.key, passNotStream, notStreamMemory)
 		t.pool.detach(t)
-	} else {
+	default:
 		t.pool.refused(t)
 		time.AfterFunc(refusalMemory, func() { t.pool.detach(t) })
 	}

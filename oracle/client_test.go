@@ -168,12 +168,6 @@ func (c *client) await(n int) bool {
 	}
 }
 
-func (c *client) isEnded() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ended
-}
-
 // ticks returns what has come of the ticks from one to another.
 func (c *client) ticks(from, to int) []string {
 	c.mu.Lock()

@@ -22,7 +22,6 @@ import (
 type directory struct {
 	root          string
 	ca, cert, key string
-	member        *tls.Certificate // of a client, signed by ca
 }
 
 func newDirectory(tb testing.TB) directory {
