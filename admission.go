@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"time"
-	"weak"
 )
 
 // An admission is what a client that has joined a topic gets to hear.
@@ -83,16 +82,17 @@ func (t *topic) admission(a arrival, expired bool) (adm admission, known bool) {
 		}
 		return admission{refusal: no}, true
 	}
-	through := true // the topic is connected through the configuration of the client
+	through := true // what comes is what the client's configuration would bring
 	if opts.wrapping {
 		switch why, settled := t.homes.judge(a); {
 		case why != "":
 			return admission{passed: why, front: "the stranger is led to another handler"}, true
-		case settled && expired && t.connects > 0 && t.via != weak.Make(a.handler.server):
-			// The old connection goes on, as the origin has not answered the new one.
-			return admission{passed: passRefused}, true
 		case settled:
-			through = t.via == weak.Make(a.handler.server)
+			through = !t.isConnected || t.via.serves(a.handler)
+			if expired && !through {
+				// The old connection goes on, as the origin has not answered the new one.
+				return admission{passed: passRefused}, true
+			}
 		case expired:
 			return admission{passed: passFront, front: "the site has not answered the stranger in time"}, true
 		default:

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -37,7 +36,7 @@ type answer struct {
 	// settles says that the shared connection is answered: where its stranger
 	// arrives is the topic's home, which via names then.
 	settles bool
-	via     weak.Pointer[caddyhttp.Server]
+	via     home
 
 	mu sync.Mutex
 

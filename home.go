@@ -19,8 +19,14 @@ type home struct {
 	server  weak.Pointer[caddyhttp.Server]
 	handler weak.Pointer[Handler]
 
-	print string // of what stands in front (see surroundings)
-	facts facts
+	print, behind string // of what stands around it (see surroundings)
+	facts         facts
+}
+
+// serves reports whether a connection that has come through this home brings what one
+// through the configuration of h would bring.
+func (known *home) serves(h *Handler) bool {
+	return known != nil && (known.server == weak.Make(h.server) || h.surroundings().sameAs(known.print, known.behind))
 }
 
 // homes are those of a topic, the newest last: while a reload is under way, clients
@@ -30,9 +36,23 @@ type homes []home
 // maxHomes is how many configurations a topic remembers.
 const maxHomes = 2
 
-// of returns the home in the configuration of h, or nil.
-func (hs homes) of(h *Handler) *home {
+// in returns the home in the configuration of h, or nil.
+func (hs homes) in(h *Handler) *home {
 	i := slices.IndexFunc(hs, func(known home) bool { return known.server == weak.Make(h.server) })
+	if i < 0 {
+		return nil
+	}
+	return &hs[i]
+}
+
+// of returns the home that decides about the clients of h: that in its configuration,
+// or else one in another that is the same to them. It is nil if there is none.
+func (hs homes) of(h *Handler) *home {
+	if known := hs.in(h); known != nil {
+		return known
+	}
+	around := h.surroundings()
+	i := slices.IndexFunc(hs, func(known home) bool { return around.sameAs(known.print, known.behind) })
 	if i < 0 {
 		return nil
 	}
@@ -48,7 +68,7 @@ func (hs homes) judge(a arrival) (why passReason, settled bool) {
 		return passFront, true // of a configuration that has been replaced
 	case known == nil:
 		return "", false
-	case known.handler != weak.Make(a.handler):
+	case known.server == weak.Make(a.handler.server) && known.handler != weak.Make(a.handler):
 		return passFront, true
 	case a.facts.differsFrom(known.facts) != "":
 		return passDiffers, true
@@ -75,11 +95,11 @@ func (t *topic) arrive(h *Handler, r *http.Request, a *answer) error {
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if known := t.homes.of(h); known != nil {
+	if known := t.homes.in(h); known != nil {
 		if differs := found.differsFrom(known.facts); differs != "" || known.handler != weak.Make(h) {
 			return fmt.Errorf("%w: %s", errMoved, differs)
 		}
-		a.via = known.server
+		a.via = *known
 		return nil
 	}
 	if !a.settles {
@@ -94,12 +114,13 @@ func (t *topic) arrive(h *Handler, r *http.Request, a *answer) error {
 		server:  weak.Make(h.server),
 		handler: weak.Make(h),
 		print:   around.print,
+		behind:  around.behind,
 		facts:   found,
 	})
 	if len(t.homes) > maxHomes {
 		t.homes = slices.Delete(t.homes, 0, len(t.homes)-maxHomes)
 	}
-	a.via = t.homes[len(t.homes)-1].server
+	a.via = t.homes[len(t.homes)-1]
 	t.signal()
 	return nil
 }
@@ -110,14 +131,14 @@ func (t *topic) isLeftBehind() bool {
 	newest := t.pool.lineage.newestHandler()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return newest != nil && len(t.homes) > 0 && t.homes.of(newest) == nil
+	return newest != nil && len(t.homes) > 0 && t.homes.in(newest) == nil
 }
 
 // seek makes the upstream ask through the configuration of h, which is the newest,
 // if the topic is connected through earlier ones alone.
 func (t *topic) seek(h *Handler) {
 	t.mu.Lock()
-	due := len(t.homes) > 0 && (t.homes.of(h) == nil || t.isConnected && t.via != weak.Make(h.server))
+	due := len(t.homes) > 0 && (t.homes.in(h) == nil || t.isConnected && t.via.server != weak.Make(h.server))
 	t.mu.Unlock()
 	if due {
 		t.reroute()

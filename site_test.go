@@ -314,6 +314,7 @@ func TestAHandlerThatTheStrangerDoesNotReachPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		outside := newWrappingSetup(t, Options{})
 		inside := outside.beside()
+		inside.around.print = "another block"
 		inside.lead(func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
 			if isStranger(r) {
 				return outside.pass(w, r)
@@ -399,7 +400,7 @@ func TestReloadThatNoLongerLeadsStrangersHereDrains(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		up, c := s.joinLive(1, 2)
-		after := s.reloadWrapping(surroundings{})
+		after := s.reloadWrapping(surroundings{print: "access control"})
 		after.lead(answerStrangers(status(401)))
 		insider := after.get("/events")
 		insider.expectBody("passed ")
@@ -481,7 +482,7 @@ func TestReloadToAnOriginThatIsDown(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		s.around.plain = true
 		up, c := s.joinLive(1, 2)
-		after := s.reloadWrapping(surroundings{plain: true})
+		after := s.reloadWrapping(surroundings{plain: true, behind: "another origin"})
 		late := after.get("/events")
 		after.origin.next().fail(502)
 		late.expect("")

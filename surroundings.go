@@ -37,6 +37,15 @@ type surroundings struct {
 	// print is a hash of all that stands in front. Two handlers with the same print
 	// are reached by the same requests.
 	print string
+
+	// behind is a hash of all that stands behind.
+	behind string
+}
+
+// sameAs reports whether two handlers of equal definition, in two configurations,
+// are one and the same to every request: nothing around them has changed.
+func (s *surroundings) sameAs(print, behind string) bool {
+	return s.print == print && s.behind == behind
 }
 
 // survey finds h in the routes of a server and looks at what surrounds it.
@@ -60,8 +69,7 @@ func survey(server *caddyhttp.Server, h *Handler) *surroundings {
 	front := &surveyor{server: server, options: &h.Options, maps: all.maps, headers: all.headers}
 	front.walkFront(way)
 	s.plain = front.unequal == ""
-	sum := sha256.Sum256([]byte(front.print.String()))
-	s.print = string(sum[:])
+	s.print, s.behind = hash(front.print.String()), hash(behind.print.String())
 	return s
 }
 
@@ -99,7 +107,7 @@ type surveyor struct {
 	headers []string
 	front   bool            // requests pass what is looked at
 	unequal string          // the first thing that can tell one client from another
-	print   strings.Builder // of what stands in front
+	print   strings.Builder // everything it has seen
 	named   []string        // routes that it has looked at
 }
 
@@ -437,14 +445,15 @@ func (s *surveyor) equalPlaceholder(name string) bool {
 		"http.request.host", "http.request.port", "http.request.scheme", "http.request.method", "http.matchers.file."}, begins)
 }
 
-// describe adds a value that stands in front to the print: its configuration, as far
-// as it is exported.
+// describe adds a value to the print: its configuration, as far as it is exported.
 func (s *surveyor) describe(v any) {
-	if !s.front {
-		return
-	}
 	describe := printer{w: &s.print}
 	describe.value(reflect.ValueOf(v), 0)
+}
+
+func hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return string(sum[:])
 }
 
 func moduleID(v any) string {

@@ -172,3 +172,33 @@ func TestHeadersThatTheSiteSetsAreCompared(t *testing.T) {
 		t.Errorf("compared are the placeholders %s", got)
 	}
 }
+
+// After a reload that changes nothing around the handler, clients share at once what
+// comes over the old connection.
+func TestWhatIsBehindHasAPrint(t *testing.T) {
+	load := func(behind string) *surroundings {
+		s := newSite(t)
+		s.loadSites("http://127.0.0.1:" + port(s) + " {\nhandle {\nsse_fanout\n" + behind + "\n}\n}\nhttp://other.example:" + port(s) + " {\nrespond " + t.Name() + "\n}")
+		return theHandler(t).surroundings()
+	}
+	const origin = "reverse_proxy 127.0.0.1:9"
+	before, again := load(origin), load(origin)
+	if !before.sameAs(again.print, again.behind) {
+		t.Error("the same site has two prints")
+	}
+	for _, other := range []string{
+		"reverse_proxy 127.0.0.1:10",
+		"reverse_proxy 127.0.0.1:9 127.0.0.1:10",
+		"reverse_proxy 127.0.0.1:9 {\nheader_up X-A b\n}",
+		"reverse_proxy 127.0.0.1:9 {\nlb_policy first\n}",
+		"reverse_proxy https://127.0.0.1:9",
+		"rewrite /a\n" + origin,
+		"@a path /a\nreverse_proxy @a 127.0.0.1:9",
+		"respond 127.0.0.1:9",
+		"php_fastcgi 127.0.0.1:9",
+	} {
+		if after := load(other); before.sameAs(after.print, after.behind) {
+			t.Errorf("%q has the print of %q", other, origin)
+		}
+	}
+}

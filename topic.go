@@ -7,9 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
@@ -71,9 +68,9 @@ type topic struct {
 	blamedID    string     // the origin answers with a stream, but not to this id
 	blamedAt    hub.Cursor // where the log ended when that was found
 	refusal     *refusal
-	header      http.Header                    // of the origin's answer, what is shared
-	homes       homes                          // wrapping form
-	via         weak.Pointer[caddyhttp.Server] // of the home that the last connection has come through
+	header      http.Header // of the origin's answer, what is shared
+	homes       homes       // wrapping form
+	via         home        // that the last connection has come through
 }
 
 // An ending tells subscribers to end.
@@ -197,7 +194,7 @@ func (t *topic) expire() {
 // was without. From the second on, the stream may begin with what is in the log
 // already. id is what the origin was asked with, and blamed what it had been asked
 // with before, to which it has not answered so.
-func (t *topic) connected(id, blamed string, header http.Header, via weak.Pointer[caddyhttp.Server]) (nth int, without time.Duration) {
+func (t *topic) connected(id, blamed string, header http.Header, via home) (nth int, without time.Duration) {
 	followers := t.subscriberCount() - int(t.unsettled.Load())
 	t.mu.Lock()
 	if !t.isConnected {
