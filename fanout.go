@@ -162,7 +162,7 @@ var limits = []rejection{rejectTopics, rejectTopicsIP, rejectTotal, rejectTopic,
 // join returns the topic for req, with one subscriber more, and opens it if
 // there is none. Whatever arrives at once, one topic is made for a key, and with
 // it one upstream (R2).
-func (p *pool) join(req *topicRequest, id, clientIP string, route source) (*topic, rejection, passReason) {
+func (p *pool) join(req *topicRequest, id claim, clientIP string, route source) (*topic, rejection, passReason) {
 	key := req.key()
 
 	p.mu.Lock()
@@ -243,13 +243,13 @@ func (p *pool) uncount(clientIP string) {
 }
 
 // open makes a topic and starts its upstream. p.mu must be held.
-func (p *pool) open(key string, req *topicRequest, id, clientIP string, route source) *topic {
+func (p *pool) open(key string, req *topicRequest, id claim, clientIP string, route source) *topic {
 	t := newTopic(p, key, req, clientIP, route)
 	p.topics[key] = t
 	p.count(clientIP).topics++
 
-	if !t.assigned(id) {
-		t.upstream.openingID = id
+	if p.opts.Catchup.Connections < 0 && id.usable() && !t.assigned(id.id) {
+		t.opener = id
 	}
 	before := p.closing[key]
 	go func() {

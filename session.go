@@ -21,10 +21,7 @@ import (
 // has ended. If nothing was written because r must pass one to one, the error is
 // a passReason.
 func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, route source) error {
-	id, ok := lastEventID(r)
-	if !ok {
-		p.stats.ignoredIDs.Add(1)
-	}
+	id := claimOf(r)
 	ip := clientIP(r)
 	t, rejected, passed := p.join(req, id, ip, route)
 	switch {
@@ -40,9 +37,10 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		r:          r,
 		control:    http.NewResponseController(w),
 		log:        t.log,
-		joined:     t.firstPosition(id != "").Cursor,
+		joined:     t.firstPosition(id.id != "").Cursor,
 		resumeWith: id,
 	}
+	s.bystander = id.id == "" || id.id != t.opener.id
 	defer func() {
 		if s.socket.Load() == nil {
 			p.leave(t, ip)
@@ -216,8 +214,9 @@ type session struct {
 
 	// resumeWith is the id that the client brought, and unsettled is set until
 	// it is known whether the stream can go on from there.
-	resumeWith string
+	resumeWith claim
 	unsettled  bool
+	quiet      quiet // behind that id
 	catchup    *catchup
 	spoken     time.Time // when it was last written to, while it waits
 
@@ -321,6 +320,9 @@ func (s *session) next() ([]byte, hub.Batch) {
 			case errors.Is(why, errTopicClosing):
 				s.comeBack()
 				return nil, batch
+			case errors.Is(why, errCatchupQuiet):
+				s.comeAgain()
+				return s.next()
 			default:
 				return s.endCatchup(spliced, at)
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -48,8 +49,8 @@ const strangerAddr = "192.0.2.1:1"
 
 // newUpstreamRequest makes the request that opens a topic's upstream: a function
 // of what defines the topic, and of the id to resume with (R1).
-func newUpstreamRequest(ctx context.Context, req *topicRequest, id string, server *caddyhttp.Server, w http.ResponseWriter) *http.Request {
-	orig := req.orig
+func newUpstreamRequest(ctx context.Context, req *topicRequest, from resumption, server *caddyhttp.Server, w http.ResponseWriter) *http.Request {
+	orig := from.inQuery(req.orig)
 	r := &http.Request{
 		Method:     http.MethodGet,
 		URL:        &orig,
@@ -73,8 +74,8 @@ func newUpstreamRequest(ctx context.Context, req *topicRequest, id string, serve
 	for name, values := range req.header {
 		r.Header[name] = append([]string(nil), values...)
 	}
-	if id != "" {
-		r.Header["Last-Event-Id"] = []string{id}
+	if from.id != "" {
+		r.Header["Last-Event-Id"] = []string{from.id}
 	}
 	if server == nil {
 		server = new(caddyhttp.Server)
@@ -95,10 +96,22 @@ func newUpstreamRequest(ctx context.Context, req *topicRequest, id string, serve
 	}
 	// The original request that PrepareRequest has kept is the one before
 	// rewrites; from here on it is the one that the source is to answer.
-	current := req.url
+	current := from.inQuery(req.url)
 	r.URL = &current
 	r.RequestURI = current.RequestURI()
 	return r
+}
+
+// inQuery returns u with the id in the query parameter that the client uses.
+func (from resumption) inQuery(u url.URL) url.URL {
+	if from.id == "" || from.param == "" {
+		return u
+	}
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
+	}
+	u.RawQuery += url.QueryEscape(from.param) + "=" + url.QueryEscape(from.id)
+	return u
 }
 
 // sendableID reports whether an id can be the value of a header field; if not,
@@ -118,7 +131,7 @@ type outcome struct {
 // ask sends the request for a topic to its source and returns when the source
 // has answered it to the end, or when ctx has ended and the source was given
 // some time to notice.
-func ask(ctx context.Context, src source, req *topicRequest, id string, a *answer) outcome {
+func ask(ctx context.Context, src source, req *topicRequest, from resumption, a *answer) outcome {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// What a source is cancelled with must be context.Canceled itself: anything
@@ -127,7 +140,7 @@ func ask(ctx context.Context, src source, req *topicRequest, id string, a *answe
 	plain, cancelPlain := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelPlain()
 	defer context.AfterFunc(ctx, cancelPlain)()
-	r := newUpstreamRequest(plain, req, id, src.server, a)
+	r := newUpstreamRequest(plain, req, from, src.server, a)
 	a.request = r
 	done := make(chan error, 1)
 	go func() { done <- serveSource(src.handler, a, r) }()
