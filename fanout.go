@@ -146,7 +146,7 @@ func (p *pool) source() (source, bool) {
 // join returns the topic for req, with one subscriber more, and opens it if
 // there is none. Whatever arrives at once, one topic is made for a key, and with
 // it one upstream (R2).
-func (p *pool) join(h *Handler, req *topicRequest, id, clientIP string) (*topic, rejection, passReason) {
+func (p *pool) join(h *Handler, req *topicRequest, id claim, clientIP string) (*topic, rejection, passReason) {
 	t, yielded, rejected, passed := p.joinOrOpen(h, req, id, clientIP)
 	if yielded != nil {
 		yielded.end(ending{Reason: endYielded})
@@ -157,7 +157,7 @@ func (p *pool) join(h *Handler, req *topicRequest, id, clientIP string) (*topic,
 
 // joinOrOpen is join, but for ending the subscribers of the topic that has yielded
 // its place to t, if there is one.
-func (p *pool) joinOrOpen(h *Handler, req *topicRequest, id, clientIP string) (t, yielded *topic, _ rejection, _ passReason) {
+func (p *pool) joinOrOpen(h *Handler, req *topicRequest, id claim, clientIP string) (t, yielded *topic, _ rejection, _ passReason) {
 	key := req.key()
 	asksNothing := h.asksNothing()
 
@@ -257,13 +257,13 @@ func (p *pool) refused(t *topic) {
 }
 
 // open makes a topic and starts its upstream. p.mu must be held.
-func (p *pool) open(key string, req *topicRequest, id, clientIP string) *topic {
+func (p *pool) open(key string, req *topicRequest, id claim, clientIP string) *topic {
 	t := newTopic(p, key, req, clientIP)
 	p.topics[key] = t
 	p.countTopic(t, +1)
 
-	if !t.assigned(id) {
-		t.upstream.openingID = id
+	if p.opts.Catchup.Connections < 0 && id.usable() && !t.assigned(id.id) {
+		t.opener = id
 	}
 	before := p.closing[key]
 	go func() {

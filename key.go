@@ -18,10 +18,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// maxLastEventID is the longest last event id that a client may bring, in
-// bytes.
-const maxLastEventID = 1 << 10
-
 // lastEventIDParams are the query parameters in which polyfills (Yaffle's
 // EventSource) and hubs (Mercure, nchan) put the last event id, as a page
 // cannot set a header on its first connection.
@@ -140,7 +136,7 @@ func withoutLastEventID(query string) string {
 	found := false
 	kept := make([]string, 0, 8)
 	for param := range strings.SplitSeq(query, "&") {
-		if isLastEventIDParam(param) {
+		if _, _, ok := lastEventIDParam(param); ok {
 			found = true
 		} else {
 			kept = append(kept, param)
@@ -152,35 +148,43 @@ func withoutLastEventID(query string) string {
 	return strings.Join(kept, "&")
 }
 
-func isLastEventIDParam(param string) bool {
-	name, _, _ := strings.Cut(param, "=")
+// lastEventIDParam returns the unescaped name and the value of a query parameter that
+// holds a last event id; ok is false for any other.
+func lastEventIDParam(param string) (name, value string, ok bool) {
+	name, value, _ = strings.Cut(param, "=")
 	if unescaped, err := url.QueryUnescape(name); err == nil {
 		name = unescaped
 	}
-	return lastEventIDParams[name]
+	return name, value, lastEventIDParams[name]
 }
 
-// lastEventID returns the id that a client wants to resume with, from the
-// header or else from the query; ok is false if it brought one that cannot be
-// used.
-func lastEventID(r *http.Request) (id string, ok bool) {
-	id = r.Header.Get("Last-Event-ID")
-	if id == "" {
-		for param := range strings.SplitSeq(r.URL.RawQuery, "&") {
-			if !isLastEventIDParam(param) {
-				continue
-			}
-			_, value, _ := strings.Cut(param, "=")
-			if unescaped, err := url.QueryUnescape(value); err == nil && unescaped != "" {
-				id = unescaped
-				break
-			}
+// claimOf returns what a client wants to resume with: the id of the header, or else
+// the first of the query. A client that uses both has the newer id in the header, as
+// an EventSource repeats its URL when it reconnects.
+func claimOf(r *http.Request) claim {
+	brought := claim{id: trimBlanks(r.Header.Get("Last-Event-ID"))}
+	var malformed claim
+	for param := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		name, value, ok := lastEventIDParam(param)
+		if !ok {
+			continue
+		}
+		if brought.id != "" {
+			brought.param = name
+			return brought
+		}
+		unescaped, err := url.QueryUnescape(value)
+		switch id := trimBlanks(unescaped); {
+		case err != nil && malformed.id == "":
+			malformed = claim{id: value, param: name}
+		case err == nil && id != "":
+			return claim{id: id, param: name}
 		}
 	}
-	if len(id) > maxLastEventID || strings.ContainsAny(id, "\x00\r\n") {
-		return "", false
+	if brought.id == "" {
+		return malformed
 	}
-	return id, true
+	return brought
 }
 
 // key names the topic within its pool. Each part is preceded by its length, so

@@ -38,10 +38,7 @@ const maxJoins = 3
 // and returns when its stream has ended. If nothing was written because r must pass
 // one to one, the error is a passReason.
 func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, h *Handler) error {
-	id, ok := lastEventID(r)
-	if !ok {
-		p.stats.ignoredIDs.Add(1)
-	}
+	id := claimOf(r)
 	a := arrival{handler: h, patient: p.needsOriginsWord(r)}
 	if p.opts.wrapping {
 		newest := p.lineage.newestHandler()

@@ -195,10 +195,14 @@ type History struct {
 
 // Catchup is how missed events are fetched from the origin over a second,
 // short-lived connection. All clients with the same last event id share one. If
-// it does not work out, the client is told of a gap and goes on live.
+// it does not work out, the client is told of a gap and goes on live. The origin
+// is asked up to 100 times a second for a topic, and a client address whose ids
+// come to nothing has to wait.
 type Catchup struct {
-	// How many such connections a topic may have at once. A negative value
-	// turns catching up off. Default: 2.
+	// How many such connections a topic may have at once. Default: 2. A negative
+	// value turns catching up off, for an origin with a single worker: the last
+	// event id of the client that opens a topic then opens its connection, which
+	// others join. It is given up if that brings nothing within the timeout.
 	Connections int `json:"connections,omitempty"`
 
 	// How long the first event may take. A catch-up that has not met the history

@@ -248,6 +248,7 @@ func TestReloadOfAWrappingHandlerWhoseUpstreamBreaksFirst(t *testing.T) {
 		s.origin.idle()
 		c = after.get("/events", "Last-Event-ID", "2")
 		after.origin.next().accept().events(3, 3)
+		after.origin.next().expectResumedWith("id 2").accept().events(3, 3)
 		c.expect(primer("2") + numbered(3, 3))
 	})
 }

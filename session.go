@@ -18,7 +18,7 @@ import (
 // returns when its stream has ended. If nothing was written because r must pass
 // one to one, the error is a passReason, and if it must join another topic, a
 // joinAgainError.
-func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicRequest, id string, arrived arrival) error {
+func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicRequest, id claim, arrived arrival) error {
 	ip := countedAddress(clientIP(r))
 	t, rejected, passed := p.join(arrived.handler, req, id, ip)
 	switch {
@@ -37,9 +37,10 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicReque
 		r:          r,
 		control:    http.NewResponseController(w),
 		log:        t.log,
-		joined:     t.firstPosition(id != "").Cursor,
+		joined:     t.firstPosition(id.id != "").Cursor,
 		resumeWith: id,
 	}
+	s.bystander = id.id == "" || id.id != t.opener.id
 	defer func() {
 		if s.socket.Load() == nil {
 			p.leave(t, ip)
@@ -159,8 +160,9 @@ type session struct {
 
 	// resumeWith is the id that the client brought, and unsettled is set until
 	// it is known whether the stream can go on from there.
-	resumeWith string
+	resumeWith claim
 	unsettled  bool
+	quiet      quiet // behind that id
 	catchup    *catchup
 	spoken     time.Time // when it was last written to, while it waits
 
@@ -264,6 +266,9 @@ func (s *session) next() ([]byte, hub.Batch) {
 			case errors.Is(why, errTopicClosing):
 				s.comeBack()
 				return nil, batch
+			case errors.Is(why, errCatchupQuiet):
+				s.comeAgain()
+				return s.next()
 			default:
 				return s.endCatchup(spliced, at)
 			}

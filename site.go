@@ -59,7 +59,7 @@ func (d serverDoor) isActive() bool {
 // An inquiry is one request of a stranger to a site.
 type inquiry struct {
 	topic  *topic
-	id     string // last event id that the source is asked with
+	from   resumption // that the source is asked with
 	answer *answer
 
 	// Owned by the goroutine that serves the request.
@@ -134,9 +134,7 @@ func (q *inquiry) serve(h *Handler, r *http.Request, next caddyhttp.Handler) err
 		return nil
 	}
 	q.topic.request.applyValues(r)
-	if q.id != "" {
-		r.Header["Last-Event-Id"] = []string{q.id}
-	}
+	q.from.apply(r)
 	q.answer.request.Store(r)
 	q.err = serveSource(next, q.answer, r)
 	return nil

@@ -16,7 +16,7 @@ import (
 type source struct {
 	// serve asks for t on a, and returns when the source has answered to the end.
 	// Its error may be a frontError, or errMoved.
-	serve func(ctx context.Context, t *topic, id string, a *answer) error
+	serve func(ctx context.Context, t *topic, from resumption, a *answer) error
 }
 
 // nothingBehind is what stands behind the source of the endpoint form: a
@@ -30,12 +30,12 @@ var nothingBehind = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Reques
 func (h *Handler) upstreamSource() source {
 	if h.wraps() {
 		local := localAddr(h.server)
-		return source{func(ctx context.Context, t *topic, id string, a *answer) error {
-			return enterSite(ctx, h.door, local, &inquiry{topic: t, id: id, answer: a})
+		return source{func(ctx context.Context, t *topic, from resumption, a *answer) error {
+			return enterSite(ctx, h.door, local, &inquiry{topic: t, from: from, answer: a})
 		}}
 	}
-	return source{func(ctx context.Context, t *topic, id string, a *answer) error {
-		r := h.newEndpointRequest(ctx, t, id, a)
+	return source{func(ctx context.Context, t *topic, from resumption, a *answer) error {
+		r := h.newEndpointRequest(ctx, t, from, a)
 		a.request.Store(r)
 		return serveSource(caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 			return h.source.ServeHTTP(w, r, nothingBehind)
@@ -44,17 +44,14 @@ func (h *Handler) upstreamSource() source {
 }
 
 // newEndpointRequest makes the request that opens a topic's upstream in the
-// endpoint form: a function of what defines the topic, and of the id to resume
-// with (R1).
-func (h *Handler) newEndpointRequest(ctx context.Context, t *topic, id string, w http.ResponseWriter) *http.Request {
+// endpoint form: a function of what defines the topic, and of what to resume with (R1).
+func (h *Handler) newEndpointRequest(ctx context.Context, t *topic, from resumption, w http.ResponseWriter) *http.Request {
 	server := h.server
 	if server == nil {
 		server = new(caddyhttp.Server)
 	}
 	r := newStrangerRequest(ctx, t, localAddr(h.server))
-	if id != "" {
-		r.Header["Last-Event-Id"] = []string{id}
-	}
+	from.apply(r)
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, server)
 	t.request.applyValues(r)
 	return r
@@ -77,7 +74,7 @@ type outcome struct {
 // ask sends the request for a topic to its source and returns when the source
 // has answered it to the end, or when ctx has ended and the source was given
 // some time to notice.
-func ask(ctx context.Context, src source, t *topic, id string, a *answer) outcome {
+func ask(ctx context.Context, src source, t *topic, from resumption, a *answer) outcome {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// What a source is cancelled with must be context.Canceled itself: anything
@@ -87,7 +84,7 @@ func ask(ctx context.Context, src source, t *topic, id string, a *answer) outcom
 	defer cancelPlain()
 	defer context.AfterFunc(ctx, cancelPlain)()
 	done := make(chan error, 1)
-	go func() { done <- src.serve(plain, t, id, a) }()
+	go func() { done <- src.serve(plain, t, from, a) }()
 
 	err := awaitSource(ctx, cancel, done, a)
 	a.finish(err)

@@ -21,6 +21,8 @@ type subscriber struct {
 	clientIP string // as it is counted
 	started  time.Time
 
+	bystander bool // it has not brought the id that the topic was opened with
+
 	outcome atomic.Int32 // a joining
 
 	session atomic.Pointer[session]

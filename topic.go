@@ -23,6 +23,7 @@ type topic struct {
 	log      *hub.Topic
 	upstream *upstream
 	catchups *catchups
+	opener   claim // with "catchup off": of the subscriber who opened it
 	greeting greeting
 	epoch    string // of ids that are ours, with "ids assign"
 	ctx      context.Context
@@ -67,6 +68,8 @@ type topic struct {
 	noticeID    string     // in force there
 	blamedID    string     // the origin answers with a stream, but not to this id
 	blamedAt    hub.Cursor // where the log ended when that was found
+	isOpened    bool       // the origin has answered with a stream to the opener's id
+	openedAt    hub.Cursor // what follows that id begins here
 	refusal     *refusal
 	header      http.Header // of the origin's answer, what is shared
 	homes       homes       // wrapping form
@@ -192,18 +195,18 @@ func (t *topic) expire() {
 // connected is called when the origin has answered with an event stream. It returns
 // which connection of the topic that is, counted from 1, and for how long the topic
 // was without. From the second on, the stream may begin with what is in the log
-// already. id is what the origin was asked with, and blamed what it had been asked
-// with before, to which it has not answered so.
-func (t *topic) connected(id, blamed string, header http.Header, via home) (nth int, without time.Duration) {
+// already. id is what the origin was asked with, brought whether that is the opener's,
+// and blamed what it had been asked with before, to which it has not answered so.
+func (t *topic) connected(id string, brought bool, blamed string, header http.Header, via home) (nth int, without time.Duration) {
 	followers := t.subscriberCount() - int(t.unsettled.Load())
 	t.mu.Lock()
 	if !t.isConnected {
 		without = time.Since(t.awaySince)
 	}
 	switch {
-	case t.connects == 0:
-		t.log.StartAfter(id)
-	case id == "":
+	case brought && !t.isOpened:
+		t.isOpened, t.openedAt = true, t.log.Newest().Cursor
+	case t.connects > 0 && id == "":
 		// Events may have been sent while nobody listened, and nothing tells
 		// which: whoever follows the log comes past this.
 		t.pool.stats.gaps.Add(uint64(max(0, followers)))
@@ -226,7 +229,11 @@ func (t *topic) connected(id, blamed string, header http.Header, via home) (nth 
 	t.mu.Unlock()
 
 	t.log.Wake()
-	t.catchups.wake()
+	if t.catchups.anyParked.Load() {
+		t.catchups.unpark(false)
+	} else {
+		t.catchups.wake()
+	}
 	return nth, without
 }
 
@@ -248,6 +255,10 @@ func (t *topic) logEnd() hub.Position {
 	}
 	return end
 }
+
+// isNowhere reports whether the log has come to no id since it began, or since its
+// last notice of a gap.
+func (t *topic) isNowhere() bool { return t.logEnd().ID == "" }
 
 // refusedSince reports whether the origin has refused an id since the log ended at
 // a cursor.
@@ -366,40 +377,4 @@ func (t *topic) subscriberCount() int {
 	t.pool.mu.Lock()
 	defer t.pool.mu.Unlock()
 	return t.subscribers
-}
-
-// A knowledge is what is known of an id that a client resumes with.
-type knowledge int
-
-const (
-	idKnown     knowledge = iota // the log has it
-	idUnsettled                  // the log has it not, but may when the topic is connected
-	idMissing                    // the log has it not, the origin may
-	idLost                       // nobody has it
-)
-
-// lookup returns the position of a client that resumes with id, if that is known.
-func (t *topic) lookup(id string) (hub.Position, knowledge) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	pos, ok := t.log.After(id)
-	switch {
-	case ok:
-		return pos, idKnown
-	case t.assigned(id), !sendableID(id), id == t.blamedID:
-		return pos, idLost
-	case !t.isConnected:
-		return pos, idUnsettled
-	}
-	return pos, idMissing
-}
-
-// askableID returns id, unless the origin cannot be asked with it.
-func (t *topic) askableID(id string) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !sendableID(id) || t.assigned(id) || id == t.blamedID {
-		return ""
-	}
-	return id
 }

@@ -23,16 +23,12 @@ import (
 type upstream struct {
 	topic *topic
 
-	// openingID is the id that the subscriber who opened the topic resumes
-	// with: an origin with a single worker can serve it over no other
-	// connection.
-	openingID string
-
 	// rerouted tells run that the topic has a new route.
 	rerouted chan struct{}
 
 	// Owned by run, and by the answer it waits for.
-	suspectID string    // may be why the last answer was no stream
+	suspectID string    // may be why the last answer was no stream, or a silent one
+	doubted   bool      // the opener's id is not used any more
 	failures  int       // in a row, of connections that have not proved themselves
 	noSince   time.Time // since when every answer has been a no
 	since     time.Time // when the present state of the connection began
@@ -44,6 +40,8 @@ type upstream struct {
 	condition atomic.Pointer[condition]
 
 	retry atomic.Int64 // the origin's reconnection time, in nanoseconds; negative: none yet
+
+	hasBegun atomic.Bool // an event has come
 
 	wire []byte // reused by publish
 }
@@ -66,6 +64,7 @@ const (
 var (
 	errIdle         = errors.New("the origin was silent for longer than idle_timeout")
 	errTopicClosing = errors.New("the topic is closing")
+	errSilentToID   = errors.New("the origin has sent nothing for the last event id that a client brought, while others wait")
 	errRerouted     = errors.New("the topic goes on through the new configuration")
 )
 
@@ -73,13 +72,16 @@ var (
 func (u *upstream) run(ctx context.Context) {
 	u.since = time.Now()
 	for ctx.Err() == nil {
-		c := u.follow(ctx, u.open(ctx, u.resumeID(), nil))
-		if ctx.Err() == nil && c.id != "" && c.accepted.IsZero() && blamesID(c.outcome.verdict, c.outcome.status) {
+		c := u.follow(ctx, u.open(ctx, u.next(), nil))
+		silent := errors.Is(c.outcome.err, errSilentToID)
+		if ctx.Err() == nil && (silent || c.id != "" && c.accepted.IsZero() && blamesID(c.outcome.verdict, c.outcome.status)) {
 			// Only an answer to a request without an id is a verdict. If this
 			// one is no stream either, the id was not to blame and is tried
 			// again.
 			u.suspectID = c.id
-			c = u.follow(ctx, u.open(ctx, "", nil))
+			u.doubted = u.doubted || silent
+			u.topic.disconnected(c.nth)
+			c = u.follow(ctx, u.open(ctx, beginning{}, nil))
 			u.suspectID = ""
 		}
 		if ctx.Err() != nil {
@@ -99,14 +101,23 @@ func (u *upstream) run(ctx context.Context) {
 }
 
 // follow waits for a connection to end. When a reload has brought the topic a
-// new route, the connection is replaced by one through it.
+// new route, the connection is replaced by one through it. One that was opened with a
+// client's id ends if it brings nothing while others wait.
 func (u *upstream) follow(ctx context.Context, c *connection) *connection {
 	for {
+		var doubt <-chan time.Time
+		if c.brought && !u.hasBegun.Load() {
+			doubt = time.After(time.Duration(u.topic.pool.opts.Catchup.Timeout))
+		}
 		select {
 		case <-c.ended:
 			return c
 		case <-u.rerouted:
 			c = u.replace(ctx, c)
+		case <-doubt:
+			if !u.hasBegun.Load() && u.topic.roster.hasBystanders() {
+				c.cancel(errSilentToID)
+			}
 		}
 	}
 }
@@ -117,7 +128,7 @@ func (u *upstream) follow(ctx context.Context, c *connection) *connection {
 // stays. It stays for those who are being drained, too, when the new configuration
 // does not lead the stranger where it leads them.
 func (u *upstream) replace(ctx context.Context, old *connection) *connection {
-	c := u.open(ctx, u.resumeID(), old)
+	c := u.open(ctx, u.next(), old)
 	patience := time.NewTimer(time.Duration(u.topic.pool.opts.Wait))
 	defer patience.Stop()
 	select {
@@ -154,20 +165,10 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 	return c
 }
 
-// resumeID is the id to ask the origin for: the one in force, or the one that
-// the topic was opened with.
-func (u *upstream) resumeID() string {
-	id := u.openingID
-	if s := u.topic.log.Newest(); s.ID != "" || s.Cursor > 0 {
-		id = s.ID
-	}
-	return u.topic.askableID(id)
-}
-
 // A connection is one connection of an upstream to its source.
 type connection struct {
-	up       *upstream
-	id       string      // that it resumes with
+	up *upstream
+	beginning
 	replaces *connection // that is to end when this one is accepted
 	answer   *answer
 	decoder  *sse.Decoder
@@ -187,11 +188,11 @@ type connection struct {
 }
 
 // open starts a connection.
-func (u *upstream) open(ctx context.Context, id string, replaces *connection) *connection {
+func (u *upstream) open(ctx context.Context, after beginning, replaces *connection) *connection {
 	t := u.topic
 	c := &connection{
 		up:          u,
-		id:          id,
+		beginning:   after,
 		replaces:    replaces,
 		established: make(chan struct{}),
 		ended:       make(chan struct{}),
@@ -214,7 +215,7 @@ func (u *upstream) open(ctx context.Context, id string, replaces *connection) *c
 			defer watchdog.Stop()
 		}
 		if src, ok := t.pool.source(); ok {
-			c.outcome = ask(ctx, src, t, id, c.answer)
+			c.outcome = ask(ctx, src, t, after.resumption, c.answer)
 		} else {
 			c.outcome.err = errTopicClosing
 		}
@@ -236,7 +237,7 @@ func (c *connection) accept(header http.Header) io.Writer {
 	t.pool.stats.connections.Add(1)
 	defer close(c.established)
 	var without time.Duration
-	c.nth, without = t.connected(c.id, c.up.suspectID, sharedHeaders(header), c.answer.via)
+	c.nth, without = t.connected(c.id, c.brought, c.up.suspectID, sharedHeaders(header), c.answer.via)
 	c.replaying = c.nth > 1
 	c.up.logConnected(c, without)
 	c.replaces = nil // or each reload would keep one connection more in memory
@@ -272,8 +273,15 @@ func (c *connection) publish(e *sse.Event) {
 			}
 		}
 	}
+	if c.brought && !u.hasBegun.Load() && eventID(e) == c.id {
+		// The origin returns what a client made it believe: that is no id of its own.
+		e.HasID, e.ID = false, nil
+		if !e.HasData && !e.HasRetry {
+			return
+		}
+	}
 	if c.replaying && e.HasID && !e.HasData {
-		if _, known := t.log.After(string(e.ID)); known {
+		if _, known := t.log.After(eventID(e)); known {
 			// A position, as a fan-out begins each connection with. It is not
 			// news, and a replay may follow it.
 			e.HasID, e.ID = false, nil
@@ -282,7 +290,7 @@ func (c *connection) publish(e *sse.Event) {
 			}
 		}
 	}
-	entry := hub.Entry{SetsID: e.HasID, ID: string(e.ID)}
+	entry := hub.Entry{SetsID: e.HasID, ID: eventID(e)}
 	if t.epoch != "" && !e.HasID && e.HasData {
 		entry.SetsID, entry.ID = true, t.assign(t.log.Newest().Cursor)
 		e.HasID, e.ID = true, []byte(entry.ID)
@@ -298,6 +306,7 @@ func (c *connection) publish(e *sse.Event) {
 		c.fresh = true
 		return
 	}
+	u.hasBegun.Store(true)
 	greets := t.greeting.greets(e, c.events)
 	if c.replaying && !greets && c.isReplay(entry) {
 		return
@@ -312,6 +321,9 @@ func (c *connection) publish(e *sse.Event) {
 	t.log.Append(entry)
 	if awaited {
 		t.catchups.comes(entry.ID, t.log.Newest().Cursor)
+	}
+	if t.catchups.anyParked.Load() {
+		t.catchups.unpark(true)
 	}
 	if len(entry.Wire) > maxKeptBuffer {
 		// The next of its size may push it out of the log.
