@@ -2,9 +2,55 @@ package ssefanout
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"strings"
 	"time"
 )
+
+// joinAgainError tells a client, as an error, to join again: with these headers in
+// its key, as the origin's answers vary by them, or as before, if there are none.
+type joinAgainError []string
+
+func (names joinAgainError) Error() string {
+	return "joining again with a key that has " + strings.Join(names, ", ")
+}
+
+// maxJoins is how often a client joins that meets topics which are over.
+const maxJoins = 3
+
+// serve makes r a subscriber of the topic for req, as often as it must join again,
+// and returns when its stream has ended. If nothing was written because r must pass
+// one to one, the error is a passReason.
+func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, h *Handler) error {
+	id := claimOf(r)
+	a := arrival{handler: h, patient: p.needsOriginsWord(r)}
+	if p.opts.wrapping {
+		newest := p.lineage.newestHandler()
+		a.facts, a.newest = h.factsOf(r), newest != nil && newest.server == h.server
+		if passed := p.passing.recall(a.key(req.key())); passed != "" {
+			return passed
+		}
+	}
+	if !p.varying.empty() {
+		if names, known := p.varying.recall(req.key()); known {
+			req = req.varyingBy(names, r.Header)
+		}
+	}
+	for joined := 1; ; {
+		a.mayJoinAgain = joined < maxJoins
+		err := p.subscribe(w, r, req, id, a)
+		names, again := errors.AsType[joinAgainError](err)
+		switch {
+		case !again:
+			return err
+		case len(names) == 0:
+			joined++
+		default:
+			req = req.varyingBy(names, r.Header) // with more names each time, of which there are maxLearned
+		}
+	}
+}
 
 // An admission is what a client that has joined a topic gets to hear.
 type admission struct {
@@ -12,7 +58,7 @@ type admission struct {
 	refusal  *refusal    // the origin's no
 	rejected rejection
 	passed   passReason // its own request goes through one to one
-	front    string     // why, if the site does not lead the stranger here
+	front    string     // what of the front is the reason for that
 	moved    bool       // the topic is over because the site leads elsewhere now: join again
 	gone     bool       // the client did not wait
 }
@@ -31,6 +77,14 @@ type arrival struct {
 	mayJoinAgain bool // should the topic turn out to be over
 }
 
+// key is a topic's key for the clients that come through the same handler with the same
+// facts.
+func (a *arrival) key(of string) string {
+	var k keyBuilder
+	k.addValues(a.facts)
+	return a.handler.frontKey(string(k.b) + of)
+}
+
 // admit waits until it is known what a client gets.
 func (t *topic) admit(ctx context.Context, a arrival) admission {
 	opts := t.pool.opts
@@ -46,6 +100,9 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 		switch {
 		case adm.passed == passFront && a.newest:
 			a.handler.frontFailed(t, adm.front)
+		case adm.passed == passDiffers:
+			t.pool.passing.remember(a.key(t.key), passDiffers, frontMemory)
+			t.pool.explainDiffers(t, adm.front)
 		case adm.passed == passRefused:
 			t.pool.passing.remember(a.handler.frontKey(t.key), passRefused, time.Duration(opts.Wait))
 		}
@@ -85,6 +142,8 @@ func (t *topic) admission(a arrival, expired bool) (adm admission, known bool) {
 	through := true // what comes is what the client's configuration would bring
 	if opts.wrapping {
 		switch why, settled := t.homes.judge(a); {
+		case why == passDiffers:
+			return admission{passed: why, front: a.facts.differsFrom(t.homes.of(a.handler).facts)}, true
 		case why != "":
 			return admission{passed: why, front: "the stranger is led to another handler"}, true
 		case settled:

@@ -267,8 +267,13 @@ func TestAClientThatTheSiteTreatsOtherwisePasses(t *testing.T) {
 					if !up.closed() {
 						t.Error("the connection for nobody goes on")
 					}
-					if got := s.pool.stats.passed.get(passDiffers); got != 1 {
-						t.Errorf("%d requests passed because they differ, want 1", got)
+					s.get("/events").expectBody("passed ")
+					s.origin.idle() // the like of it pass at once
+					if got := s.pool.stats.passed.get(passDiffers); got != 2 {
+						t.Errorf("%d requests passed because they differ, want 2", got)
+					}
+					if n := s.logs.FilterMessageSnippet("otherwise than that of a stranger").Len(); n != 1 {
+						t.Errorf("the log says so %d times, want once", n)
 					}
 				})
 			})
