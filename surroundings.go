@@ -7,12 +7,14 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	maphandler "github.com/caddyserver/caddy/v2/modules/caddyhttp/map"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 // The surroundings of a handler of the wrapping form are what its server's routes
@@ -112,20 +114,41 @@ type surveyor struct {
 }
 
 // walkBehind looks at what a request may reach after the end of a way. Routes of
-// one group exclude each other, and a terminal route ends all that is around it.
+// one group exclude each other, a terminal route ends all that is around it, and
+// nothing is behind a handler that answers all that come to it.
 func (s *surveyor) walkBehind(way []turn) {
 	for _, turn := range slices.Backward(way) {
 		own := turn.routes[turn.route]
-		s.walkHandlers(own.Handlers[turn.handler+1:])
-		if own.Terminal {
+		rest := own.Handlers[turn.handler+1:]
+		s.walkHandlers(rest)
+		if own.Terminal || answersAll(rest) {
 			return
 		}
 		for _, route := range turn.routes[turn.route+1:] {
-			if own.Group == "" || route.Group != own.Group {
-				s.walkRoute(route)
+			if own.Group != "" && route.Group == own.Group {
+				continue
+			}
+			s.walkRoute(route)
+			if len(route.MatcherSets) == 0 && (route.Terminal || answersAll(route.Handlers)) {
+				return
 			}
 		}
 	}
+}
+
+// answersAll reports whether one of the handlers answers every request that comes to
+// it, and calls none after it.
+func answersAll(handlers []caddyhttp.MiddlewareHandler) bool {
+	return slices.ContainsFunc(handlers, func(handler caddyhttp.MiddlewareHandler) bool {
+		switch handler := handler.(type) {
+		case *reverseproxy.Handler:
+			return len(handler.HandleResponse) == 0
+		case *caddyhttp.StaticResponse:
+			_, err := strconv.Atoi(string(handler.StatusCode))
+			return err == nil && handler.StatusCode != "103" || handler.StatusCode == "" // 103 goes on
+		}
+		return false
+	})
 }
 
 // walkFront looks at what a request passes on a way. A route that is terminal, or

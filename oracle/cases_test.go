@@ -29,6 +29,8 @@ var hosts = []identity{
 // two are clients that share wherever anything is shared.
 var two = []identity{{name: "first"}, {name: "second"}, {name: "from 127.0.0.2", from: "127.0.0.2"}, {name: "in German", header: []string{"Accept-Language", "de"}}}
 
+var alice = identity{name: "alice", header: []string{"Authorization", "Basic YWxpY2U6c2VjcmV0"}}
+
 var cases = []template{
 	// What was seen to leak.
 	{name: "the shared request leaves its block", sites: site +
@@ -45,6 +47,7 @@ var cases = []template{
 	{name: "a bare site", sites: site + "handle {\nSHARE\nreverse_proxy PUB\n}\n}", clients: two, connections: 1},
 	{name: "a path", sites: site + "handle_path /events* {\nSHARE\nreverse_proxy PUB\n}\n}", clients: two, connections: 1},
 	{name: "a route", sites: site + "route {\nrewrite * /rewritten\nvars role all\nrequest_header X-Site all\nSHARE\nreverse_proxy PUB {\nheader_up X-Role {vars.role}\n}\n}\n}", clients: two, connections: 1},
+	{name: "a block, and what others get", sites: site + "handle /events* {\nSHARE\nreverse_proxy PUB\n}\n@m remote_ip 127.0.0.2\nrespond @m 403\nredir /old /new\nreverse_proxy PRIV\n}", clients: two, connections: 1},
 	{name: "a map by path", sites: site + "map {path} {flavor} {\n/events sweet\ndefault sour\n}\nhandle {\nSHARE\nreverse_proxy PUB {\nheader_up X-Flavor {flavor}\n}\n}\n}", clients: two, connections: 1},
 	{name: "encode, header and log", sites: site + "log {\noutput discard\n}\nencode\nheader X-Served yes\nhandle {\nSHARE\nreverse_proxy PUB\n}\n}", clients: two, connections: 1},
 	{name: "try_files", sites: site + "root ROOT\nhandle {\ntry_files {path} /index.html\nSHARE\nreverse_proxy PUB\n}\n}", clients: two, connections: 1},
@@ -78,6 +81,10 @@ var cases = []template{
 	{name: "forward_auth", sites: site + "handle {\nforward_auth PUB {\nuri /auth\ncopy_headers X-Role\n}\nSHARE\nreverse_proxy PRIV\n}\n}"},
 	{name: "forward_auth that lets all in", sites: site + "handle {\nforward_auth PUB {\nuri /auth?open\ncopy_headers X-Role\n}\nSHARE\nreverse_proxy PRIV\n}\n}"},
 	{name: "basic_auth", sites: site + "handle {\n" + password + "SHARE\nreverse_proxy PRIV\n}\n}"},
+	{name: "basic_auth, shared by each user", sites: site + "handle {\n" + password + "SHARE_VARY\nreverse_proxy PRIV\n}\n}",
+		clients: []identity{{name: "outsider"}, alice, alice, {name: "with a wrong password", header: []string{"Authorization", "Basic YWxpY2U6d3Jvbmc="}}, alice}, connections: 1},
+	{name: "an intranet", sites: site + "handle {\n@out not remote_ip 127.0.0.0/8\nrespond @out 403\nSHARE_FROM\nreverse_proxy PRIV\n}\n}", clients: two, connections: 1},
+	{name: "an intranet that does not admit the stranger", sites: site + "handle {\n@out not remote_ip 127.0.0.0/8\nrespond @out 403\nSHARE\nreverse_proxy PRIV\n}\n}", clients: two},
 	{name: "basic_auth of a path", sites: site + "basic_auth /a/* {\nalice $2a$04$LQbYWDw2A3pL/O1GZwU4EOQSETPNLnvWlFxcuTosMNSmslvgUuDp2\n}\nhandle {\nSHARE\nreverse_proxy PRIV\n}\n}"},
 }
 

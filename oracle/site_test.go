@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 // A template is a Caddyfile in which SHARE stands for the line of the wrapping form,
 // and other capitals for addresses:
 //
+//	SHARE_VARY, SHARE_FROM the line with "vary Authorization", or "ask_from 127.0.0.7"
 //	PORT, PORT2           free ports
 //	PUB, PRIV             origins; PUBFCGI is PUB over FastCGI
 //	ROOT                  a directory with the files index.html and members
@@ -49,9 +51,11 @@ func (t *template) run(tb testing.TB, shared bool, n int, files directory) *vari
 	tb.Helper()
 	v := &variant{template: t, shared: shared, pub: newOrigin(tb, "PUB"), priv: newOrigin(tb, "PRIV")}
 	port, port2 := freePort(tb), freePort(tb)
-	line := ""
-	if shared {
-		line = "sse_fanout {\nstream_close_delay 50ms\nretry 10ms\n}"
+	line := func(option string) string {
+		if !shared {
+			return ""
+		}
+		return "sse_fanout {\nstream_close_delay 50ms\nretry 10ms\n" + option + "\n}"
 	}
 	scheme := "http"
 	if t.tls {
@@ -59,7 +63,7 @@ func (t *template) run(tb testing.TB, shared bool, n int, files directory) *vari
 	}
 	v.url = fmt.Sprintf("%s://127.0.0.1:%s", scheme, port)
 	v.words = strings.NewReplacer(
-		"SHARE", line, "PORT2", port2, "PORT", port, "PUBFCGI", v.pub.fcgi, "PUB", v.pub.addr, "PRIV", v.priv.addr,
+		"SHARE_VARY", line("vary Authorization"), "SHARE_FROM", line("ask_from 127.0.0.7"), "SHARE", line(""), "PORT2", port2, "PORT", port, "PUBFCGI", v.pub.fcgi, "PUB", v.pub.addr, "PRIV", v.priv.addr,
 		"ROOT", files.root, "CERT", files.cert, "KEY", files.key, "CAFILE", files.ca, "_N", fmt.Sprintf("_%d%t", n, shared))
 	return v
 }
@@ -85,7 +89,9 @@ func freePort(tb testing.TB) string {
 	return ""
 }
 
-var lastPort = 10000
+// lastPort differs from that of another process that runs these tests: Caddy's listeners
+// share a port.
+var lastPort = 10000 + os.Getpid()%90*100
 
 // load loads the configurations of all variants as one.
 func load(tb testing.TB, variants []*variant, sites func(*variant) string, version string) {
