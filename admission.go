@@ -90,11 +90,13 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 	opts := t.pool.opts
 	timer := time.NewTimer(time.Duration(opts.Wait))
 	defer timer.Stop()
-	expired := false
+	front := time.NewTimer(min(time.Duration(opts.Wait), frontPatience))
+	defer front.Stop()
+	expired, unled := false, false
 	for {
 		t.mu.Lock()
 		changed := t.changed
-		adm, known := t.admission(a, expired)
+		adm, known := t.admission(a, expired, unled)
 		held := t.isConnected && !t.trusted // for its first event, but not for long
 		t.mu.Unlock()
 		switch {
@@ -124,14 +126,18 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 		case <-changed:
 		case <-timer.C:
 			expired = true
+		case <-front.C:
+			unled = true
 		case <-ctx.Done():
 			return admission{gone: true}
 		}
 	}
 }
 
-// admission returns what is known now of what a client gets. t.mu must be held.
-func (t *topic) admission(a arrival, expired bool) (adm admission, known bool) {
+// admission returns what is known now of what a client gets: expired says that it has
+// waited for as long as it may, and unled that the stranger should have been led here by
+// now. t.mu must be held.
+func (t *topic) admission(a arrival, expired, unled bool) (adm admission, known bool) {
 	opts := t.pool.opts
 	if no := t.refusal; no != nil {
 		if no.verdict == verdictElsewhere {
@@ -152,7 +158,7 @@ func (t *topic) admission(a arrival, expired bool) (adm admission, known bool) {
 				// The old connection goes on, as the origin has not answered the new one.
 				return admission{passed: passRefused}, true
 			}
-		case expired:
+		case unled:
 			return admission{passed: passFront, front: "the site has not answered the stranger in time"}, true
 		default:
 			return admission{}, false
