@@ -190,11 +190,10 @@ func (p *pool) joinOrOpen(h *Handler, req *topicRequest, id claim, clientIP stri
 	}
 	p.stopLinger(t)
 	t.subscribers++
-	if clientIP != t.openedBy {
-		t.guests++
-	}
+	t.addresses[clientIP]++
 	p.total++
 	p.holder(clientIP).subscribers++
+	p.passOn(t)
 	p.sortOut(t)
 	return t, yielded, "", ""
 }
@@ -243,7 +242,7 @@ func (p *pool) sortOut(t *topic) {
 		kind = spareRefused
 	case t.linger != nil:
 		kind = spareLingering
-	case t.guests == 0:
+	case len(t.addresses) == 1 && t.addresses[t.openedBy] > 0:
 		kind = spareOwn
 	}
 	p.spares.set(t, p.holder(t.openedBy).opened, kind)
@@ -281,13 +280,34 @@ func (p *pool) open(key string, req *topicRequest, id claim, clientIP string) *t
 	return t
 }
 
+// passOn makes a topic that the address which has opened it has left count for another
+// one that uses it: of a few, for that with the fewest topics. p.mu must be held.
+func (p *pool) passOn(t *topic) {
+	const few = 16
+	if t.addresses[t.openedBy] > 0 || p.topics[t.key] != t {
+		return
+	}
+	p.spares.set(t, p.holder(t.openedBy).opened, notSpare)
+	p.countTopic(t, -1)
+	least, seen := -1, 0
+	for ip := range t.addresses { // in random order
+		if n := p.perIP[ip].topics(); least < 0 || n < least {
+			t.openedBy, least = ip, n
+		}
+		if seen++; seen == few {
+			break
+		}
+	}
+	p.countTopic(t, +1)
+}
+
 // leave takes a subscriber off its topic.
 func (p *pool) leave(t *topic, clientIP string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t.subscribers--
-	if clientIP != t.openedBy {
-		t.guests--
+	if t.addresses[clientIP]--; t.addresses[clientIP] == 0 {
+		delete(t.addresses, clientIP)
 	}
 	p.total--
 	p.holder(clientIP).subscribers--
@@ -295,6 +315,7 @@ func (p *pool) leave(t *topic, clientIP string) {
 	linger := time.Duration(p.opts.Linger.Duration)
 	switch {
 	case t.subscribers > 0:
+		p.passOn(t)
 		p.sortOut(t)
 	case p.topics[t.key] == t && t.isRefused() && p.over == nil:
 		// It answers those who come next, and goes by itself.
