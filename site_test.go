@@ -439,6 +439,7 @@ func TestTheSiteChangesItsMind(t *testing.T) {
 		if !c.ended() {
 			t.Error("the client of what was goes on")
 		}
+		time.Sleep(frontMemory)
 		s.get("/events")
 		s.origin.next().accept()
 	})
