@@ -104,6 +104,8 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 		case adm.passed == passDiffers:
 			t.pool.passing.remember(a.key(t.key), passDiffers, frontMemory)
 			t.pool.explainDiffers(t, adm.front)
+		case adm.passed == passRefused:
+			t.pool.passing.remember(a.handler.frontKey(t.key), passRefused, time.Duration(opts.Wait))
 		}
 		if known {
 			return adm
@@ -153,6 +155,9 @@ func (t *topic) admission(a arrival, expired, unled, outdated bool) (adm admissi
 			return admission{passed: why, front: "the stranger is led to another handler"}, true
 		case own != nil:
 			through = !t.isConnected || !t.via.isOlderThan(own)
+			if !through && t.refusedHome == own.nth {
+				return admission{passed: passRefused}, true
+			}
 		case len(t.homes) > 0 && outdated:
 			return admission{rejected: rejectEnding}, true // it finds the new configuration
 		case unled:

@@ -135,6 +135,15 @@ func (t *topic) nextHome() int {
 	return 1
 }
 
+// refusedThrough notes that the origin has said no through a home, while the connection
+// through an older one goes on.
+func (t *topic) refusedThrough(known home) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refusedHome = known.nth
+	t.signal()
+}
+
 // isLeftBehind reports whether the newest configuration is one that the stranger of
 // t has not got through.
 func (t *topic) isLeftBehind() bool {

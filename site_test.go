@@ -503,6 +503,30 @@ func TestReloadToAnOriginThatIsDown(t *testing.T) {
 	})
 }
 
+// The new configuration's origin says no: its clients get their own.
+func TestReloadToAnOriginThatRefuses(t *testing.T) {
+	for name, answer := range map[string]func(*conn){
+		"401":  func(c *conn) { c.answer(401).end() },
+		"page": func(c *conn) { c.answer(200, "Content-Type", "text/html").end() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newWrappingSetup(t, Options{})
+				s.around.plain = true
+				up, c := s.joinLive(1, 2)
+				after := s.reloadWrapping(surroundings{plain: true, behind: "access control"})
+				late := after.get("/events")
+				answer(after.origin.next())
+				late.expectBody("passed ")
+				after.get("/events").expectBody("passed ")
+				after.origin.idle()
+				up.events(3, 3)
+				c.expect(numbered(3, 3))
+			})
+		})
+	}
+}
+
 // A client that has come just before a reload, and is admitted after it, is like those
 // that were there.
 func TestReloadWhileAClientWaits(t *testing.T) {

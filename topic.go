@@ -74,6 +74,7 @@ type topic struct {
 	header      http.Header // of the origin's answer, what is shared
 	homes       homes       // wrapping form
 	via         home        // that the last connection has come through
+	refusedHome int         // through which the origin has said no, while an older connection goes on; 0: none
 }
 
 // An ending tells subscribers to end.
@@ -220,6 +221,7 @@ func (t *topic) connected(id string, brought bool, blamed string, header http.He
 	}
 	t.header = header
 	t.via = via
+	t.refusedHome = 0
 	t.isConnected = true
 	t.connects++
 	nth = t.connects
