@@ -26,7 +26,8 @@ func (h *Handler) factsOf(r *http.Request) facts {
 		method = orig.Method
 	}
 	f := facts{
-		{"method", method},
+		{"original method", method},
+		{"method", r.Method},
 		{"host", strings.ToLower(r.Host)},
 		{"URI", string(address.b)},
 	}

@@ -220,6 +220,9 @@ func (s *surveyor) walkHandlers(handlers []caddyhttp.MiddlewareHandler) {
 		if nested == 0 || !leadsAllAlike[id] {
 			s.describe(handler)
 		}
+		if s.front && nested == 0 && !s.equalPlaceholders(handler) {
+			s.note(id) // what it makes of a request depends on the client
+		}
 	}
 }
 

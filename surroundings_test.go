@@ -132,6 +132,10 @@ func TestWhatStandsInFrontIsPlainOrHasAPrint(t *testing.T) {
 	}{
 		{name: "nothing", plain: true, other: "header A b"},
 		{name: "what leads all alike", front: "root /srv\nvars a b\nrewrite /a /b\nheader A b\nencode gzip\nmap {path} {x} {\n/a b\n}", plain: true, other: "vars a c"},
+		{name: "a variable of the client", front: "vars a {remote_host}", other: "vars a {header.User-Agent}"},
+		{name: "a rewrite by the client", front: "rewrite * /{header.Accept-Language}{uri}", other: "rewrite * /{header.User-Agent}{uri}"},
+		{name: "a map of the client", front: "map {remote_host} {x} {\na b\n}", other: "map {remote_host} {x} {\na c\n}"},
+		{name: "a header of the client", front: "request_header X-A {remote_host}", other: "request_header X-B {remote_host}"},
 		{name: "basic_auth", front: "basic_auth {\nalice $2a$04$LQbYWDw2A3pL/O1GZwU4EOQSETPNLnvWlFxcuTosMNSmslvgUuDp2\n}",
 			other: "basic_auth {\nbob $2a$04$LQbYWDw2A3pL/O1GZwU4EOQSETPNLnvWlFxcuTosMNSmslvgUuDp2\n}"},
 		{name: "forward_auth", front: "forward_auth 127.0.0.1:9 {\nuri /auth\n}", other: "forward_auth 127.0.0.1:9 {\nuri /authz\n}"},
