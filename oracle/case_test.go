@@ -1,0 +1,51 @@
+package oracle
+
+// A testcase is a configuration, and who comes.
+type testcase struct {
+	name string
+
+	// config is a Caddyfile without global options. In it, SHARE stands for the
+	// line or for nothing; PORT and PORT2 for the ports that clients come to;
+	// PUBLIC, PRIVATE, LANGUAGE, AUTH and PHP for origins; ROOT for a directory of
+	// files; TLS for a tls directive, and CA for the file of the authority that has
+	// issued the client's certificate.
+	config string
+
+	// after is loaded while clients are connected, unless it is empty.
+	after string
+
+	// traits are those that some of the clients have, each another. Two that
+	// have none come in any case.
+	traits []string
+
+	// clients come as well.
+	clients []identity
+
+	// tls is set if clients speak it.
+	tls bool
+
+	// shares is set if clients without a trait must share one connection.
+	shares bool
+}
+
+// site returns the Caddyfile of one site that answers whatever host it is asked for.
+func site(body string) string {
+	return "http://:PORT {\n" + body + "\n}\n"
+}
+
+// clientsOf returns who comes: one without any trait first.
+func (c *testcase) identities() []identity {
+	ids := []identity{plain, another}
+	for _, name := range c.traits {
+		ids = append(ids, traits[name].insider)
+	}
+	return append(ids, c.clients...)
+}
+
+// scheme is what clients of the case speak.
+func (c *testcase) scheme() string {
+	if c.tls {
+		return "https"
+	}
+	return "http"
+}

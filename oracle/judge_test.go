@@ -1,0 +1,173 @@
+package oracle
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// A fault is a difference that the line has made to a client, and to which visits
+// of it.
+type fault struct {
+	id     identity
+	url    string
+	why    string
+	visits []string
+}
+
+func (f *fault) String() string {
+	return fmt.Sprintf("%s %s\n  %s\n  %s", f.url, f.id, strings.Join(f.visits, "; "), f.why)
+}
+
+// judge returns what is wrong with the line in a case, nothing if all is well.
+func judge(with, without *run) []*fault {
+	var faults []*fault
+	for i, w := range with.visits {
+		o := without.visits[i]
+		if len(w.got) == 0 || len(o.got) == 0 {
+			break // somebody before has waited in vain
+		}
+		var why []string
+		switch {
+		case with.stuck || without.stuck:
+			why = hurried(w.got[0], o.got[0])
+		case w.what == whatStays:
+			why = judgeStayer(w, o, without.newcomer(w.id))
+		default:
+			why = differences(w.got[0].from(w.since), o.got[0].from(o.since))
+		}
+		if why != nil {
+			faults = add(faults, w, strings.Join(why, "\n  "))
+		}
+	}
+	if with.test.shares && !with.stuck && with.crowd != 1 {
+		faults = append(faults, &fault{
+			id:  plain,
+			why: fmt.Sprintf("%d equal clients had %d streams from the origin instead of sharing one", crowdSize, with.crowd),
+		})
+	}
+	return faults
+}
+
+var roundOf = regexp.MustCompile(`round=\d`)
+
+// add adds a fault of a visit, or the visit to a fault that is there already.
+func add(faults []*fault, v *visit, why string) []*fault {
+	why = roundOf.ReplaceAllLiteralString(why, "round=N")
+	for _, f := range faults {
+		if f.id.name == v.id.name && f.why == why {
+			f.visits = append(f.visits, v.what)
+			return faults
+		}
+	}
+	return append(faults, &fault{v.id, roundOf.ReplaceAllLiteralString(v.url, "round=N"), why, []string{v.what}})
+}
+
+// inFlight is how many events may be on their way through Caddy when a client
+// comes to a stream that goes on without clients: with the line, it gets those.
+const inFlight = 2
+
+// from returns the answer without events that had been sent when its client came.
+func (a answer) from(since int) answer {
+	first := 0
+	for first < min(inFlight, len(a.ticks)) && a.ticks[first] <= since {
+		first++
+	}
+	a.ticks = a.ticks[first:]
+	return a
+}
+
+// differences compares one answer with what it would have been without us.
+func differences(with, without answer) []string {
+	var why []string
+	differ := func(what string, with, without any) {
+		if w, o := fmt.Sprint(with), fmt.Sprint(without); w != o {
+			why = append(why, fmt.Sprintf("%s\n    with the line:    %s\n    without the line: %s", what, w, o))
+		}
+	}
+	if with.failed != "" || without.failed != "" || with.stream != without.stream {
+		differ("answer", with, without)
+		return why
+	}
+	differ("status", with.status, without.status)
+	differ("header", with.header, without.header)
+	differ("body", with.body, without.body)
+	differ("events that answer the request", strings.Join(with.saw, "\n                  and "), strings.Join(without.saw, " and "))
+	differ("numbers of the events", with.ticks, without.ticks)
+	differ("also in the stream", with.other, without.other)
+	differ("an event was waited for in vain", with.late, without.late)
+	differ("the stream has ended", with.ended, without.ended)
+	return why
+}
+
+// hurried compares answers if the script was given up in one of the runs, because
+// somebody has waited in vain: not all events have come that would have come.
+func hurried(with, without answer) []string {
+	if without.late {
+		return []string{"without the line: waited in vain, so nothing can be said of this case"}
+	}
+	if with.late || with.stream != without.stream {
+		return differences(with, without)
+	}
+	without.ticks, without.ended = with.ticks, with.ended
+	if !slices.ContainsFunc(with.saw, func(saw string) bool { return !slices.Contains(without.saw, saw) }) {
+		without.saw = with.saw
+	}
+	return differences(with, without)
+}
+
+func (a answer) String() string {
+	switch {
+	case a.failed != "":
+		return a.failed
+	case a.stream:
+		return fmt.Sprintf("%d, a stream that answers %s", a.status, strings.Join(a.saw, " and "))
+	}
+	return fmt.Sprintf("%d %q", a.status, a.body)
+}
+
+// newcomer returns the first client of an identity that came after the reload.
+func (r *run) newcomer(id identity) *visit {
+	i := slices.IndexFunc(r.visits, func(v *visit) bool { return v.what == whatComesAgain && v.id.name == id.name })
+	return r.visits[i]
+}
+
+// judgeStayer compares a client that was there when the configuration changed.
+// From then on it may get what its own request has got before, or what a new
+// request of its own gets. If its stream ends, it comes back and is a newcomer.
+func judgeStayer(with, without, newcomer *visit) []string {
+	before, first := without.got[0].from(without.since), with.got[0].from(with.since)
+	if !before.stream || !first.stream || len(newcomer.got) == 0 {
+		return differences(first, before)
+	}
+	after := newcomer.got[0]
+	var why []string
+	allowed := before.saw
+	if after.stream {
+		allowed = append(slices.Clone(before.saw), after.saw...)
+	}
+	foreign := func(a answer, allowed []string) {
+		for _, saw := range a.saw {
+			if !slices.Contains(allowed, saw) {
+				why = append(why, fmt.Sprintf("events that answer a request of somebody else\n    with the line: %s\n    allowed:       %s", saw, strings.Join(allowed, "\n                   ")))
+			}
+		}
+	}
+	foreign(first, allowed)
+	ticks := slices.Clone(first.ticks)
+	for _, a := range with.got[1:] {
+		if !after.stream || !a.stream {
+			if a.String() != after.String() {
+				why = append(why, fmt.Sprintf("answer after coming back\n    with the line:    %s\n    without the line: %s", a, after))
+			}
+			return why
+		}
+		foreign(a, after.saw)
+		ticks = append(ticks, a.ticks...)
+	}
+	if !slices.Equal(ticks, before.ticks) {
+		why = append(why, fmt.Sprintf("numbers of the events, over %d connections\n    with the line:    %v\n    without the line: %v", len(with.got), ticks, before.ticks))
+	}
+	return why
+}

@@ -1,0 +1,135 @@
+package oracle
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// line is what the operator adds to a site.
+const line = "sse_fanout"
+
+// batchSize is how many cases Caddy serves at once.
+const batchSize = 24
+
+// A pair is the two runs of a case.
+type pair struct{ with, without *run }
+
+// check runs cases and reports what is wrong with each.
+func check(t *testing.T, cases []*testcase) {
+	t.Helper()
+	var chosen []*testcase
+	for _, c := range cases {
+		if selected(t, c.name) {
+			chosen = append(chosen, c)
+		}
+	}
+	for len(chosen) > 0 {
+		n := min(batchSize, len(chosen))
+		batch := newBatch(chosen[:n])
+		chosen = chosen[n:]
+		if err := batch.run(); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range batch {
+			t.Run(p.with.test.name, func(t *testing.T) {
+				if faults := judge(p.with, p.without); faults != nil {
+					t.Error(report(p.with.test, faults))
+				}
+			})
+		}
+	}
+}
+
+// mostShown is how many faults a message tells of.
+const mostShown = 3
+
+// report is the message of a case that has failed.
+func report(test *testcase, faults []*fault) string {
+	b := new(strings.Builder)
+	fmt.Fprintf(b, "SHARE is %s or nothing.\n%s\n", line, tidy(test.config))
+	if test.after != "" {
+		fmt.Fprintf(b, "\nreloaded as:\n%s\n", tidy(test.after))
+	}
+	for i, f := range faults {
+		if i == mostShown {
+			fmt.Fprintf(b, "\n... and %d more\n", len(faults)-i)
+			break
+		}
+		fmt.Fprintf(b, "\n%s\n", f)
+	}
+	return b.String()
+}
+
+// A batch is the pairs that one configuration of Caddy holds.
+type batch []pair
+
+func newBatch(cases []*testcase) batch {
+	var b batch
+	for _, c := range cases {
+		b = append(b, pair{newRun(c, line), newRun(c, "")})
+	}
+	return b
+}
+
+// each calls f for all runs at once.
+func (b batch) each(f func(*run)) {
+	var wg sync.WaitGroup
+	for _, p := range b {
+		wg.Go(func() { f(p.with) })
+		wg.Go(func() { f(p.without) })
+	}
+	wg.Wait()
+}
+
+// run plays the script of all pairs.
+func (b batch) run() error {
+	defer b.each((*run).close)
+	if err := b.load(func(c *testcase) string { return c.config }); err != nil {
+		return err
+	}
+	b.each((*run).play)
+
+	reloads := false
+	for _, p := range b {
+		reloads = reloads || p.with.test.after != ""
+	}
+	if !reloads {
+		return nil
+	}
+	b.each((*run).stay)
+	err := b.load(func(c *testcase) string {
+		if c.after != "" {
+			return c.after
+		}
+		return c.config
+	})
+	if err != nil {
+		return err
+	}
+	b.each((*run).playOn)
+	return nil
+}
+
+// load makes Caddy serve the configurations that version picks.
+func (b batch) load(version func(*testcase) string) error {
+	m := newMerged()
+	for i, p := range b {
+		for variant, r := range map[string]*run{"with": p.with, "without": p.without} {
+			caddyfile, err := r.render(version(r.test))
+			if err != nil {
+				return err
+			}
+			if err := m.add(fmt.Sprintf("%s_%d", variant, i), caddyfile); err != nil {
+				return fmt.Errorf("case %q: %w\n%s", r.test.name, err, caddyfile)
+			}
+		}
+	}
+	return m.load()
+}
+
+// TestTable runs the cases that were written by hand.
+func TestTable(t *testing.T) {
+	check(t, table)
+}

@@ -1,0 +1,97 @@
+package oracle
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The rounds of the script, each with streams of its own.
+const (
+	roundForwards = iota
+	roundBackwards
+	roundCrowd
+	roundReload
+)
+
+// What visits are called in messages, and found by.
+const (
+	whatStays      = "connected before the reload"
+	whatComesAgain = "connecting after the reload"
+)
+
+// play is what happens under the first configuration. It is the same in both
+// variants of a case: every order in which clients open, join and leave a stream
+// may make a difference.
+func (r *run) play() {
+	ids := r.test.identities()
+	r.round(ids, roundForwards)
+	slices.Reverse(ids)
+	r.round(ids, roundBackwards)
+	r.gather()
+}
+
+// round has all clients come in one order: to streams that nobody has opened, to
+// those that others have opened, and to those that everybody has left.
+func (r *run) round(ids []identity, round int) {
+	first := r.connectAll(fmt.Sprintf("round %d, first", round), ids, round)
+	r.tick()
+	later := slices.Clone(ids)
+	slices.Reverse(later)
+	second := r.connectAll(fmt.Sprintf("round %d, later", round), later, round)
+	r.tick()
+	r.leave(first)
+	r.tick()
+	r.leave(second)
+	for _, id := range ids {
+		v := r.connect(fmt.Sprintf("round %d, alone", round), id, round)
+		r.tick()
+		r.leave([]*visit{v})
+	}
+}
+
+// crowdSize is how many equal clients come at once.
+const crowdSize = 4
+
+// gather counts the streams that origins begin for a crowd.
+func (r *run) gather() {
+	before := r.origins.count()
+	var crowd []*visit
+	for range crowdSize / 2 {
+		crowd = append(crowd, r.connectAll("in the crowd", []identity{plain, another}, roundCrowd)...)
+	}
+	r.tick()
+	r.crowd = r.origins.count() - before
+	r.leave(crowd)
+}
+
+// stay has all clients come that are there when the configuration changes.
+func (r *run) stay() {
+	for _, v := range r.connectAll(whatStays, r.test.identities(), roundReload) {
+		v.returns = true
+	}
+	r.tick()
+}
+
+// After a reload, streams may move to the new configuration or end at a time of
+// their own. Nothing depends on when: this is how long, and how often, is looked.
+const (
+	looks     = 8
+	lookPause = 20 * time.Millisecond
+)
+
+// playOn is what happens under the second configuration.
+func (r *run) playOn() {
+	r.tick()
+	ids := r.test.identities()
+	r.connectAll(whatComesAgain, ids, roundReload)
+	r.tick()
+	slices.Reverse(ids)
+	r.connectAll(whatComesAgain, ids, roundReload)
+	pause := time.NewTicker(lookPause)
+	defer pause.Stop()
+	for range looks {
+		r.tick()
+		<-pause.C
+	}
+}
