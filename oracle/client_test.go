@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -72,7 +73,9 @@ func connect(id identity, scheme string, port int, url, lastID string) *client {
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		c.failed = "no answer"
-		if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		if why, ok := errors.AsType[syscall.Errno](err); ok && isDial(err) {
+			c.failed = "no connection: " + why.Error()
+		} else if why, ok := errors.AsType[net.Error](err); ok && why.Timeout() {
 			c.failed, c.late = fmt.Sprintf("no answer within %v", patience), true
 		}
 		stop()
@@ -99,11 +102,27 @@ func connect(id identity, scheme string, port int, url, lastID string) *client {
 	return c
 }
 
-// transport makes one connection, from the address of the client.
-func (id identity) transport() *http.Transport {
+func isDial(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial"
+}
+
+// dial connects from the address of the client. The connection leaves nothing
+// behind when it is closed: a run has so many that the system would run out of
+// ports.
+func (id identity) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(id.from)}}
+	conn, err := dialer.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return conn, conn.(*net.TCPConn).SetLinger(0)
+}
+
+// transport makes one connection.
+func (id identity) transport() *http.Transport {
 	t := &http.Transport{
-		DialContext:           dialer.DialContext,
+		DialContext:           id.dial,
 		DisableCompression:    true,
 		ResponseHeaderTimeout: patience,
 		Protocols:             new(http.Protocols),

@@ -217,7 +217,7 @@ var traits = map[string]trait{
 			"path /inside/*",
 			"path_regexp ^/inside/",
 			"not path /events",
-			"file /flag",
+			"file",
 		},
 		values: []string{"{http.request.orig_uri.path}"}, insiders: "/inside/.*", shared: true,
 		asks: hasHeader("X-Forwarded-Uri", "/inside/"),

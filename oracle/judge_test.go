@@ -41,7 +41,7 @@ func judge(with, without *run) []*fault {
 			faults = add(faults, w, strings.Join(why, "\n  "))
 		}
 	}
-	if with.test.shares && !with.stuck && with.crowd != 1 {
+	if with.test.shares && with.line != "" && !with.stuck && with.crowd != 1 {
 		faults = append(faults, &fault{
 			id:  plain,
 			why: fmt.Sprintf("%d equal clients had %d streams from the origin instead of sharing one", crowdSize, with.crowd),

@@ -7,9 +7,6 @@ import (
 	"testing"
 )
 
-// line is what the operator adds to a site.
-const line = "sse_fanout"
-
 // batchSize is how many cases Caddy serves at once.
 const batchSize = 24
 
@@ -48,7 +45,7 @@ const mostShown = 3
 // report is the message of a case that has failed.
 func report(test *testcase, faults []*fault) string {
 	b := new(strings.Builder)
-	fmt.Fprintf(b, "SHARE is %s or nothing.\n%s\n", line, tidy(test.config))
+	fmt.Fprintf(b, "SHARE is %s or nothing.\n%s\n", *line, tidy(test.config))
 	if test.after != "" {
 		fmt.Fprintf(b, "\nreloaded as:\n%s\n", tidy(test.after))
 	}
@@ -68,7 +65,7 @@ type batch []pair
 func newBatch(cases []*testcase) batch {
 	var b batch
 	for _, c := range cases {
-		b = append(b, pair{newRun(c, line), newRun(c, "")})
+		b = append(b, pair{newRun(c, *line), newRun(c, "")})
 	}
 	return b
 }

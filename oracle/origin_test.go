@@ -195,6 +195,7 @@ func fingerprint(origin string, r *http.Request) string {
 		switch {
 		case strings.HasPrefix(name, "X-Site-"),
 			slices.Contains([]string{"Cookie", "Authorization", "X-Role"}, name),
+			name == "X-Forwarded-Prefix",
 			name == "X-Forwarded-Host" && r.Header.Get(name) != r.Host,
 			name == "X-Forwarded-Proto" && r.Header.Get(name) != "http",
 			origin == "LANGUAGE" && name == "Accept-Language":

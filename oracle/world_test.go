@@ -19,6 +19,7 @@ import (
 )
 
 var (
+	line    = flag.String("line", "sse_fanout", "what SHARE stands for; if empty, no case may fail")
 	only    = flag.String("only", "", "run only the cases whose name matches this regular expression")
 	configs = flag.Int("configs", 150, "how many configurations to generate")
 	seed    = flag.Uint64("seed", 1, "seed of the generated configurations")
@@ -62,7 +63,7 @@ func writeFiles() error {
 		"site/events.php":         "<?php // the origin PHP answers\n",
 		"site/private/index.php":  "<?php // the origin PHP answers\n",
 		"site/private/events.php": "<?php // the origin PHP answers\n",
-		"site/flag":               "a file that a matcher finds\n",
+		"site/inside/events":      "a file that a matcher finds\n",
 		"site/index.html":         "a page\n",
 	} {
 		path := filepath.Join(root, filepath.FromSlash(name))
