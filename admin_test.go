@@ -248,6 +248,7 @@ func TestAdminDeletesATopic(t *testing.T) {
 		// Whoever comes back opens another, under the same id.
 		again := s.get("/events", "Last-Event-ID", "3")
 		s.origin.next().accept().events(4, 4)
+		s.origin.next().expectResumedWith("id 3").accept().events(4, 4)
 		again.expect(primer("3") + numbered(4, 4))
 		if got := get[oneTopic](t, "/sse_fanout/topics/"+id); got.Received != 1 {
 			t.Errorf("the new topic is %+v", got)

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -23,9 +25,18 @@ type answer struct {
 	// heard is called for each sign of life.
 	heard func()
 
+	// restricts returns what the header says against sharing the answer.
+	restricts func(header http.Header) restriction
+
 	header  http.Header
-	request *http.Request // that it is the answer to, set by ask
-	refused chan struct{} // closed when it turns out not to be an event stream
+	request atomic.Pointer[http.Request] // as the source has it
+	refused chan struct{}                // closed when it turns out not to be an event stream that is shared
+	session atomic.Bool                  // it is one that begins a session (see newDecoder)
+
+	// settles says that the shared connection is answered: where its stranger
+	// arrives is the topic's home, which via names then.
+	settles bool
+	via     home
 
 	mu sync.Mutex
 
@@ -43,8 +54,14 @@ var (
 	errAbandoned = errors.New("sse_fanout has closed this connection")
 )
 
-func newAnswer(accept func(http.Header) io.Writer, heard func()) *answer {
-	return &answer{accept: accept, heard: heard, header: make(http.Header), refused: make(chan struct{})}
+func newAnswer(accept func(http.Header) io.Writer, heard func(), restricts func(http.Header) restriction) *answer {
+	return &answer{
+		accept:    accept,
+		heard:     heard,
+		restricts: restricts,
+		header:    make(http.Header),
+		refused:   make(chan struct{}),
+	}
 }
 
 func (a *answer) Header() http.Header { return a.header }
@@ -67,6 +84,10 @@ func (a *answer) writeHeader(status int) {
 	a.heard()
 	a.refusal.status = status
 	a.refusal.verdict = judge(status, a.header)
+	a.refusal.restriction = a.restricts(a.header)
+	if a.refusal.verdict == verdictStream && a.refusal.restriction.applies() {
+		a.refusal.verdict = verdictPersonal
+	}
 	if a.refusal.verdict != verdictStream {
 		a.refusal.header = sharedHeaders(a.header)
 		if encoding := a.header["Content-Encoding"]; len(encoding) > 0 {
@@ -170,18 +191,33 @@ func (a *answer) close() error {
 		}
 		a.inflate = nil
 	}
+	if a.session.Load() {
+		a.refusal.verdict = verdictPersonal
+		a.refusal.restriction = restriction{pass: passSession}
+	}
 	why := a.closed
 	a.closed = errAbandoned
 	return why
 }
 
+// grace is how long a source may take for the rest of an answer that is refused.
+func (a *answer) grace() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.session.Load() || a.refusal.verdict == verdictPersonal {
+		return 0 // it goes on for ever, and is for nobody
+	}
+	return refusalGrace
+}
+
 // address returns the address of the origin that reverse_proxy has chosen, or ""
 // if another handler is the source. Logs and administrators get to see it.
 func (a *answer) address() string {
-	if a.request == nil {
+	r := a.request.Load()
+	if r == nil {
 		return ""
 	}
-	address, _ := replacerOf(a.request).GetString("http.reverse_proxy.upstream.hostport")
+	address, _ := replacerOf(r).GetString("http.reverse_proxy.upstream.hostport")
 	return address
 }
 

@@ -41,10 +41,13 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //
 //	sse_fanout [<matcher>] [<upstreams...>] {
+//	    source { <directives...> }
+//
 //	    # who shares what
 //	    name         <text>
 //	    vary         <header or placeholder...>
 //	    credentials  strip|pass
+//	    ask_from     <ip>
 //	    cors_origins <origin...>|*
 //
 //	    # what clients get
@@ -81,8 +84,9 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 // With upstreams, be they arguments or named by reverse_proxy's "to" or
 // "dynamic", every GET that the matcher lets through is shared, and a
 // reverse_proxy answers it, whose own subdirectives can all stand in the block.
-// Without upstreams, the next handler of the route answers, and only what is
-// certainly a public event stream is shared.
+// "source" names any other directives instead, such as php_fastcgi, whose matchers
+// see the shared request. Without either, the next handler of the route answers,
+// and only what is certainly a public event stream is shared.
 //
 // The options are those of [Options], where their defaults are. Some are more
 // than they seem:
@@ -93,6 +97,9 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 // "credentials strip" shares requests that carry cookies or the like, without
 // what they carry: who is allowed to see the stream must have been decided
 // before. It is the default with upstreams only.
+//
+// "ask_from" is the address as whom the site is asked without upstreams, for sites
+// that admit some addresses alone.
 //
 // "retry" is the reconnection time that clients are told; how soon the origin
 // is asked again is "reconnect".
@@ -131,6 +138,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.Errf("%s is already set: it can be given only once", name)
 		}
 		seen[name] = true
+		if name == "source" {
+			h.sourceSegment = d.NewFromNextSegment()
+			continue
+		}
 
 		tokens := 1 + d.CountRemainingArgs()
 		if err := h.Options.unmarshalOption(d); err != nil {
@@ -141,7 +152,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		}
 	}
 
-	if !upstreams {
+	switch {
+	case h.sourceSegment != nil && upstreams:
+		return d.Err("upstreams and source are both given: a source is in place of upstreams")
+	case !upstreams:
 		return notOurs
 	}
 	d.Reset()
@@ -187,6 +201,17 @@ func almost(n int, a, b string) bool {
 // FinalizeUnmarshalCaddyfile finalizes the Caddyfile parsing which requires
 // having an httpcaddyfile.Helper to function.
 func (h *Handler) FinalizeUnmarshalCaddyfile(helper httpcaddyfile.Helper) error {
+	if h.sourceSegment != nil {
+		routes, err := httpcaddyfile.ParseSegmentAsSubroute(helper.WithDispenser(h.sourceSegment))
+		if err != nil {
+			return fmt.Errorf("parsing source: %w", err)
+		}
+		if subroute, ok := routes.(*caddyhttp.Subroute); !ok || len(subroute.Routes) == 0 {
+			return h.sourceSegment.Err("parsing source: it has no directive that answers; expected: source " + usage["source"])
+		}
+		h.SourceRaw = caddyconfig.JSONModuleObject(routes, "handler", "subroute", nil)
+		return nil
+	}
 	rp, ok := h.source.(*reverseproxy.Handler)
 	if !ok {
 		return nil
@@ -203,6 +228,8 @@ var usage = map[string]string{
 	"name":               "<text>",
 	"vary":               "<header or placeholder...>",
 	"credentials":        "strip|pass",
+	"ask_from":           "<ip>",
+	"source":             "{ <directives...> }",
 	"cors_origins":       "<origin...>|*",
 	"heartbeat":          "off|<duration> [comment <text> | event <name>]",
 	"history":            "<events> [<age> [<size>]]",
@@ -252,6 +279,8 @@ func (o *Options) parse(name string, args *arguments) {
 		o.Vary = args.texts()
 	case "credentials":
 		o.Credentials = args.text()
+	case "ask_from":
+		o.AskFrom = args.text()
 	case "cors_origins":
 		o.CORSOrigins = args.texts()
 		if _, err := newCORSPolicy(o.CORSOrigins); err != nil && args.err == nil {

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,38 +12,8 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
-const (
-	// maxQueued is how many subscribers of a topic may wait for catch-ups.
-	maxQueued = 1000
-
-	// ignoredMemory is how long an origin that has ignored an id is not asked
-	// for another.
-	ignoredMemory = time.Minute
-
-	// spliceTimeouts is how many times the timeout a catch-up may take to meet
-	// the log.
-	spliceTimeouts = 10
-)
-
-// catchups are those of one topic: running, up to the configured number, and
-// waiting for their turn, which goes round by client address so that nobody who
-// asks for many ids holds up the others.
-type catchups struct {
-	topic *topic
-	any   atomic.Bool // byID is not empty, but for a moment
-
-	mu sync.Mutex
-
-	// Guarded by mu.
-	byID         map[string]*catchup
-	running      []*catchup
-	queued       int // subscribers
-	queues       map[string][]*catchup
-	turns        []string // keys of queues, the next first
-	ignoredUntil time.Time
-	honoured     bool // the origin has sent what follows an id: one that it ignores is unknown to it
-	closed       bool
-}
+// spliceTimeouts is how many times the timeout a catch-up may take to meet the log.
+const spliceTimeouts = 10
 
 // A catchup is a second, short-lived connection to the origin that fetches what
 // resuming subscribers have missed and the log no longer has. Its events go to
@@ -55,14 +23,24 @@ type catchups struct {
 // With an empty id, it fetches a new greeting instead.
 type catchup struct {
 	group *catchups
-	id    string
+	id    claim
 	log   *hub.Topic
 
 	// Guarded by group.mu.
 	subscribers int
-	resting     bool // it was refused, and others are asked for in its place
+	askers      map[string]int // subscribers by client address
+	queues      int            // how many it is in
+	since       time.Time      // when it began to wait for its turn, or was started
+	billed      string         // the address in whose turn it was started
+	cost        float64        // charged to it
+	parked      bool           // it waits for the topic's next event
+	resting     bool           // it was refused, and others are asked for in its place
 	cancel      context.CancelFunc
 	started     atomic.Bool // read without the lock
+
+	// tried says that an event of the topic's has ended its waiting. It is set before
+	// it is started.
+	tried bool
 
 	// successor is the id that has followed this one's id in the topic's log,
 	// if that has come to it.
@@ -77,11 +55,13 @@ type catchup struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	floor    hub.Cursor   // the oldest entry of the topic's log at the start, behind its last gap
-	floorID  string       // in force behind that entry, or the first since the gap
-	start    hub.Position // where the topic's log ended then (see topic.logEnd)
-	firstID  string       // of the first event here that has one
-	lastID   string       // of the newest event here
+	floor    hub.Cursor    // the oldest entry of the topic's log at the start, behind its last gap
+	floorID  string        // in force behind that entry, or the first since the gap
+	start    hub.Position  // where the topic's log ended then (see topic.logEnd)
+	firstID  string        // of the first event here that has one
+	lastID   string        // of the newest event here
+	quietOn  int           // the connection of the topic during which the origin was quiet
+	pause    time.Duration // that the origin was left alone for before
 	events   int
 	bytes    int
 	noIDs    bool       // the origin has sent events, and none with an id yet
@@ -109,122 +89,9 @@ var (
 	errCatchupSlow    = errors.New("the origin has sent no event that the history has in time")
 	errCatchupEnded   = errors.New("the origin has ended the stream")
 	errCatchupQueue   = errors.New("too many wait for one")
+	errCatchupQuiet   = errors.New("the origin has had no more to send yet")
 	errCatchupRefused = errors.New("the origin has answered with something else than an event stream")
 )
-
-func newCatchups(t *topic) *catchups {
-	return &catchups{topic: t, byID: make(map[string]*catchup), queues: make(map[string][]*catchup)}
-}
-
-// join makes a subscriber part of the catch-up for id, which is started when its
-// turn comes. It returns nil if there can be none.
-func (g *catchups) join(id, clientIP string) *catchup {
-	opts := g.topic.pool.opts
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if opts.Catchup.Connections < 0 || g.closed || g.ignored(id) {
-		return nil
-	}
-	if c := g.byID[id]; c != nil && c.started.Load() {
-		c.subscribers++
-		return c
-	}
-	if g.queued >= maxQueued && !g.makeRoom(clientIP) {
-		return nil
-	}
-	c := g.byID[id] // unless it was given up to make room
-	if c == nil {
-		c = &catchup{
-			group: g,
-			id:    id,
-			// It is given up before it grows beyond a log's worth, and nobody
-			// in it lags.
-			log:      hub.New(hub.Limits{Events: int(opts.History.Size), Bytes: int(min(2*(opts.History.Size+opts.MaxEventSize), math.MaxInt)), Age: 24 * time.Hour}),
-			lastID:   id,
-			finished: make(chan struct{}),
-			begun:    make(chan struct{}),
-		}
-		c.log.StartAfter(id)
-		g.byID[id] = c
-		g.any.Store(true)
-		if len(g.queues[clientIP]) == 0 {
-			g.turns = append(g.turns, clientIP)
-		}
-		g.queues[clientIP] = append(g.queues[clientIP], c)
-	}
-	c.subscribers++
-	g.queued++
-	g.startNext()
-	return c
-}
-
-// makeRoom gives up the last catch-up that waits for the address with the most, if
-// those are more than wait for clientIP: nobody can fill the queue for all. Whoever
-// waits for it is told at the next event or heartbeat. g.mu must be held.
-func (g *catchups) makeRoom(clientIP string) bool {
-	var most string
-	for ip, queue := range g.queues {
-		if len(queue) > len(g.queues[most]) {
-			most = ip
-		}
-	}
-	queue := g.queues[most]
-	last := len(queue) - 1
-	if last <= len(g.queues[clientIP]) {
-		return false
-	}
-	c := queue[last]
-	g.setQueue(most, queue[:last])
-	g.queued -= c.subscribers
-	g.forget(c)
-	c.cancel = func() {} // it has nothing to end
-	c.started.Store(true)
-	c.fail(errCatchupQueue)
-	return true
-}
-
-// leave takes a subscriber off a catch-up. One that nobody waits for is given up.
-func (c *catchup) leave() {
-	g := c.group
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	c.subscribers--
-	if !c.started.Load() {
-		g.queued--
-	}
-	if c.subscribers > 0 {
-		return
-	}
-	g.forget(c) // it may take a while to end, which nobody can join any more
-	if c.started.Load() {
-		c.cancel()
-		return
-	}
-	for ip, queue := range g.queues {
-		if i := slices.Index(queue, c); i >= 0 {
-			g.setQueue(ip, slices.Delete(queue, i, i+1))
-			break
-		}
-	}
-}
-
-// setQueue replaces the queue of an address. g.mu must be held.
-func (g *catchups) setQueue(ip string, queue []*catchup) {
-	if len(queue) > 0 {
-		g.queues[ip] = queue
-		return
-	}
-	delete(g.queues, ip)
-	g.turns = slices.DeleteFunc(g.turns, func(other string) bool { return other == ip })
-}
-
-// forget makes the next who asks for the id of c start anew. g.mu must be held.
-func (g *catchups) forget(c *catchup) {
-	if g.byID[c.id] == c {
-		delete(g.byID, c.id)
-		g.any.Store(len(g.byID) > 0)
-	}
-}
 
 // follows takes note that in the topic's log, an event with an id has followed
 // the id before.
@@ -234,9 +101,15 @@ func (g *catchups) follows(before, id string) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if c := g.byID[before]; c != nil {
-		successor := id // nothing is allocated for those that nobody waits for
-		c.successor.Store(&successor)
+	note := func(param string) {
+		if c := g.byID[claim{before, param}]; c != nil {
+			successor := id // nothing is allocated for those that nobody waits for
+			c.successor.Store(&successor)
+		}
+	}
+	note("")
+	for param := range lastEventIDParams {
+		note(param)
 	}
 }
 
@@ -256,123 +129,34 @@ func (g *catchups) comes(id string, behind hub.Cursor) {
 	}
 }
 
-// startNext starts catch-ups as long as there is room. g.mu must be held.
-func (g *catchups) startNext() {
-	for !g.closed && g.hasRoom() && len(g.turns) > 0 && g.topic.connectedNow() {
-		ip := g.turns[0]
-		queue := g.queues[ip]
-		c := queue[0]
-		g.turns = append(g.turns[1:], ip)
-		g.setQueue(ip, queue[1:])
-
-		c.started.Store(true)
-		g.queued -= c.subscribers
-		g.running = append(g.running, c)
-		ctx, cancel := context.WithCancel(g.topic.ctx)
-		c.cancel = cancel
-		g.topic.helpers.Go(func() {
-			defer cancel()
-			c.run(ctx)
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			g.running = slices.DeleteFunc(g.running, func(other *catchup) bool { return other == c })
-			g.forget(c)
-			g.startNext()
-		})
-	}
-}
-
-// hasRoom reports whether there can be one more connection. g.mu must be held.
-func (g *catchups) hasRoom() bool {
-	connections := 0
-	for _, c := range g.running {
-		if !c.resting {
-			connections++
-		}
-	}
-	return connections < g.topic.pool.opts.Catchup.Connections
-}
-
-// rest leaves the place of c to others, until it is known what its refusal means:
-// many clients with ids that the origin has forgotten must not wait for each other.
-func (c *catchup) rest() {
-	g := c.group
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	c.resting = true
-	g.startNext()
-}
-
-// proceed reports whether c may have another connection.
-func (c *catchup) proceed() bool {
-	g := c.group
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if c.resting && !g.hasRoom() {
-		return false
-	}
-	c.resting = false
-	return true
-}
-
-// ignored reports whether the origin is not asked for an id, as it has ignored one.
-// g.mu must be held.
-func (g *catchups) ignored(id string) bool {
-	return id != "" && !g.honoured && time.Now().Before(g.ignoredUntil)
-}
-
-// close gives up all catch-ups and takes no more.
-func (g *catchups) close() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.closed = true
-	for _, c := range g.byID {
-		if c.started.Load() {
-			c.cancel()
-		}
-	}
-}
-
-// closing reports whether there can be no more because the topic ends.
-func (g *catchups) closing() bool {
-	g.mu.Lock()
-	closed := g.closed
-	g.mu.Unlock()
-	if closed || g.topic.ending.Load() != nil {
-		return true
-	}
-	_, ok := g.topic.pool.sourceOf(g.topic)
-	return !ok
-}
-
-// wake starts what was waiting for the topic to be connected.
-func (g *catchups) wake() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.startNext()
-}
-
 // publish takes an event until the catch-up meets the log.
 func (s *catchupStream) publish(e *sse.Event) {
 	c := s.catchup
 	t := c.group.topic
-	s.wire = sse.Append(s.wire[:0], e)
-	entry := hub.Entry{Wire: s.wire, SetsID: e.HasID, ID: string(e.ID)}
+	s.heard.Store(time.Now().UnixNano())
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if e.HasID && !e.HasData && eventID(e) == c.lastID {
+		// A position, as a fan-out begins each connection with, and no news.
+		if e.HasID, e.ID = false, nil; !e.HasRetry {
+			return
+		}
+	}
+	s.wire = sse.Append(s.wire[:0], e)
+	entry := hub.Entry{Wire: s.wire, SetsID: e.HasID, ID: eventID(e)}
 	s.missed = s.missed || c.whole
 	if c.over || s.missed {
 		return
 	}
-	if c.id != "" && c.firstID == "" && len(e.ID) == 0 {
-		s.hold(entry)
+	if c.id.id != "" && c.firstID == "" && entry.ID == "" {
+		s.hold(entry, e.HasData)
 		return
 	}
 	if c.events == 0 {
 		close(c.begun)
 	}
-	if e.HasID && len(e.ID) > 0 {
+	if entry.ID != "" {
 		if c.firstID == "" {
 			c.firstID = entry.ID
 		}
@@ -392,11 +176,13 @@ func (s *catchupStream) publish(e *sse.Event) {
 		}
 	}
 	s.append(entry)
-	greeted := c.id == "" && t.greeting.completes(e, s.withData)
+	greeted := c.id.id == "" && t.greeting.completes(e, s.withData)
 	if e.HasData {
 		s.withData++
 	}
 	switch {
+	case c.isAtEnd():
+		c.finish(false, 0, errCatchupQuiet)
 	case greeted && c.firstID == "" && t.log.Newest().ID == "":
 		c.finish(false, 0, errCatchupNoIDs) // what comes next is what the log gets
 	case c.bytes > int(t.pool.opts.History.Size) && c.events > 1:
@@ -407,9 +193,9 @@ func (s *catchupStream) publish(e *sse.Event) {
 // hold keeps an event back until one has an id. From an origin that sends none, the
 // topic's log gets the same events, and nothing tells which: the subscribers would
 // have them twice. c.mu must be held.
-func (s *catchupStream) hold(e hub.Entry) {
+func (s *catchupStream) hold(e hub.Entry, isEvent bool) {
 	c := s.catchup
-	c.noIDs = true
+	c.noIDs = c.noIDs || isEvent // a reconnection time alone is none
 	e.Wire = bytes.Clone(e.Wire)
 	s.held = append(s.held, e)
 	if s.heldBytes += len(e.Wire); s.heldBytes > int(c.group.topic.pool.opts.History.Size) {
@@ -432,7 +218,7 @@ func (s *catchupStream) append(e hub.Entry) {
 func (c *catchup) continues(at hub.Cursor, id string) bool {
 	t := c.group.topic
 	before, known := t.log.At(at - 1)
-	if c.id == "" || known && before.ID == c.lastID {
+	if c.id.id == "" || known && before.ID == c.lastID {
 		return true
 	}
 	from := max(c.floor, t.noticed())
@@ -458,7 +244,7 @@ func (c *catchup) continues(at hub.Cursor, id string) bool {
 // next events came here sooner than to the log. at is behind an event that both
 // have. c.mu must be held.
 func (c *catchup) jumped(at hub.Cursor) bool {
-	if c.id == "" || c.firstID == "" || at <= c.start.Cursor {
+	if c.id.id == "" || c.firstID == "" || at <= c.start.Cursor {
 		return false // a greeting, or nothing has come that has an id
 	}
 	if c.group.topic.refusedSince(c.start.Cursor) {
@@ -502,7 +288,7 @@ func (c *catchup) meet() (met bool) {
 	at, ok := c.met()
 	if !ok && c.events > 0 && !c.whole {
 		newest := t.logEnd()
-		if newest.ID == "" || newest.ID == c.id {
+		if newest.ID == "" || newest.ID == c.id.id {
 			return false
 		}
 		if _, here := c.log.After(newest.ID); !here {
@@ -569,7 +355,7 @@ func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
 	}
 	c.over, c.spliced, c.splice, c.why = true, spliced, at, why
 	close(c.finished)
-	if spliced && c.id == "" {
+	if spliced && c.id.id == "" {
 		c.group.topic.greeting.renew(c.log, at)
 	}
 	c.log.Wake()

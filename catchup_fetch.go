@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -22,6 +23,7 @@ const secondThought = 250 * time.Millisecond
 type fetch struct {
 	stop  func() // and wait for it to end
 	ended chan outcome
+	heard atomic.Int64 // when the answer or an event has come last, in Unix nanoseconds; 0: none has
 
 	// connects is which connection of the topic was the shared one when the
 	// fetch began.
@@ -32,29 +34,30 @@ type fetch struct {
 func (c *catchup) fetch(ctx context.Context) *fetch {
 	t := c.group.topic
 	c.mu.Lock()
-	id := c.lastID
+	from := claim{c.lastID, c.id.param}.resumption()
 	c.mu.Unlock()
 	_, connects := t.connection()
 	ctx, cancel := context.WithCancel(ctx)
 	f := &fetch{ended: make(chan outcome, 1), connects: connects}
 
-	stream := &catchupStream{catchup: c}
-	stream.decoder = sse.NewDecoder(int(t.pool.opts.MaxEventSize), stream.publish)
+	stream := &catchupStream{catchup: c, heard: &f.heard}
 	accepted := false
 	a := newAnswer(func(http.Header) io.Writer {
 		accepted = true
+		f.heard.Store(time.Now().UnixNano())
 		t.pool.stats.connections.Add(1)
 		return stream
-	}, func() {})
+	}, func() {}, t.restrictionOf)
+	stream.decoder = a.newDecoder(int(t.pool.opts.MaxEventSize), stream.publish, nil)
 	done := make(chan struct{})
 	t.helpers.Go(func() {
 		defer close(done)
-		src, ok := t.pool.sourceOf(t)
+		src, ok := t.pool.source()
 		if !ok {
 			f.ended <- outcome{err: errTopicClosing}
 			return
 		}
-		out := ask(ctx, src, t.request, id, a)
+		out := ask(ctx, src, t, from, a)
 		if accepted { // nothing is, any more
 			t.pool.stats.connections.Add(-1)
 		}
@@ -73,7 +76,7 @@ func (c *catchup) resumable() bool {
 	c.mu.Lock()
 	lastID, events := c.lastID, c.events
 	c.mu.Unlock()
-	if c.id == "" {
+	if c.id.id == "" {
 		return events == 0
 	}
 	return c.group.topic.askableID(lastID) != ""
@@ -100,27 +103,11 @@ func (c *catchup) run(ctx context.Context) {
 		return // while it was waiting, the log has come past its id
 	}
 
-	c.group.mu.Lock()
-	ignored := c.group.ignored(c.id)
-	c.group.mu.Unlock()
-	if ignored {
-		c.fail(errCatchupIgnored) // while it was waiting, another has found that out
-		return
-	}
-
 	t.pool.stats.catchups.Add(1)
 	c.pursue(ctx)
-	c.group.mu.Lock()
-	switch {
-	case c.spliced && c.id != "" && c.events > 0:
-		c.group.honoured = true
-	case errors.Is(c.why, errCatchupIgnored), errors.Is(c.why, errCatchupNoIDs):
-		c.group.ignoredUntil = time.Now().Add(ignoredMemory)
-	}
-	c.group.mu.Unlock()
 	t.pool.log().Debug("catch-up ended",
 		zap.String("topic", t.name),
-		zap.String("last_event_id", c.id),
+		zap.String("last_event_id", c.id.id),
 		zap.Int("events", c.events),
 		zap.Bool("resumed", c.spliced),
 		zap.Duration("duration", time.Since(started)),
@@ -135,6 +122,9 @@ func (c *catchup) pursue(ctx context.Context) {
 	defer silent.Stop()
 	slow := time.NewTimer(spliceTimeouts * timeout)
 	defer slow.Stop()
+	quietTime := min(quietTime, timeout/2)
+	quiet := time.NewTimer(quietTime)
+	defer quiet.Stop()
 	thought := time.NewTimer(time.Hour)
 	defer thought.Stop()
 	pause := secondThought
@@ -160,6 +150,7 @@ func (c *catchup) pursue(ctx context.Context) {
 				f.stop()
 				thought.Stop()
 				f, pause = c.fetch(ctx), secondThought
+				quiet.Reset(quietTime)
 				if begun != nil {
 					silent.Reset(timeout)
 				}
@@ -185,19 +176,17 @@ func (c *catchup) pursue(ctx context.Context) {
 			thought.Reset(pause)
 			pause = min(2*pause, time.Duration(t.pool.opts.Reconnect.Max))
 		case <-thought.C:
-			switch {
-			case c.isWhole(), c.disrupted(f):
-			case blamesID(last.verdict, last.status):
-				c.fail(errCatchupRefused)
-			case !c.resumable():
-				c.fail(errCatchupEnded)
-			default:
+			if c.isToGoOn(f, &last) {
 				f = c.fetch(ctx)
 			}
-		case <-silent.C:
-			if !c.disrupted(f) {
-				c.fail(c.silence())
+		case <-quiet.C:
+			if c.isQuiet(f, quietTime) {
+				c.endQuiet(f)
+			} else if t.isNowhere() {
+				quiet.Reset(quietTime / 4)
 			}
+		case <-silent.C:
+			c.endSilent(f)
 		case <-slow.C:
 			if !c.disrupted(f) {
 				c.fail(errCatchupSlow)
@@ -205,6 +194,32 @@ func (c *catchup) pursue(ctx context.Context) {
 		case <-ctx.Done():
 			c.fail(errTopicClosing) // or nobody is left to be told
 		}
+	}
+}
+
+// isToGoOn decides what the end of a fetch means, and reports whether there is to be
+// another.
+func (c *catchup) isToGoOn(f *fetch, last *outcome) bool {
+	switch {
+	case c.isWhole(), c.disrupted(f):
+	case blamesID(last.verdict, last.status):
+		c.fail(errCatchupRefused)
+	case !c.resumable():
+		c.fail(errCatchupEnded)
+	default:
+		return c.proceed()
+	}
+	return false
+}
+
+// endSilent ends a catch-up for which no event has come in time.
+func (c *catchup) endSilent(f *fetch) {
+	switch {
+	case c.disrupted(f):
+	case c.isQuiet(f, 0):
+		c.endQuiet(f)
+	default:
+		c.fail(c.silence())
 	}
 }
 
@@ -218,6 +233,7 @@ func (c *catchup) disrupted(f *fetch) bool {
 // A catchupStream decodes what the origin sends to a catch-up.
 type catchupStream struct {
 	catchup *catchup
+	heard   *atomic.Int64
 	decoder *sse.Decoder
 	wire    []byte
 	missed  bool // it was not listened to: what it has from then on is no continuation

@@ -28,22 +28,22 @@ type pool struct {
 	logger    atomic.Pointer[zap.Logger]
 	hints     hints
 	limitLogs map[rejection]*limitLog
+	yieldLog  limitLog
+	yielded   atomic.Uint64 // topics that have made room for others
 	passing   passMemory
+	varying   keyMemory[[]string] // the headers that have joined a key
 
 	mu sync.Mutex
 
 	// Guarded by mu.
-	topics    map[string]*topic
-	detached  map[*topic]struct{}      // over for newcomers, but with subscribers
-	closing   map[string]chan struct{} // of topics that are over, until their connection is
-	lingering []*topic                 // without subscribers, the longest first
-	perIP     map[string]*clientCount
-	total     int     // subscribers
-	over      *ending // set once the pool takes no more subscribers
+	topics   map[string]*topic
+	detached map[*topic]struct{}      // over for newcomers, but with subscribers
+	closing  map[string]chan struct{} // of topics that are over, until their connection is
+	spares   *spares                  // of topics
+	perIP    map[string]*holder       // by client address, as it is counted
+	total    int                      // subscribers, and streams that pass one to one
+	over     *ending                  // set once the pool takes no more subscribers
 }
-
-// clientCount is what the clients of one address hold.
-type clientCount struct{ subscribers, topics int }
 
 const (
 	// refusalMemory is how long a no of the origin answers those who come next.
@@ -67,7 +67,8 @@ func newPool(l *lineage, h *Handler) *pool {
 		detached:  make(map[*topic]struct{}),
 		closing:   make(map[string]chan struct{}),
 		limitLogs: make(map[rejection]*limitLog),
-		perIP:     make(map[string]*clientCount),
+		spares:    newSpares(),
+		perIP:     make(map[string]*holder),
 	}
 	for _, why := range limits {
 		p.limitLogs[why] = new(limitLog)
@@ -102,7 +103,6 @@ func (p *pool) end(e ending) {
 		if t.subscribers > 0 {
 			busy = append(busy, t)
 		} else {
-			p.stopLinger(t)
 			p.closeTopic(t)
 		}
 	}
@@ -131,125 +131,139 @@ func (p *pool) all() []*topic {
 	return slices.AppendSeq(all, maps.Keys(p.detached))
 }
 
-// sourceOf returns what answers the requests of t from now on, unless the pool
-// is over.
-func (p *pool) sourceOf(t *topic) (source, bool) {
+// source returns what answers upstream requests from now on, unless the pool is
+// over.
+func (p *pool) source() (source, bool) {
 	p.mu.Lock()
 	over := p.over != nil
 	p.mu.Unlock()
 	if over {
 		return source{}, false
 	}
-	return p.lineage.source(t)
+	return p.lineage.source()
 }
-
-// A rejection says why a client was turned away. It is a metric label.
-type rejection string
-
-const (
-	rejectTopics      rejection = "max_topics"
-	rejectTopicsIP    rejection = "max_topics_per_client_ip"
-	rejectTotal       rejection = "max_subscribers"
-	rejectTopic       rejection = "max_subscribers_per_topic"
-	rejectIP          rejection = "max_subscribers_per_client_ip"
-	rejectUnavailable rejection = "unavailable" // with unavailable reject
-	rejectEnding      rejection = "ending"      // on exit, or while draining
-)
-
-// limits are the rejections that an operator has set a bound for.
-var limits = []rejection{rejectTopics, rejectTopicsIP, rejectTotal, rejectTopic, rejectIP}
 
 // join returns the topic for req, with one subscriber more, and opens it if
 // there is none. Whatever arrives at once, one topic is made for a key, and with
 // it one upstream (R2).
-func (p *pool) join(req *topicRequest, id, clientIP string, route source) (*topic, rejection, passReason) {
+func (p *pool) join(h *Handler, req *topicRequest, id claim, clientIP string) (*topic, rejection, passReason) {
+	t, yielded, rejected, passed := p.joinOrOpen(h, req, id, clientIP)
+	if yielded != nil {
+		yielded.end(ending{Reason: endYielded})
+		p.warnOfYielding(yielded)
+	}
+	return t, rejected, passed
+}
+
+// joinOrOpen is join, but for ending the subscribers of the topic that has yielded
+// its place to t, if there is one.
+func (p *pool) joinOrOpen(h *Handler, req *topicRequest, id claim, clientIP string) (t, yielded *topic, _ rejection, _ passReason) {
 	key := req.key()
+	asksNothing := h.asksNothing()
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over != nil {
-		return nil, rejectEnding, ""
+		return nil, nil, rejectEnding, ""
 	}
 	if passed := p.passing.recall(key); passed != "" {
-		return nil, "", passed
+		return nil, nil, "", passed
 	}
-	t := p.topics[key]
+	t = p.topics[key]
+	if p.opts.wrapping {
+		if passed := p.passing.recall(h.frontKey(key)); passed != "" {
+			return nil, nil, "", passed
+		}
+		if t == nil && asksNothing {
+			return nil, nil, "", passFront
+		}
+	}
 	if why := p.overLimit(t, clientIP); why != "" {
-		return nil, why, ""
+		return nil, nil, why, ""
 	}
 	if t == nil {
-		t = p.open(key, req, id, clientIP, route)
-	} else if p.opts.wrapping {
-		t.offer(route)
+		var ok bool
+		if yielded, ok = p.makeRoom(clientIP); !ok {
+			return nil, nil, rejectTopics, ""
+		}
+		t = p.open(key, req, id, clientIP)
 	}
 	p.stopLinger(t)
 	t.subscribers++
+	if clientIP != t.openedBy {
+		t.guests++
+	}
 	p.total++
-	p.count(clientIP).subscribers++
-	return t, "", ""
+	p.holder(clientIP).subscribers++
+	p.sortOut(t)
+	return t, yielded, "", ""
 }
 
-// overLimit tells the limit that one more subscriber of t, or of a new topic if
-// t is nil, would pass. p.mu must be held.
-func (p *pool) overLimit(t *topic, clientIP string) rejection {
-	topics, subscribers := &p.opts.MaxTopics, &p.opts.MaxSubscribers
-	has := clientCount{}
-	if c := p.perIP[clientIP]; c != nil {
-		has = *c
+// holder returns the entry of a client address, and makes it if there is none. p.mu
+// must be held.
+func (p *pool) holder(clientIP string) *holder {
+	h := p.perIP[clientIP]
+	if h == nil {
+		h = new(holder)
+		p.perIP[clientIP] = h
 	}
-	switch {
-	case t == nil && topics.PerClientIP > 0 && has.topics >= topics.PerClientIP:
-		return rejectTopicsIP
-	case subscribers.Total > 0 && p.total >= subscribers.Total:
-		return rejectTotal
-	case t != nil && subscribers.PerTopic > 0 && t.subscribers >= subscribers.PerTopic:
-		return rejectTopic
-	case subscribers.PerClientIP > 0 && has.subscribers >= subscribers.PerClientIP:
-		return rejectIP
-	case t == nil && len(p.topics) >= topics.Total && !p.evictLingering():
-		return rejectTopics
-	}
-	return ""
+	return h
 }
 
-// evictLingering closes the topic that has lingered longest to make room for
-// another. p.mu must be held.
-func (p *pool) evictLingering() bool {
-	if len(p.lingering) == 0 {
-		return false
-	}
-	t := p.lingering[0]
-	p.stopLinger(t)
-	p.closeTopic(t)
-	return true
-}
-
-// count returns the entry of a client address. p.mu must be held.
-func (p *pool) count(clientIP string) *clientCount {
-	c := p.perIP[clientIP]
-	if c == nil {
-		c = new(clientCount)
-		p.perIP[clientIP] = c
-	}
-	return c
-}
-
-// uncount drops the entry of a client address that holds nothing. p.mu must be
+// dropIfEmpty drops the entry of a client address that holds nothing. p.mu must be
 // held.
-func (p *pool) uncount(clientIP string) {
-	if c := p.perIP[clientIP]; c != nil && *c == (clientCount{}) {
+func (p *pool) dropIfEmpty(clientIP string) {
+	if h := p.perIP[clientIP]; h != nil && h.subscribers == 0 && h.opened == nil {
 		delete(p.perIP, clientIP)
 	}
 }
 
-// open makes a topic and starts its upstream. p.mu must be held.
-func (p *pool) open(key string, req *topicRequest, id, clientIP string, route source) *topic {
-	t := newTopic(p, key, req, clientIP, route)
-	p.topics[key] = t
-	p.count(clientIP).topics++
+// countTopic adds n to the number of topics that t's opener has. p.mu must be held.
+func (p *pool) countTopic(t *topic, n int) {
+	h := p.holder(t.openedBy)
+	if h.opened == nil {
+		h.opened = new(opener)
+	}
+	h.opened.topics += n
+	p.spares.rerank(h.opened)
+	if h.opened.topics == 0 {
+		h.opened = nil
+		p.dropIfEmpty(t.openedBy)
+	}
+}
 
-	if !t.assigned(id) {
-		t.upstream.openingID = id
+// sortOut finds out why t may be closed to make room, if it may. It is called when
+// one of the reasons may have changed. p.mu must be held.
+func (p *pool) sortOut(t *topic) {
+	kind := notSpare
+	switch {
+	case p.topics[t.key] != t:
+		return // it was no longer counted when it was detached
+	case t.isRefused():
+		kind = spareRefused
+	case t.linger != nil:
+		kind = spareLingering
+	case t.guests == 0:
+		kind = spareOwn
+	}
+	p.spares.set(t, p.holder(t.openedBy).opened, kind)
+}
+
+// refused is called when the origin has said no to t.
+func (p *pool) refused(t *topic) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sortOut(t)
+}
+
+// open makes a topic and starts its upstream. p.mu must be held.
+func (p *pool) open(key string, req *topicRequest, id claim, clientIP string) *topic {
+	t := newTopic(p, key, req, clientIP)
+	p.topics[key] = t
+	p.countTopic(t, +1)
+
+	if p.opts.Catchup.Connections < 0 && id.usable() && !t.assigned(id.id) {
+		t.opener = id
 	}
 	before := p.closing[key]
 	go func() {
@@ -272,44 +286,51 @@ func (p *pool) leave(t *topic, clientIP string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t.subscribers--
-	p.total--
-	p.count(clientIP).subscribers--
-	p.uncount(clientIP)
-	if t.subscribers > 0 {
-		return
+	if clientIP != t.openedBy {
+		t.guests--
 	}
+	p.total--
+	p.holder(clientIP).subscribers--
+	p.dropIfEmpty(clientIP)
 	linger := time.Duration(p.opts.Linger.Duration)
 	switch {
+	case t.subscribers > 0:
+		p.sortOut(t)
 	case p.topics[t.key] == t && t.isRefused() && p.over == nil:
 		// It answers those who come next, and goes by itself.
+		p.sortOut(t)
 	case p.topics[t.key] != t, p.over != nil, linger < 0, t.log.Newest().Cursor == 0:
 		p.closeTopic(t)
 	default:
-		p.lingering = append(p.lingering, t)
-		var timer *time.Timer
-		timer = time.AfterFunc(linger, func() {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if t.linger == timer { // nobody has come at the same moment
-				p.stopLinger(t)
-				p.closeTopic(t)
-			}
-		})
-		t.linger = timer
-		if len(p.lingering) > p.opts.Linger.Topics {
-			p.evictLingering()
-		}
+		p.startLinger(t, linger)
 	}
 }
 
-// stopLinger takes a topic off the list of those that linger. p.mu must be held.
-func (p *pool) stopLinger(t *topic) {
-	if t.linger == nil {
-		return
+// startLinger keeps a topic without subscribers for a while. If too many linger, the
+// address that has opened most of these gives up the one that has lingered longest.
+// p.mu must be held.
+func (p *pool) startLinger(t *topic, d time.Duration) {
+	var timer *time.Timer
+	timer = time.AfterFunc(d, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if t.linger == timer { // nobody has come at the same moment
+			p.closeTopic(t)
+		}
+	})
+	t.linger = timer
+	p.sortOut(t)
+	if p.spares.idle > p.opts.Linger.Topics {
+		p.closeTopic(p.spares.most(mostIdle).oldest(spareLingering))
 	}
-	t.linger.Stop()
-	t.linger = nil
-	p.lingering = slices.DeleteFunc(p.lingering, func(other *topic) bool { return other == t })
+}
+
+// stopLinger ends the wait of a topic for its next subscriber. p.mu must be held.
+func (p *pool) stopLinger(t *topic) {
+	if t.linger != nil {
+		t.linger.Stop()
+		t.linger = nil
+	}
 }
 
 // detach makes whoever asks for the key of t from now on open another topic,
@@ -323,16 +344,28 @@ func (p *pool) detach(t *topic) {
 	}
 }
 
+// detachMoved is detach for a topic whose clients are led elsewhere: the next topic for
+// its key does not wait until they have left.
+func (p *pool) detachMoved(t *topic) {
+	p.mu.Lock()
+	t.moved = true
+	p.mu.Unlock()
+	p.detach(t)
+}
+
 // detachTopic is detach with p.mu held.
 func (p *pool) detachTopic(t *topic) {
 	if p.topics[t.key] != t {
 		return
 	}
 	p.stopLinger(t)
+	p.spares.set(t, p.holder(t.openedBy).opened, notSpare)
 	delete(p.topics, t.key)
 	p.detached[t] = struct{}{}
-	p.count(t.openedBy).topics--
-	p.uncount(t.openedBy)
+	p.countTopic(t, -1)
+	if t.moved {
+		return // its connection stays as long as its clients, for whom nobody waits
+	}
 	select {
 	case <-t.done:
 	default:

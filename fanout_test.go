@@ -425,7 +425,7 @@ func TestAccessControlInFrontHolds(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newSite(t)
 			privateURL, publicURL := tc.load(s)
-			alice := open(t, s.client, privateURL, "Authorization", "Basic YWxpY2U6c2VjcmV0", "Host", "example.com")
+			alice := ask200(t, s.client, privateURL, "Authorization", "Basic YWxpY2U6c2VjcmV0", "Host", "example.com")
 			private.send("data: secret\n\n")
 			alice.expect("data: secret\n\n")
 

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -85,12 +86,18 @@ func FuzzLastEventID(f *testing.F) {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header["Last-Event-Id"] = []string{header}
 		r.URL.RawQuery = query
-		id, ok := lastEventID(r)
-		switch {
-		case len(id) > maxLastEventID, strings.ContainsAny(id, "\x00\r\n"):
-			t.Errorf("accepted the id %q", id)
-		case !ok && id != "":
-			t.Errorf("refused the id, and returned %q", id)
+		brought := claimOf(r)
+		if brought.usable() && (len(brought.id) > maxLastEventID || strings.ContainsAny(brought.id, "\x00\r\n")) {
+			t.Errorf("accepted the id %q", brought.id)
+		}
+		if brought.id != strings.Trim(brought.id, " \t") {
+			t.Errorf("the id %q has blanks around it", brought.id)
+		}
+		if brought.param != "" {
+			u := brought.resumption().inQuery(url.URL{RawQuery: withoutLastEventID(query)})
+			if again := claimOf(&http.Request{URL: &u}); again != brought {
+				t.Errorf("%q is forwarded as %q", brought, again)
+			}
 		}
 		kept := withoutLastEventID(query)
 		if len(kept) > len(query) || !isSubsequence(kept, query) {

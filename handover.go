@@ -39,10 +39,11 @@ type sockets interface {
 	network() (direct.Network, error)
 }
 
-// handsOver reports whether the connection of r can be handed over.
+// handsOver reports whether the connection of r can be handed over. A body that may
+// still come over it is for net/http to deal with.
 func (p *pool) handsOver(w http.ResponseWriter, r *http.Request) bool {
 	return p.opts.Direct != "off" && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
-		!p.boundInTime(r) && p.sockets.beneath(w, r)
+		!mayBeUnread(r) && !p.boundInTime(r) && p.sockets.beneath(w, r)
 }
 
 // handOver hands the connection over to direct delivery, if s has all that there is

@@ -233,9 +233,66 @@ type setup struct {
 	logs    *observer.ObservedLogs
 
 	lineageName string       // of handlers that replace each other
-	lazy        bool         // the pool is not resolved before the first request
 	passed      atomic.Int64 // requests that went through one to one, in the wrapping form
+
+	// The site of the wrapping form: what stands in front, which all requests pass,
+	// the stranger's included, and what a survey of it would find.
+	front  atomic.Pointer[func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error]
+	around surroundings
+	next   caddyhttp.MiddlewareHandler // stands behind, in place of origin and of what counts
 }
+
+// lead sets what stands in front, or nothing.
+func (s *setup) lead(front func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error) {
+	if front == nil {
+		s.front.Store(nil)
+		return
+	}
+	s.front.Store(&front)
+}
+
+// enter implements frontDoor.
+func (s *setup) enter(w http.ResponseWriter, r *http.Request) {
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.handler.server)
+	if err := s.pass(w, r); err != nil {
+		status := http.StatusInternalServerError
+		if httpErr, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
+			status = httpErr.StatusCode
+		}
+		w.WriteHeader(status)
+	}
+}
+
+// pass leads a request through the front to the handler.
+func (s *setup) pass(w http.ResponseWriter, r *http.Request) error {
+	h := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return s.handler.ServeHTTP(w, r, caddyhttp.HandlerFunc(s.behind))
+	})
+	if front := s.front.Load(); front != nil {
+		return (*front)(w, r, h)
+	}
+	return h(w, r)
+}
+
+// behind is the next handler of the route.
+func (s *setup) behind(w http.ResponseWriter, r *http.Request) error {
+	if s.next != nil {
+		return s.next.ServeHTTP(w, r, nil)
+	}
+	if inquiryOf(r) != nil {
+		return s.origin.ServeHTTP(w, r, nil)
+	}
+	s.passed.Add(1)
+	_, err := io.WriteString(w, "passed "+r.Header.Get("Cookie"))
+	return err
+}
+
+// surroundings implements frontDoor.
+func (s *setup) surroundings(*Handler) *surroundings { return &s.around }
+
+// isActive implements frontDoor: whether a configuration has started shows by its first
+// request.
+func (s *setup) isActive() bool { return false }
 
 var setups atomic.Int64
 
@@ -268,6 +325,7 @@ func (s *setup) provision() {
 		s.server = new(caddyhttp.Server)
 	}
 	h.server = s.server
+	h.door = s
 	if err := h.provision(h.wraps()); err != nil {
 		s.t.Fatal(err)
 	}
@@ -278,9 +336,7 @@ func (s *setup) provision() {
 		s.lineageName = fmt.Sprint("test ", setups.Add(1))
 	}
 	h.lineage = joinLineage(s.lineageName, h)
-	if !s.lazy {
-		s.pool = h.lineage.poolOf(h)
-	}
+	s.resolve()
 	s.t.Cleanup(func() {
 		_ = h.Cleanup()
 		time.Sleep(time.Hour) // of the bubble's clock: drains and timers run out
@@ -294,9 +350,9 @@ func (s *setup) provision() {
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.total != 0 || len(p.topics) != 0 || len(p.detached) != 0 || len(p.closing) != 0 || len(p.perIP) != 0 || len(p.lingering) != 0 {
+		if p.total != 0 || len(p.topics) != 0 || len(p.detached) != 0 || len(p.closing) != 0 || len(p.perIP) != 0 || p.spares.idle != 0 {
 			s.t.Errorf("left behind: %d subscribers, %d topics, %d detached, %d closing, %d client addresses, %d lingering",
-				p.total, len(p.topics), len(p.detached), len(p.closing), len(p.perIP), len(p.lingering))
+				p.total, len(p.topics), len(p.detached), len(p.closing), len(p.perIP), p.spares.idle)
 		}
 		for _, other := range alive.all() {
 			if other == p {
@@ -354,6 +410,17 @@ type client struct {
 	timing bool   // it will be ready
 }
 
+// serveAfter serves r after an earlier directive of the site has dealt with it, as it
+// does with every request.
+func (s *setup) serveAfter(r *http.Request, earlier func(*http.Request)) *client {
+	s.t.Helper()
+	s.lead(func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+		earlier(r)
+		return h.ServeHTTP(w, r)
+	})
+	return s.serve(r)
+}
+
 // get makes a request with header pairs and serves it in a goroutine.
 func (s *setup) get(target string, header ...string) *client {
 	s.t.Helper()
@@ -367,30 +434,15 @@ func (s *setup) get(target string, header ...string) *client {
 
 func (s *setup) serve(r *http.Request) *client {
 	s.t.Helper()
-	return s.serveAfter(r, func(*http.Request) {})
-}
-
-// serveAfter serves r after an earlier directive of the site has dealt with it.
-func (s *setup) serveAfter(r *http.Request, earlier func(*http.Request)) *client {
-	s.t.Helper()
 	ctx, cancel := context.WithCancel(r.Context())
 	c := &client{t: s.t, cancel: cancel, done: make(chan struct{}), header: make(http.Header)}
 	ctx = context.WithValue(ctx, clientKey{}, c)
 	r = caddyhttp.PrepareRequest(r.WithContext(ctx), caddy.NewReplacer(), c, s.handler.server)
-	earlier(r)
-	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		if r.RemoteAddr == strangerAddr {
-			return s.origin.ServeHTTP(w, r, nil)
-		}
-		s.passed.Add(1)
-		_, err := io.WriteString(w, "passed "+r.Header.Get("Cookie"))
-		return err
-	})
 	go func() {
 		defer close(c.done)
 		defer c.outlive()
 		defer func() { c.panic = recover() }()
-		c.err = s.handler.ServeHTTP(c, r, next)
+		c.err = s.pass(c, r)
 	}()
 	s.t.Cleanup(c.leave)
 	synctest.Wait()

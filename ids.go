@@ -2,11 +2,135 @@ package ssefanout
 
 import (
 	"crypto/rand"
+	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
+
+// The ids of the origin are strings, and are in force in a topic's log, which learns
+// them from events and in no other way. The id of a client is a claim: it is looked up
+// in the log, and sent to the origin in requests that are made for those who bring
+// it, and it never gets into a topic's log.
+
+// A claim is the last event id that a client brings. It may be made up: only the log
+// and the origin can tell. The zero claim is that of a client that brings none.
+type claim struct {
+	id    string // without blanks around it
+	param string // the query parameter that the client uses, if it uses one
+}
+
+// maxLastEventID is the longest id of a client that the origin is asked with, in
+// bytes. Servers bound a header field at 8 KiB and more.
+const maxLastEventID = 4 << 10
+
+// usable reports whether the origin can be asked with the id.
+func (c claim) usable() bool { return len(c.id) <= maxLastEventID && sendableID(c.id) }
+
+// resumption returns what a request made for c resumes with.
+func (c claim) resumption() resumption { return resumption(c) }
+
+// A resumption is what a request to the origin resumes with: an id in the header
+// Last-Event-ID and, if param is set, in the query parameter of that name as well.
+type resumption struct{ id, param string }
+
+// apply makes r resume with from.
+func (from resumption) apply(r *http.Request) {
+	if from.id == "" {
+		return
+	}
+	r.Header["Last-Event-Id"] = []string{from.id}
+	if from.param != "" {
+		current := from.inQuery(*r.URL)
+		r.URL, r.RequestURI = &current, current.RequestURI()
+	}
+}
+
+// inQuery returns u with the id in the query parameter that the client uses.
+func (from resumption) inQuery(u url.URL) url.URL {
+	if from.id == "" || from.param == "" {
+		return u
+	}
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
+	}
+	u.RawQuery += url.QueryEscape(from.param) + "=" + url.QueryEscape(from.id)
+	return u
+}
+
+// trimBlanks takes away what HTTP takes away from around the value of a header field.
+// An id that differs from another in nothing else cannot be told from it.
+func trimBlanks(id string) string { return strings.Trim(id, " \t") }
+
+// eventID returns the id that an event sets, as a client can bring it. It is empty if
+// none can: a client with a header that large gets no answer.
+func eventID(e *sse.Event) string {
+	if len(e.ID) > http.DefaultMaxHeaderBytes {
+		return ""
+	}
+	return trimBlanks(string(e.ID))
+}
+
+// A beginning is what a connection begins after.
+type beginning struct {
+	resumption
+	brought bool // by the client that opened the topic: the log must not learn it
+}
+
+// next returns what the next connection begins after: the id in force, which the origin
+// has given out. No client's id opens a topic, for it may be one to which the origin has
+// nothing to send, or not all: who brings one has a catch-up. Without catch-ups, an
+// origin with a single worker can serve the one who opens a topic over no other
+// connection.
+func (u *upstream) next() beginning {
+	t := u.topic
+	if t.opener.id != "" && !u.doubted && !u.hasBegun.Load() && t.askableID(t.opener.id) != "" {
+		return beginning{t.opener.resumption(), true}
+	}
+	return beginning{resumption: resumption{id: t.askableID(t.log.Newest().ID)}}
+}
+
+// A knowledge is what is known of an id that a client resumes with.
+type knowledge int
+
+const (
+	idKnown     knowledge = iota // the log has it
+	idUnsettled                  // the log has it not, but may when the topic is connected
+	idMissing                    // the log has it not, the origin may
+	idLost                       // nobody has it
+)
+
+// lookup returns the position of a client that resumes with an id, if that is known.
+// What is in the log is found whatever it looks like, as it may be a client's again.
+func (t *topic) lookup(brought claim) (hub.Position, knowledge) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pos, ok := t.log.After(brought.id)
+	switch {
+	case ok:
+		return pos, idKnown
+	case t.assigned(brought.id), !brought.usable(), brought.id == t.blamedID:
+		return pos, idLost
+	case t.isOpened && brought.id == t.opener.id && t.openedAt >= t.log.Oldest().Cursor:
+		return hub.Position{Cursor: t.openedAt, ID: brought.id}, idKnown
+	case !t.isConnected:
+		return pos, idUnsettled
+	}
+	return pos, idMissing
+}
+
+// askableID returns id, unless the origin cannot be asked with it.
+func (t *topic) askableID(id string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !sendableID(id) || t.assigned(id) || id == t.blamedID {
+		return ""
+	}
+	return id
+}
 
 // assignedPrefix begins every id that is ours. Such an id never goes to the
 // origin, whichever topic or process it is from. With an epoch and a sequence

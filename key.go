@@ -18,10 +18,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// maxLastEventID is the longest last event id that a client may bring, in
-// bytes.
-const maxLastEventID = 1 << 10
-
 // lastEventIDParams are the query parameters in which polyfills (Yaffle's
 // EventSource) and hubs (Mercure, nchan) put the last event id, as a page
 // cannot set a header on its first connection.
@@ -32,20 +28,28 @@ var lastEventIDParams = map[string]bool{
 	"Last-Event-ID": true,
 }
 
-// sharedVars are the variables set by earlier directives (root, fs) that a
-// source may need to find what it serves.
+// sharedVars are the variables set by earlier directives (root, fs) that the
+// source of the endpoint form may need to find what it serves.
 var sharedVars = []string{"root", "fs"}
+
+// forwardedHeaders are how a trusted proxy tells what its client has asked for. A
+// reverse_proxy passes them on from such a proxy and from no one else.
+var forwardedHeaders = []string{"X-Forwarded-Proto", "X-Forwarded-Host"}
 
 // A topicRequest is all that the origin may ever learn from a client's request:
 // the upstream request is made from it alone, and so is the topic's key (R1).
 type topicRequest struct {
-	tls    bool
-	host   string // lower case, with the port if the client named one
-	url    url.URL
-	orig   url.URL      // wrapping form: before rewrites
-	vars   []namedValue // of sharedVars, those that are set
-	vary   []namedValue // placeholders
-	header http.Header  // headers that vary names
+	tls     bool
+	trusted bool   // it came through a proxy that trusted_proxies names
+	host    string // lower case, with the port if the client named one
+	url     url.URL
+	orig    url.URL      // wrapping form: before rewrites; else the same as url
+	vars    []namedValue // endpoint form: of sharedVars, those that are set
+	vary    []namedValue // placeholders
+	header  http.Header  // headers that vary names, and learned, and forwardedHeaders of a trusted proxy
+
+	learned []string // headers that have joined the key, sorted (see learnedvary.go)
+	base    string   // the key without them, if there are any
 }
 
 type namedValue struct{ name, value string }
@@ -58,17 +62,17 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 		url:    streamURL(r.URL),
 		header: make(http.Header),
 	}
+	req.orig = req.url
 	if h.wraps() {
 		if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 			req.orig = streamURL(orig.URL)
 		}
 	} else {
-		req.orig = req.url
-	}
-	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	for _, name := range sharedVars {
-		if value, ok := vars[name]; ok {
-			req.vars = append(req.vars, namedValue{name, caddy.ToString(value)})
+		vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+		for _, name := range sharedVars {
+			if value, ok := vars[name]; ok {
+				req.vars = append(req.vars, namedValue{name, caddy.ToString(value)})
+			}
 		}
 	}
 	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
@@ -81,7 +85,12 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 				zap.String("hint", "check its spelling, and that what sets it stands in front of sse_fanout"))
 		}
 	}
-	for _, name := range h.varyHeaders {
+	names := h.varyHeaders
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
+		req.trusted = true
+		names = slices.Concat(names, forwardedHeaders)
+	}
+	for _, name := range names {
 		if values, ok := r.Header[name]; ok {
 			req.header[name] = values
 		}
@@ -89,16 +98,25 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 	return req
 }
 
+// applyValues sets what req has besides the request itself: the values of
+// placeholders and variables, and whether a trusted proxy speaks for the client.
+func (req *topicRequest) applyValues(r *http.Request) {
+	ctx, repl := r.Context(), replacerOf(r)
+	caddyhttp.SetVar(ctx, caddyhttp.TrustedProxyVarKey, req.trusted)
+	for _, v := range req.vars {
+		caddyhttp.SetVar(ctx, v.name, v.value)
+	}
+	for _, v := range req.vary {
+		repl.Set(v.name, v.value)
+		if name, ok := strings.CutPrefix(v.name, "http.vars."); ok {
+			caddyhttp.SetVar(ctx, name, v.value)
+		}
+	}
+}
+
 func serverOf(r *http.Request) *caddyhttp.Server {
 	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	return server
-}
-
-// clientIP returns the address of the client that the server's trusted_proxies
-// setting makes out, without its port.
-func clientIP(r *http.Request) string {
-	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return ip
 }
 
 // streamURL returns what of u names a stream: path and query, without a last
@@ -118,7 +136,7 @@ func withoutLastEventID(query string) string {
 	found := false
 	kept := make([]string, 0, 8)
 	for param := range strings.SplitSeq(query, "&") {
-		if isLastEventIDParam(param) {
+		if _, _, ok := lastEventIDParam(param); ok {
 			found = true
 		} else {
 			kept = append(kept, param)
@@ -130,35 +148,43 @@ func withoutLastEventID(query string) string {
 	return strings.Join(kept, "&")
 }
 
-func isLastEventIDParam(param string) bool {
-	name, _, _ := strings.Cut(param, "=")
+// lastEventIDParam returns the unescaped name and the value of a query parameter that
+// holds a last event id; ok is false for any other.
+func lastEventIDParam(param string) (name, value string, ok bool) {
+	name, value, _ = strings.Cut(param, "=")
 	if unescaped, err := url.QueryUnescape(name); err == nil {
 		name = unescaped
 	}
-	return lastEventIDParams[name]
+	return name, value, lastEventIDParams[name]
 }
 
-// lastEventID returns the id that a client wants to resume with, from the
-// header or else from the query; ok is false if it brought one that cannot be
-// used.
-func lastEventID(r *http.Request) (id string, ok bool) {
-	id = r.Header.Get("Last-Event-ID")
-	if id == "" {
-		for param := range strings.SplitSeq(r.URL.RawQuery, "&") {
-			if !isLastEventIDParam(param) {
-				continue
-			}
-			_, value, _ := strings.Cut(param, "=")
-			if unescaped, err := url.QueryUnescape(value); err == nil && unescaped != "" {
-				id = unescaped
-				break
-			}
+// claimOf returns what a client wants to resume with: the id of the header, or else
+// the first of the query. A client that uses both has the newer id in the header, as
+// an EventSource repeats its URL when it reconnects.
+func claimOf(r *http.Request) claim {
+	brought := claim{id: trimBlanks(r.Header.Get("Last-Event-ID"))}
+	var malformed claim
+	for param := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		name, value, ok := lastEventIDParam(param)
+		if !ok {
+			continue
+		}
+		if brought.id != "" {
+			brought.param = name
+			return brought
+		}
+		unescaped, err := url.QueryUnescape(value)
+		switch id := trimBlanks(unescaped); {
+		case err != nil && malformed.id == "":
+			malformed = claim{id: value, param: name}
+		case err == nil && id != "":
+			return claim{id: id, param: name}
 		}
 	}
-	if len(id) > maxLastEventID || strings.ContainsAny(id, "\x00\r\n") {
-		return "", false
+	if brought.id == "" {
+		return malformed
 	}
-	return id, true
+	return brought
 }
 
 // key names the topic within its pool. Each part is preceded by its length, so
@@ -166,17 +192,17 @@ func lastEventID(r *http.Request) (id string, ok bool) {
 // what is empty.
 func (req *topicRequest) key() string {
 	var k keyBuilder
-	if req.tls {
-		k.add("https")
-	} else {
-		k.add("http")
-	}
+	k.addFlag(req.tls)
+	k.addFlag(req.trusted)
 	k.add(req.host)
-	k.addURL(&req.url)
 	k.addURL(&req.orig)
 	k.addValues(req.vars)
 	k.addValues(req.vary)
 	k.addHeader(req.header)
+	k.count(len(req.learned)) // what is learned and absent differs from what is not learned
+	for _, name := range req.learned {
+		k.add(name)
+	}
 	return string(k.b)
 }
 
@@ -184,6 +210,14 @@ type keyBuilder struct{ b []byte }
 
 func (k *keyBuilder) count(n int) {
 	k.b = binary.AppendUvarint(k.b, uint64(n))
+}
+
+func (k *keyBuilder) addFlag(set bool) {
+	if set {
+		k.count(1)
+	} else {
+		k.count(0)
+	}
 }
 
 func (k *keyBuilder) add(part string) {
@@ -194,11 +228,7 @@ func (k *keyBuilder) add(part string) {
 func (k *keyBuilder) addURL(u *url.URL) {
 	k.add(u.EscapedPath())
 	k.add(u.RawQuery)
-	if u.ForceQuery {
-		k.count(1)
-	} else {
-		k.count(0)
-	}
+	k.addFlag(u.ForceQuery)
 }
 
 func (k *keyBuilder) addValues(values []namedValue) {
@@ -233,7 +263,7 @@ var nameKey = func() []byte {
 func (req *topicRequest) publicName(key string) string {
 	mac := hmac.New(sha256.New, nameKey)
 	mac.Write([]byte(key))
-	return req.host + req.url.EscapedPath() + " " + hex.EncodeToString(mac.Sum(nil)[:6])
+	return req.host + req.orig.EscapedPath() + " " + hex.EncodeToString(mac.Sum(nil)[:6])
 }
 
 // validVary reports whether name is a header name or a placeholder in braces.

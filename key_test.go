@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -28,15 +29,27 @@ type visit struct {
 	placeholder map[string]string
 }
 
-// keyOf returns the topic key of a visit to a handler with these options.
-func keyOf(t *testing.T, wrapping bool, vary []string, v visit) string {
+// keyOf returns the topic key of a visit to a handler with these options, and in the
+// wrapping form what the site has made of the request.
+func keyOf(t *testing.T, wrapping bool, vary []string, v visit) (string, facts) {
 	t.Helper()
-	return topicRequestOf(t, wrapping, vary, v).key()
+	h, r := visited(t, wrapping, vary, v)
+	if !wrapping {
+		return h.newTopicRequest(r).key(), nil
+	}
+	return h.newTopicRequest(r).key(), h.factsOf(r)
 }
 
 func topicRequestOf(t *testing.T, wrapping bool, vary []string, v visit) *topicRequest {
 	t.Helper()
-	h := &Handler{Options: Options{Vary: vary}, logger: zap.NewNop()}
+	h, r := visited(t, wrapping, vary, v)
+	return h.newTopicRequest(r)
+}
+
+// visited returns the handler that is visited, and the request as it comes there.
+func visited(t *testing.T, wrapping bool, vary []string, v visit) (*Handler, *http.Request) {
+	t.Helper()
+	h := &Handler{Options: Options{Vary: vary}, logger: zap.NewNop(), door: new(setup)}
 	if !wrapping {
 		h.source = new(spy)
 	}
@@ -66,7 +79,7 @@ func topicRequestOf(t *testing.T, wrapping bool, vary []string, v visit) *topicR
 		}
 		r.URL = u
 	}
-	return h.newTopicRequest(r)
+	return h, r
 }
 
 func TestTopicKey(t *testing.T) {
@@ -78,7 +91,9 @@ func TestTopicKey(t *testing.T) {
 		name string
 		vary []string
 		a, b visit
-		same bool
+		same bool // they share a topic
+
+		variable bool // a variable differs that the endpoint form does not look at
 	}{
 		{name: "equal", a: visit{target: base}, b: visit{target: base}, same: true},
 		{name: "host case", a: visit{target: base}, b: visit{target: "http://EXAMPLE.com/events"}, same: true},
@@ -119,7 +134,15 @@ func TestTopicKey(t *testing.T) {
 		{name: "fs", a: vars(map[string]any{"fs": "a"}), b: vars(map[string]any{"fs": "b"})},
 		{name: "root and fs", a: vars(map[string]any{"root": "a"}), b: vars(map[string]any{"fs": "a"})},
 		{name: "absent and empty root", a: vars(nil), b: vars(map[string]any{"root": ""})},
-		{name: "another variable", a: vars(nil), b: vars(map[string]any{"user": "alice"}), same: true},
+		{name: "another variable", a: vars(nil), b: vars(map[string]any{"user": "alice"}), same: true, variable: true},
+		{name: "rewritten", a: visit{target: base}, b: visit{target: base, rewritten: "/other"}},
+		{name: "what Caddy sets", a: vars(map[string]any{"client_ip": "192.0.2.7", "start_time": time.Now(), "uuid": new(int)}),
+			b: vars(map[string]any{"client_ip": "192.0.2.8", "access_logger_names": []string{"a"}, "log_skip": true}), same: true},
+		{name: "a trusted proxy", a: visit{target: base}, b: vars(map[string]any{"trusted_proxy": true})},
+		{name: "the scheme that a trusted proxy tells",
+			a: visit{target: base, vars: map[string]any{"trusted_proxy": true}, header: []string{"X-Forwarded-Proto", "https"}},
+			b: visit{target: base, vars: map[string]any{"trusted_proxy": true}, header: []string{"X-Forwarded-Proto", "http"}}},
+		{name: "the scheme that anybody tells", a: header("X-Forwarded-Proto", "https"), b: header("X-Forwarded-Proto", "http"), same: true},
 
 		{name: "placeholder", vary: []string{"{http.auth.user.id}"},
 			a: placeholder(map[string]string{"http.auth.user.id": "alice"}), b: placeholder(map[string]string{"http.auth.user.id": "bob"})},
@@ -145,9 +168,11 @@ func TestTopicKey(t *testing.T) {
 		for _, wrapping := range []bool{false, true} {
 			form := map[bool]string{false: "endpoint", true: "wrapping"}[wrapping]
 			t.Run(tc.name+", "+form, func(t *testing.T) {
-				a, b := keyOf(t, wrapping, tc.vary, tc.a), keyOf(t, wrapping, tc.vary, tc.b)
-				if got := a == b; got != tc.same {
-					t.Errorf("same key: got %t, want %t (%q and %q)", got, tc.same, a, b)
+				a, factsA := keyOf(t, wrapping, tc.vary, tc.a)
+				b, factsB := keyOf(t, wrapping, tc.vary, tc.b)
+				got := a == b && factsA.differsFrom(factsB) == ""
+				if want := tc.same && (!wrapping || !tc.variable); got != want {
+					t.Errorf("same topic: got %t, want %t (%q %q and %q %q)", got, want, a, factsA, b, factsB)
 				}
 			})
 		}
@@ -169,8 +194,8 @@ func TestOriginalURIIsPartOfTheKeyInTheWrappingForm(t *testing.T) {
 		{"last event id, wrapping", "http://example.com/public/events?lastEventId=1", true, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			private := keyOf(t, tc.wrapping, nil, visit{target: tc.private, rewritten: "/events"})
-			public := keyOf(t, tc.wrapping, nil, visit{target: "http://example.com/public/events", rewritten: "/events"})
+			private := topicRequestOf(t, tc.wrapping, nil, visit{target: tc.private, rewritten: "/events"}).key()
+			public := topicRequestOf(t, tc.wrapping, nil, visit{target: "http://example.com/public/events", rewritten: "/events"}).key()
 			if got := private == public; got != tc.same {
 				t.Errorf("same key: got %t, want %t", got, tc.same)
 			}
@@ -204,65 +229,83 @@ func TestLastEventIDIsTakenOutOfTheQuery(t *testing.T) {
 	}
 }
 
-func TestLastEventID(t *testing.T) {
-	longest := strings.Repeat("x", 1024)
+func TestClaimOf(t *testing.T) {
+	long := strings.Repeat("x", maxLastEventID+1)
 	for _, tc := range []struct {
 		name   string
 		query  string
 		header []string
-		want   string
-		ok     bool
+		want   claim
 	}{
-		{"none", "", nil, "", true},
-		{"header", "", []string{"7"}, "7", true},
-		{"header before query", "lastEventId=8", []string{"7"}, "7", true},
-		{"empty header", "lastEventId=8", []string{""}, "8", true},
-		{"lastEventId", "lastEventId=8", nil, "8", true},
-		{"lastEventID", "lastEventID=8", nil, "8", true},
-		{"last_event_id", "last_event_id=8", nil, "8", true},
-		{"Last-Event-ID", "Last-Event-ID=8", nil, "8", true},
-		{"escaped", "a=1&last%45ventId=%C3%A4+%3D%26", nil, "ä =&", true},
-		{"first that is not empty", "lastEventId=&last_event_id=8&lastEventID=9", nil, "8", true},
-		{"not unescapable", "lastEventId=%zz&lastEventID=9", nil, "9", true},
-		{"opaque", "", []string{` a,"b" `}, ` a,"b" `, true},
-		{"longest", "", []string{longest}, longest, true},
-		{"longest in the query", "lastEventId=" + longest, nil, longest, true},
-		{"too long", "", []string{longest + "x"}, "", false},
-		{"too long in the query", "lastEventId=x" + longest, nil, "", false},
-		{"NUL", "lastEventId=a%00b", nil, "", false},
-		{"CR", "lastEventId=a%0Db", nil, "", false},
-		{"LF", "lastEventId=%0A", nil, "", false},
-		{"unusable header before query", "lastEventId=8", []string{longest + "x"}, "", false},
+		{"none", "", nil, claim{}},
+		{"header", "", []string{"7"}, claim{id: "7"}},
+		{"header before query", "lastEventId=8", []string{"7"}, claim{"7", "lastEventId"}},
+		{"empty header", "lastEventId=8", []string{""}, claim{"8", "lastEventId"}},
+		{"blank header", "lastEventId=8", []string{" \t"}, claim{"8", "lastEventId"}},
+		{"lastEventId", "lastEventId=8", nil, claim{"8", "lastEventId"}},
+		{"lastEventID", "lastEventID=8", nil, claim{"8", "lastEventID"}},
+		{"last_event_id", "last_event_id=8", nil, claim{"8", "last_event_id"}},
+		{"Last-Event-ID", "Last-Event-ID=8", nil, claim{"8", "Last-Event-ID"}},
+		{"escaped", "a=1&last%45ventId=%C3%A4+%3D%26", nil, claim{"ä =&", "lastEventId"}},
+		{"first that is not empty", "lastEventId=&last_event_id=8&lastEventID=9", nil, claim{"8", "last_event_id"}},
+		{"blank in the query", "lastEventId=+", nil, claim{}},
+		{"not unescapable before another", "lastEventId=%zz&lastEventID=9", nil, claim{"9", "lastEventID"}},
+		{"not unescapable", "lastEventId=%zz", nil, claim{"%zz", "lastEventId"}},
+		{"opaque", "", []string{`a,"b"`}, claim{id: `a,"b"`}},
+		{"blanks around it", "", []string{" h 1\t"}, claim{id: "h 1"}},
+		{"blanks around it in the query", "lastEventId=+h+1%09", nil, claim{"h 1", "lastEventId"}},
+		{"long", "", []string{long}, claim{id: long}},
+		{"long in the query", "lastEventId=" + long, nil, claim{long, "lastEventId"}},
+		{"NUL", "lastEventId=a%00b", nil, claim{"a\x00b", "lastEventId"}},
+		{"LF", "lastEventId=%0A", nil, claim{"\n", "lastEventId"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := httptest.NewRequest(http.MethodGet, "/events?"+tc.query, nil)
 			r.Header["Last-Event-Id"] = tc.header
-			if id, ok := lastEventID(r); id != tc.want || ok != tc.ok {
-				t.Errorf("got %q, %t, want %q, %t", id, ok, tc.want, tc.ok)
+			if got := claimOf(r); got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
 	}
 }
 
-func TestUnusableLastEventIDIsIgnoredAndCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSetup(t, Options{})
-		c := s.get("/events?lastEventId=a%0Aid:b")
-		up := s.origin.next().accept()
-		if got, ok := up.request.Header["Last-Event-Id"]; ok {
-			t.Errorf("the origin got the id %q", got)
-		}
-		c.expect(primer(""))
-		up.events(1, 1)
-		late := s.get("/events", "Last-Event-ID", strings.Repeat("x", 1025))
-		late.expect(primer("1"))
-		if got := s.pool.stats.ignoredIDs.Load(); got != 2 {
-			t.Errorf("counted %d unusable ids, want 2", got)
-		}
-		if got := s.pool.stats.gaps.Load(); got != 0 {
-			t.Errorf("counted %d gaps, want 0", got)
-		}
-	})
+// unusableIDs are ids that the origin cannot be asked with, as queries.
+var unusableIDs = map[string]string{
+	"too long": "lastEventId=" + strings.Repeat("x", maxLastEventID+1),
+	"NUL":      "lastEventId=a%00b",
+	"CR":       "lastEventId=a%0Did:b",
+	"LF":       "lastEventId=a%0Aid:b",
+	"LF alone": "last_event_id=%0A",
+	"control":  "Last-Event-ID=%1F",
+	"DEL":      "lastEventID=x%7F",
+}
+
+// A client with such an id has had something: it is told of a gap, whatever the topic
+// is doing, and is given back nothing of it.
+func TestUnusableLastEventIDIsAGapAndCounted(t *testing.T) {
+	for name, query := range unusableIDs {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{})
+				const atNone = ": sse_fanout\nretry: 3000\nid: \n" + gapComment
+				cold := s.get("/events?" + query)
+				up := s.origin.next().expectResumedWith("no id").accept()
+				cold.expect(atNone)
+				up.events(1, 1)
+				cold.expect(numbered(1, 1))
+				s.get("/events?" + query).expect(gapPrimer("1") + gapComment)
+				up.abort()
+				s.get("/events?" + query).expect(gapPrimer("1") + gapComment)
+				s.origin.await().expectResumedWith("id 1")
+				if got := s.pool.stats.ignoredIDs.Load(); got != 3 {
+					t.Errorf("counted %d unusable ids, want 3", got)
+				}
+				if got := s.pool.stats.gaps.Load(); got != 3 {
+					t.Errorf("counted %d gaps, want 3", got)
+				}
+			})
+		})
+	}
 }
 
 // A misspelt placeholder is empty for everybody, so that all users share.
@@ -428,7 +471,7 @@ func TestOriginSeesTheSameRequestWhateverTheClient(t *testing.T) {
 
 func TestUpstreamRequestIsOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSetup(t, Options{})
+		s := newSetup(t, Options{Catchup: noCatchup})
 		s.get("http://example.com/events?a=1&lastEventId=7", "Accept-Encoding", "br", "User-Agent", "Mozilla")
 		r := s.origin.next().request
 		want := http.Header{
@@ -441,8 +484,8 @@ func TestUpstreamRequestIsOurs(t *testing.T) {
 		if !maps.EqualFunc(r.Header, want, slices.Equal) {
 			t.Errorf("got header %v, want %v", r.Header, want)
 		}
-		if r.Host != "example.com" || r.RequestURI != "/events?a=1" || r.RemoteAddr != "192.0.2.1:1" {
-			t.Errorf("got %s%s from %s, want example.com/events?a=1 from 192.0.2.1:1", r.Host, r.RequestURI, r.RemoteAddr)
+		if r.Host != "example.com" || r.RequestURI != "/events?a=1&lastEventId=7" || r.RemoteAddr != "192.0.2.1:1" {
+			t.Errorf("got %s%s from %s, want example.com/events?a=1&lastEventId=7 from 192.0.2.1:1", r.Host, r.RequestURI, r.RemoteAddr)
 		}
 	})
 }
@@ -480,6 +523,9 @@ func FuzzTopicKeyIsInjective(f *testing.F) {
 			if has(7) {
 				req.header["X-C"] = nil
 			}
+			if has(0) {
+				req.learned = []string{part(5)}
+			}
 			return req
 		}
 		first := request(0)
@@ -498,7 +544,7 @@ func sameTopic(a, b *topicRequest) bool {
 	}
 	return a.tls == b.tls && a.host == b.host && sameURL(a.url, b.url) && sameURL(a.orig, b.orig) &&
 		slices.Equal(a.vars, b.vars) && slices.Equal(a.vary, b.vary) &&
-		maps.EqualFunc(a.header, b.header, slices.Equal)
+		maps.EqualFunc(a.header, b.header, slices.Equal) && slices.Equal(a.learned, b.learned)
 }
 
 func TestVarySeparatesOverSockets(t *testing.T) {

@@ -371,9 +371,9 @@ func TestCountsGoBackWhenClientsLeave(t *testing.T) {
 		synctest.Wait()
 		s.pool.mu.Lock()
 		defer s.pool.mu.Unlock()
-		if len(s.pool.perIP) != 0 || s.pool.total != 0 || len(s.pool.topics) != 0 || len(s.pool.lingering) != 0 {
+		if len(s.pool.perIP) != 0 || s.pool.total != 0 || len(s.pool.topics) != 0 || s.pool.spares.idle != 0 {
 			t.Errorf("left: %d addresses, %d subscribers, %d topics, %d of them lingering",
-				len(s.pool.perIP), s.pool.total, len(s.pool.topics), len(s.pool.lingering))
+				len(s.pool.perIP), s.pool.total, len(s.pool.topics), s.pool.spares.idle)
 		}
 	})
 }

@@ -65,12 +65,13 @@ var allSeries = slices.Concat(
 var (
 	endReasons = []endReason{
 		endClientGone, endSlow, endStalled, endTimeout, endUpstreamEnded,
-		endUpstreamGone, endRefused, endDrained, endExiting, endDeleted,
+		endUpstreamGone, endRefused, endDrained, endExiting, endDeleted, endYielded, endPersonal,
 	}
 	rejections  = slices.Concat(limits, []rejection{rejectUnavailable, rejectEnding})
 	passReasons = []passReason{
-		passMethod, passBody, passUpgrade, passRange, passError, passAccept,
+		passMethod, passBody, passUpgrade, passError, passAccept,
 		passCertificate, passHeader, passNotStream, passRefused,
+		passFront, passDiffers, passBehind, passSetCookie, passVary, passSession,
 	}
 )
 
@@ -80,6 +81,8 @@ var (
 		"Clients that are served or wait for the origin's first answer.")
 	descSubscribersWaiting = describeMetric("subscribers_waiting",
 		"Clients of topics that have no connection to their origin now.")
+	descPassedStreams = describeMetric("passed_streams",
+		"Clients that have an event stream of their own, which passes one to one, or wait for its answer and ask for nothing else.")
 	descTopics = describeMetric("topics",
 		"Topics that have subscribers or linger.")
 	descTopicsWaiting = describeMetric("topics_waiting",
@@ -90,10 +93,12 @@ var (
 		"Events that the histories of all topics hold.")
 	descHistoryBytes = describeMetric("history_bytes",
 		"Bytes of the events that the histories of all topics hold.")
+	descHandlersShutOff = describeMetric("handlers_shut_off",
+		"Handlers of the wrapping form that share nothing, as the site does not lead strangers to them or tells clients apart behind them.")
 
 	gaugeDescs = []*prometheus.Desc{
-		descSubscribers, descSubscribersWaiting, descTopics, descTopicsWaiting,
-		descUpstreams, descHistoryEvents, descHistoryBytes,
+		descSubscribers, descSubscribersWaiting, descPassedStreams, descTopics, descTopicsWaiting,
+		descUpstreams, descHistoryEvents, descHistoryBytes, descHandlersShutOff,
 	}
 )
 
@@ -150,18 +155,20 @@ func (l *ledger) close(s *stats) {
 	}
 }
 
-// sums returns the value of each series, and the connections open now.
-func (l *ledger) sums() (sums []uint64, connections int64) {
+// sums returns the value of each series, and the connections and the streams that
+// pass one to one now.
+func (l *ledger) sums() (sums []uint64, connections, passed int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	sums = append(sums, l.closed...)
 	for s := range l.open {
 		connections += s.connections.Load()
+		passed += s.passedStreams.Load()
 		for i := range allSeries {
 			sums[i] += allSeries[i].of(s).Load()
 		}
 	}
-	return sums, connections
+	return sums, connections, passed
 }
 
 // joined returns the counter of the subscribers that have begun so.
@@ -186,9 +193,9 @@ type gauges struct {
 func (g *gauges) add(p *pool) {
 	p.mu.Lock()
 	topics := p.all()
-	g.subscribers += p.total
 	g.topics += len(topics)
 	for _, t := range topics {
+		g.subscribers += t.subscribers
 		if t.subscribers > 0 && !t.connectedNow() {
 			g.topicsWaiting++
 			g.subscribersWaiting += t.subscribers
@@ -233,7 +240,7 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (collector) Collect(ch chan<- prometheus.Metric) {
-	sums, connections := counted.sums()
+	sums, connections, passed := counted.sums()
 	for i, s := range allSeries {
 		ch <- prometheus.MustNewConstMetric(s.desc, prometheus.CounterValue, float64(sums[i]), s.labels...)
 	}
@@ -242,8 +249,8 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 		g.add(p)
 	}
 	for i, value := range []int{
-		g.subscribers, g.subscribersWaiting, g.topics, g.topicsWaiting,
-		int(connections), g.historyEvents, g.historyBytes,
+		g.subscribers, g.subscribersWaiting, int(passed), g.topics, g.topicsWaiting,
+		int(connections), g.historyEvents, g.historyBytes, handlersShutOff(),
 	} {
 		ch <- prometheus.MustNewConstMetric(gaugeDescs[i], prometheus.GaugeValue, float64(value))
 	}

@@ -86,9 +86,10 @@ func TestMetrics(t *testing.T) {
 			"history_events": 3, "history_bytes": float64(len(numbered(1, 3))),
 			"events_received_total": 3, "events_delivered_total": 4,
 			"bytes_delivered_total":                       float64(len(numbered(1, 3)) + len(numbered(3, 3))),
-			`subscribers_joined_total{outcome="fresh"}`:   2,
+			`subscribers_joined_total{outcome="fresh"}`:   1,
 			`subscribers_joined_total{outcome="resumed"}`: 1,
-			"ignored_ids_total":                           1,
+			`subscribers_joined_total{outcome="gap"}`:     1,
+			"ignored_ids_total":                           1, "gaps_total": 1,
 		})
 
 		// An id from before the history, and one that the origin does not know either.

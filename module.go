@@ -33,6 +33,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -94,15 +95,21 @@ type Handler struct {
 	// reverse_proxy. Absent means the next handler of the route.
 	SourceRaw json.RawMessage `json:"source,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
-	source    caddyhttp.MiddlewareHandler
+	source        caddyhttp.MiddlewareHandler
+	sourceSegment *caddyfile.Dispenser // of the Caddyfile's source, until it is finalized
+
 	server    *caddyhttp.Server
+	door      frontDoor // of server
 	logger    *zap.Logger
 	announcer *announcer
 	sockets   sockets // nil: the kernel's
 
 	lineage *lineage
+	number  string               // tells it from the other handlers of the process, set by joinLineage
+	served  atomic.Bool          // a client's request has come: the configuration has started
 	left    atomic.Bool          // cleaned up
 	pool    atomic.Pointer[pool] // set by lineage
+	front   front
 }
 
 // CaddyModule returns the Caddy module information.
@@ -118,8 +125,9 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	h.door = serverDoor{h.server}
 
-	key, err := h.lineageKey(ctx)
+	key, err := h.lineageKey()
 	if err != nil {
 		return err
 	}
@@ -177,9 +185,8 @@ func (h *Handler) wraps() bool {
 }
 
 // lineageKey is the definition of this handler: the server's addresses (its name
-// shifts when other sites come and go), everything that is configured, and in the
-// wrapping form where it stands.
-func (h *Handler) lineageKey(ctx caddy.Context) (string, error) {
+// shifts when other sites come and go) and everything that is configured.
+func (h *Handler) lineageKey() (string, error) {
 	config, err := json.Marshal(h)
 	if err != nil {
 		return "", fmt.Errorf("encoding configuration: %w", err)
@@ -188,38 +195,36 @@ func (h *Handler) lineageKey(ctx caddy.Context) (string, error) {
 	if h.server != nil {
 		addresses = strings.Join(h.server.Listen, ",")
 	}
-	key := addresses + "\n" + string(config)
-	if place, ok := placeOf(h.server, ctx.Modules()); ok && h.SourceRaw == nil {
-		key += "\n" + place
-	}
-	return key, nil
+	return addresses + "\n" + string(config), nil
+}
+
+// isStarted reports whether the configuration of h has taken effect.
+func (h *Handler) isStarted() bool {
+	return h.served.Load() || h.door != nil && h.door.isActive()
 }
 
 // ServeHTTP shares r, or passes it on untouched.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	p := h.lineage.poolOf(h)
-	pass := func(why passReason) error {
-		p.stats.passed.count(why)
-		describe(r, outcomePassed, string(why))
-		if h.wraps() {
-			return next.ServeHTTP(w, r)
-		}
-		return h.source.ServeHTTP(w, r, next)
+	if q := inquiryOf(r); q != nil {
+		return q.serve(h, r, next)
 	}
+	h.served.Store(true)
+	p := h.lineage.poolOf(h)
 	if why := h.whyPass(r); why != "" {
 		if why == passMethod && h.cors.answersPreflight(r) {
 			return h.cors.servePreflight(w, r)
 		}
 		h.explainPass(p, why, r)
-		return pass(why)
+		return h.pass(p, w, r, next, why)
 	}
 
 	req := h.newTopicRequest(r)
 	h.closeConnIfLeft(w, r)
-	err := p.serve(w, r, req, source{handler: next, server: serverOf(r)})
+	closeIfUnread(w, r)
+	err := p.serve(w, r, req, h)
 	if why, ok := errors.AsType[passReason](err); ok {
 		w.Header().Del("Connection")
-		return pass(why)
+		return h.pass(p, w, r, next, why)
 	}
 	return err
 }

@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -208,15 +209,25 @@ type site struct {
 	directory string
 }
 
+// freePort returns a port that was not returned before. It is below those that the
+// system gives to connections and to listeners without a port, which may take any of
+// theirs until Caddy listens.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 20000 + int(lastPort.Add(1)+uint32(os.Getpid()))%10000
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			continue
+		}
+		l.Close()
+		return port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
+
+var lastPort atomic.Uint32
 
 // run starts Caddy with a site on two addresses: http and https. It is stopped
 // at the end of the test.

@@ -1,9 +1,12 @@
 package ssefanout
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
+	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,14 +29,23 @@ type Options struct {
 	// named here is forwarded to the origin, and a placeholder is available to
 	// the source's configuration; clients share a topic only if they agree on
 	// the values of all of them. Wildcards, and headers with a dot in their
-	// names, are errors. Default: none.
+	// names, are errors. A header by which servers choose among a few variants,
+	// such as Accept-Language, joins these for an hour when the origin's answer
+	// names it in its own Vary. Default: none.
 	Vary []string `json:"vary,omitempty"`
 
 	// What becomes of requests that carry credentials or anything else that may
 	// identify a client: "strip" shares them like any other, without what they
-	// carry; "pass" lets them through one to one. Default: "strip" with a
-	// source, "pass" without.
+	// carry, and drops the cookies of the origin's answer; "pass" lets them
+	// through one to one, and all requests for a stream that is answered with a
+	// cookie. Default: "strip" with a source, "pass" without.
 	Credentials string `json:"credentials,omitempty"`
+
+	// The IP address from which shared requests come: as whom the site is asked in
+	// the wrapping form, and what the origin gets to know of the client's address.
+	// An intranet that admits private addresses alone names one of them. Default:
+	// 192.0.2.1, an address that is nobody's (RFC 5737).
+	AskFrom string `json:"ask_from,omitempty"`
 
 	// What is sent when a topic has been quiet.
 	Heartbeat Heartbeat `json:"heartbeat,omitzero"`
@@ -135,6 +147,7 @@ type Options struct {
 	CORSOrigins []string `json:"cors_origins,omitempty"`
 
 	// Derived by provision.
+	stranger     string // address that shared requests come from, with a port
 	wrapping     bool
 	strip        bool
 	reject       bool
@@ -182,10 +195,14 @@ type History struct {
 
 // Catchup is how missed events are fetched from the origin over a second,
 // short-lived connection. All clients with the same last event id share one. If
-// it does not work out, the client is told of a gap and goes on live.
+// it does not work out, the client is told of a gap and goes on live. The origin
+// is asked up to 100 times a second for a topic, and a client address whose ids
+// come to nothing has to wait.
 type Catchup struct {
-	// How many such connections a topic may have at once. A negative value
-	// turns catching up off. Default: 2.
+	// How many such connections a topic may have at once. Default: 2. A negative
+	// value turns catching up off, for an origin with a single worker: the last
+	// event id of the client that opens a topic then opens its connection, which
+	// others join. It is given up if that brings nothing within the timeout.
 	Connections int `json:"connections,omitempty"`
 
 	// How long the first event may take. A catch-up that has not met the history
@@ -201,7 +218,8 @@ type Linger struct {
 	// Default: 10s.
 	Duration caddy.Duration `json:"duration,omitempty"`
 
-	// How many topics may linger at once; the longest is closed first.
+	// How many topics may linger at once. Of more, the client address that has
+	// opened most of them loses the one that has lingered longest.
 	// Default: 100.
 	Topics int `json:"topics,omitempty"`
 }
@@ -221,15 +239,21 @@ type Reconnect struct {
 // TopicLimits bound the topics of a handler. A client over a limit gets an
 // empty stream that tells it when to come back (see Options.Unavailable).
 type TopicLimits struct {
-	// Default: 10000.
+	// How many topics in all. When they are reached, a topic that the origin has
+	// refused makes room for a new one, or else one of the client address that has
+	// opened most: a lingering topic, or, if that address has opened more than
+	// twice as many as the newcomer then has, one that only it uses, whose
+	// subscribers are ended. Default: 10000.
 	Total int `json:"total,omitempty"`
 
-	// How many topics that one client address opened. Default: no limit.
+	// How many topics that one client address opened. In IPv6, a /64 is one
+	// address. Default: no limit.
 	PerClientIP int `json:"per_client_ip,omitempty"`
 }
 
-// SubscriberLimits bound the subscribers of a handler. A client over a limit
-// gets an empty stream that tells it when to come back (see
+// SubscriberLimits bound the subscribers of a handler. Event streams that pass one
+// to one count too, whatever the request was, except for PerTopic. A client over a
+// limit gets an empty stream that tells it when to come back (see
 // Options.Unavailable).
 type SubscriberLimits struct {
 	// Default: no limit.
@@ -238,9 +262,14 @@ type SubscriberLimits struct {
 	// Default: no limit.
 	PerTopic int `json:"per_topic,omitempty"`
 
-	// Default: no limit.
+	// How many of one client address. In IPv6, a /64 is one address. Default: no
+	// limit.
 	PerClientIP int `json:"per_client_ip,omitempty"`
 }
+
+// defaultStranger is an address that is nobody's (RFC 5737). Whatever judges by
+// address, in the site or in the origin, judges a shared request a stranger.
+const defaultStranger = "192.0.2.1"
 
 const (
 	defaultHeartbeat        = 15 * time.Second
@@ -270,6 +299,7 @@ const (
 // provision fills in the defaults and derives what is looked up per request.
 func (o *Options) provision(wrapping bool) error {
 	o.wrapping = wrapping
+	o.stranger = net.JoinHostPort(cmp.Or(o.AskFrom, defaultStranger), "1")
 	o.strip = o.Credentials == "strip" || o.Credentials == "" && !wrapping
 	o.reject = o.Unavailable == "reject"
 
@@ -366,6 +396,9 @@ func (o *Options) validate() error {
 	oneOf("on_end", o.OnEnd, "reconnect", "close")
 	oneOf("direct", o.Direct, "on", "off")
 
+	if _, err := netip.ParseAddr(o.AskFrom); o.AskFrom != "" && err != nil {
+		complain("ask_from: %q is not an IP address", o.AskFrom)
+	}
 	oneLine("name", o.Name)
 	oneLine("heartbeat comment", o.Heartbeat.Comment)
 	oneLine("heartbeat event", o.Heartbeat.Event)

@@ -68,7 +68,7 @@ func TestReloadDoesNotHandOnToAnotherPlace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			private, public := newLiveOrigin(t), newLiveOrigin(t)
 			s := run(t, "handle /version {\nrespond old\n}\n"+tc.private+" {\n"+auth+wrapped+private.addr+"\n}")
-			alice := open(t, s.client, s.url+"/events", "Authorization", "Basic YWxpY2U6c2VjcmV0")
+			alice := ask200(t, s.client, s.url+"/events", "Authorization", "Basic YWxpY2U6c2VjcmV0")
 			private.send("data: secret\n\n")
 			alice.expect("data: secret\n\n")
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // placeholders returns what a request's replacer knows of us.
@@ -27,12 +28,14 @@ func TestPlaceholders(t *testing.T) {
 	}{
 		{name: "fresh", do: func(s *setup, c *client) { s.origin.next().accept().events(1, 3); c.leave() }, outcome: "fresh client_gone 3 <topic>"},
 		{name: "resumed", lastID: "1", do: func(s *setup, c *client) {
+			s.origin.next().accept().events(3, 3)
 			s.origin.next().accept().events(2, 3)
 			c.leave()
 		}, outcome: "resumed client_gone 2 <topic>"},
 		{name: "gap", lastID: "1", do: func(s *setup, c *client) {
-			s.origin.next().answer(404).end()
 			s.origin.next().accept().events(5, 5)
+			s.origin.next().answer(404).end()
+			time.Sleep(time.Second)
 			c.leave()
 		}, outcome: "gap client_gone 1 <topic>"},
 		{name: "waiting", do: func(s *setup, c *client) { s.origin.next(); c.leave() }, outcome: "pending client_gone - <topic>"},

@@ -54,12 +54,12 @@ func quietTopics(tb testing.TB, n int) int {
 		r := streamRequest()
 		r.URL.Path = fmt.Sprint("/", i)
 		req := h.newTopicRequest(caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, h.server))
-		t, rejected, passed := p.join(req, "", "192.0.2.1", source{})
+		t, rejected, passed := p.join(h, req, claim{}, "192.0.2.1")
 		if rejected != "" || passed != "" {
 			tb.Fatal(rejected, passed)
 		}
 		defer p.leave(t, "192.0.2.1")
-		t.admit(tb.Context(), false)
+		t.admit(tb.Context(), arrival{handler: h})
 	}
 	return (inUse() - before) / n
 }

@@ -3,7 +3,9 @@ package ssefanout
 import (
 	"context"
 	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -16,14 +18,26 @@ import (
 // cleaned up, and joins its lineage.
 var lineages = caddy.NewUsagePool()
 
+// handlersShutOff counts the handlers in use that share nothing (see front).
+func handlersShutOff() (n int) {
+	lineages.Range(func(_, value any) bool {
+		l := value.(*lineage)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, h := range l.handlers {
+			if h.isShutOff() {
+				n++
+			}
+		}
+		return true
+	})
+	return n
+}
+
 // A lineage is the handlers of equal definition, over configurations, and the
-// pool that one hands on to the next.
-//
-// In the endpoint form, handlers of equal definition share one pool: whatever
-// stands in front of them, the origin would give the same answer to each. In
-// the wrapping form, the handlers in front of and behind one are not part of its
-// definition, so two of one configuration must never share; a handler is the heir of
-// an earlier one only if each was the only one of its lineage in its configuration.
+// pool that they share and hand on. In the endpoint form, the origin would give the
+// same answer to each, whatever stands in front of them. In the wrapping form, a
+// topic knows which of them its stranger has reached (see home).
 type lineage struct {
 	key string
 
@@ -34,6 +48,9 @@ type lineage struct {
 	shared   *pool
 }
 
+// handlers counts those of the process.
+var handlers atomic.Uint64
+
 // joinLineage makes h a part of its lineage.
 func joinLineage(key string, h *Handler) *lineage {
 	value, _, _ := lineages.LoadOrNew(key, func() (caddy.Destructor, error) {
@@ -43,6 +60,7 @@ func joinLineage(key string, h *Handler) *lineage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.handlers = append(l.handlers, h)
+	h.number = strconv.FormatUint(handlers.Add(1), 36) + ":"
 	if l.shared != nil {
 		l.shared.logger.Store(h.logger)
 	}
@@ -54,22 +72,18 @@ func joinLineage(key string, h *Handler) *lineage {
 func (l *lineage) leave(h *Handler) error {
 	l.mu.Lock()
 	l.handlers = slices.DeleteFunc(l.handlers, func(other *Handler) bool { return other == h })
-	var orphans []*pool
+	var orphan *pool
 	if own := h.pool.Load(); own != nil && own != l.shared {
-		orphans = append(orphans, own)
-	}
-	if l.shared != nil {
-		if heir := l.heir(); heir != nil {
-			l.shared.logger.Store(heir.logger)
-		} else {
-			orphans = append(orphans, l.shared)
-			l.shared = nil
-		}
+		orphan = own
+	} else if n := len(l.handlers); n > 0 && l.shared != nil {
+		l.shared.logger.Store(l.handlers[n-1].logger)
+	} else if n == 0 {
+		orphan, l.shared = l.shared, nil
 	}
 	l.mu.Unlock()
 
-	for _, p := range orphans {
-		p.drain()
+	if orphan != nil {
+		orphan.drain()
 	}
 	_, err := lineages.Delete(l.key)
 	return err
@@ -78,8 +92,8 @@ func (l *lineage) leave(h *Handler) error {
 // Destruct has nothing left to do: the last handler that left has ended the pool.
 func (l *lineage) Destruct() error { return nil }
 
-// poolOf returns the pool of h. It is not asked before h serves its first
-// request, since only then all handlers of its configuration are known.
+// poolOf returns the pool of h, which is made for the first request: a
+// configuration that is only validated needs none.
 func (l *lineage) poolOf(h *Handler) *pool {
 	if p := h.pool.Load(); p != nil {
 		return p
@@ -91,57 +105,59 @@ func (l *lineage) poolOf(h *Handler) *pool {
 	}
 	var p *pool
 	switch {
-	case !slices.Contains(l.handlers, h) && !h.wraps() && l.shared != nil:
-		// A request that was under way when the configuration was replaced, by
-		// one that leaves this handler as it was.
+	case l.shared != nil:
 		p = l.shared
 	case !slices.Contains(l.handlers, h):
 		p = newPool(l, h)
 		p.end(ending{Reason: endDrained})
-	case !l.inherits(h):
-		p = newPool(l, h)
-	case l.shared == nil:
-		l.shared = newPool(l, h)
-		p = l.shared
 	default:
+		l.shared = newPool(l, h)
 		p = l.shared
 	}
 	h.pool.Store(p)
 	return p
 }
 
-// inherits reports whether h uses the pool of its lineage. l.mu must be held.
-func (l *lineage) inherits(h *Handler) bool {
-	if !h.wraps() {
-		return true
+// newest returns the handler of the newest configuration that has started, or
+// else the newest. A source of an unloaded configuration is half dead, its health
+// checks stopped and its contexts cancelled, and a configuration that has not
+// started may be rolled back. l.mu must be held.
+func (l *lineage) newest() (newest *Handler, started bool) {
+	n := len(l.handlers)
+	if n == 0 {
+		return nil, false
 	}
-	return !slices.ContainsFunc(l.handlers, func(other *Handler) bool {
-		return other != h && other.server == h.server
-	})
-}
-
-// heir returns the newest handler that uses the shared pool. l.mu must be held.
-func (l *lineage) heir() *Handler {
 	for _, h := range slices.Backward(l.handlers) {
-		if l.inherits(h) {
-			return h
+		if !h.isStarted() {
+			continue
+		}
+		for _, newest := range slices.Backward(l.handlers) {
+			if newest.server == h.server {
+				return newest, true
+			}
 		}
 	}
-	return nil
+	return l.handlers[n-1], false
 }
 
-// source returns what answers the requests of t from now on, or false if there
-// is nothing left that could: a source of an unloaded configuration is half dead,
-// its health checks stopped and its contexts cancelled.
-func (l *lineage) source(t *topic) (source, bool) {
+// source returns what answers upstream requests from now on, or false if there is
+// nothing left that could.
+func (l *lineage) source() (source, bool) {
+	l.mu.Lock()
+	h, started := l.newest()
+	l.mu.Unlock()
+	if h == nil || h.wraps() && !started {
+		return source{}, false
+	}
+	return h.upstreamSource(), true
+}
+
+// newestHandler is newest for those who do not hold l.mu.
+func (l *lineage) newestHandler() *Handler {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if h := l.heir(); h != nil && !h.wraps() {
-		return h.endpoint(), true
-	}
-	route := t.route.Load()
-	loaded := slices.ContainsFunc(l.handlers, func(h *Handler) bool { return h.server == route.server })
-	return *route, loaded
+	h, _ := l.newest()
+	return h
 }
 
 // announcer returns who emits the events of p, or nil: a handler of the active
@@ -151,7 +167,7 @@ func (l *lineage) announcer(p *pool) *announcer {
 	defer l.mu.Unlock()
 	var found *announcer
 	for _, h := range l.handlers {
-		if h.pool.Load() != p && (l.shared != p || !l.inherits(h)) {
+		if h.pool.Load() != p && l.shared != p {
 			continue
 		}
 		if found = h.announcer; found.active() {
@@ -159,13 +175,6 @@ func (l *lineage) announcer(p *pool) *announcer {
 		}
 	}
 	return found
-}
-
-// isNewest reports whether a route is of the newest configuration.
-func (l *lineage) isNewest(route *source) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.handlers) > 0 && l.handlers[len(l.handlers)-1].server == route.server
 }
 
 // alive has every pool of the process that has subscribers or may yet get some,

@@ -50,10 +50,10 @@ func (s *session) settle() (id string, how joining) {
 	switch {
 	case s.catchup != nil && s.catchup.started.Load():
 		s.follow(s.catchup.log, 0)
-		return s.resumeWith, pending
-	case s.resumeWith == "" && s.catchup == nil:
+		return s.resumeWith.id, pending
+	case s.resumeWith.id == "" && s.catchup == nil:
 		return s.live(fresh), fresh
-	case s.resumeWith == "":
+	case s.resumeWith.id == "":
 		return "", pending // its turn to be given a greeting is yet to come
 	}
 	pos, known := t.lookup(s.resumeWith)
@@ -64,6 +64,9 @@ func (s *session) settle() (id string, how joining) {
 		s.follow(t.log, pos.Cursor)
 		return pos.ID, resumed
 	case idLost:
+		if !s.resumeWith.usable() {
+			t.pool.stats.ignoredIDs.Add(1)
+		}
 		s.leaveCatchup()
 		return s.live(gap), gap
 	case idMissing:
@@ -73,16 +76,16 @@ func (s *session) settle() (id string, how joining) {
 	case idUnsettled:
 	}
 	s.setUnsettled(true)
-	return s.resumeWith, pending
+	return s.resumeWith.id, pending
 }
 
-// catchUp makes s a part of the catch-up for id.
-func (s *session) catchUp(id string) (string, joining) {
-	s.catchup = s.topic.catchups.join(id, s.clientIP)
+// catchUp makes s a part of the catch-up for an id.
+func (s *session) catchUp(id claim) (string, joining) {
+	s.catchup = s.topic.catchups.join(id, s.clientIP, s.quiet)
 	if s.catchup == nil && s.topic.catchups.closing() {
 		s.comeBack()
 		s.setUnsettled(true)
-		return id, pending
+		return id.id, pending
 	}
 	if s.catchup == nil {
 		return s.live(gap), gap
@@ -125,7 +128,7 @@ func (s *session) greet() (wire []byte, how joining) {
 		s.follow(t.log, after)
 		return wire, fresh
 	}
-	_, how = s.catchUp("")
+	_, how = s.catchUp(claim{})
 	return nil, how
 }
 
@@ -139,7 +142,7 @@ func (s *session) primer() []byte {
 		how      joining
 		greeting []byte
 	)
-	if s.resumeWith == "" && t.greeting.configured() {
+	if s.resumeWith.id == "" && t.greeting.configured() {
 		greeting, how = s.greet()
 	} else {
 		id, how = s.settle()
@@ -180,6 +183,15 @@ func (s *session) endCatchup(spliced bool, at hub.Cursor) ([]byte, hub.Batch) {
 	return batch.Bytes, batch
 }
 
+// comeAgain makes s go on with the newest id that it has got, now that it has all that
+// the origin has for the one that it brought.
+func (s *session) comeAgain() {
+	s.resumeWith, s.quiet = s.catchup.here()
+	s.leaveCatchup()
+	s.log, s.beat = s.topic.log, s.topic.log.Look(0).Beat // that of the catch-up goes
+	s.setUnsettled(true)
+}
+
 // comeBack ends the stream of a client that nothing can be fetched for any more,
 // because the topic ends: with the position that it has, it finds what comes
 // after the topic.
@@ -189,7 +201,7 @@ func (s *session) comeBack() {
 
 func (s *session) leaveCatchup() {
 	if s.catchup != nil {
-		s.catchup.leave()
+		s.catchup.leave(s.clientIP)
 		s.catchup = nil
 	}
 }

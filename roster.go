@@ -51,6 +51,19 @@ func (r *roster) all() []*subscriber {
 	return all
 }
 
+// hasBystanders reports whether one of them has not brought the id that the topic was
+// opened with.
+func (r *roster) hasBystanders() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.serving {
+		if s.bystander {
+			return true
+		}
+	}
+	return false
+}
+
 // delivered returns how many subscribers there are, and what was delivered to
 // them and to those before them.
 func (r *roster) delivered() (serving int, events, bytes uint64) {

@@ -11,27 +11,24 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
-// serve makes r a subscriber of the topic for req and returns when its stream
-// has ended. If nothing was written because r must pass one to one, the error is
-// a passReason.
-func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, route source) error {
-	id, ok := lastEventID(r)
-	if !ok {
-		p.stats.ignoredIDs.Add(1)
-	}
-	ip := clientIP(r)
-	t, rejected, passed := p.join(req, id, ip, route)
+// subscribe makes r, which resumes with id, a subscriber of the topic for req and
+// returns when its stream has ended. If nothing was written because r must pass
+// one to one, the error is a passReason, and if it must join another topic, a
+// joinAgainError.
+func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicRequest, id claim, arrived arrival) error {
+	ip := countedAddress(clientIP(r))
+	t, rejected, passed := p.join(arrived.handler, req, id, ip)
 	switch {
 	case passed != "":
 		return passed
 	case rejected != "":
-		return p.turnAway(w, r, rejected)
+		return p.turnAway(w, r, rejected, nil)
+	}
+	if arrived.newest {
+		t.seek(arrived.handler)
 	}
 	s := &session{
 		subscriber: newSubscriber(t, ip),
@@ -40,9 +37,10 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		r:          r,
 		control:    http.NewResponseController(w),
 		log:        t.log,
-		joined:     t.firstPosition(id != "").Cursor,
+		joined:     t.firstPosition(id.id != "").Cursor,
 		resumeWith: id,
 	}
+	s.bystander = id.id == "" || id.id != t.opener.id
 	defer func() {
 		if s.socket.Load() == nil {
 			p.leave(t, ip)
@@ -54,13 +52,19 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 	defer s.leaveCatchup()
 	defer s.setUnsettled(false)
 
-	a := t.admit(r.Context(), p.needsOriginsWord(r))
+	a := t.admit(r.Context(), arrived)
 	switch {
 	case a.gone:
 		describe(r, pending.String(), string(endClientGone))
 		return nil
+	case a.passed != "":
+		return a.passed
+	case a.moved && arrived.mayJoinAgain:
+		return joinAgainError(nil)
 	case a.rejected != "":
-		return p.turnAway(w, r, a.rejected)
+		return p.turnAway(w, r, a.rejected, nil)
+	case a.refusal != nil && a.refusal.isPersonal(p.opts):
+		return a.refusal.restriction.err()
 	case a.refusal != nil:
 		describe(r, outcomeRefused, a.refusal.verdict.String())
 		p.explainRefusal(t, a.refusal, r)
@@ -80,10 +84,15 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		// A connection that is taken from the HTTP server serves no other request.
 		w.Header().Set("Connection", "close")
 	}
+	p.explainPrivate(t, a.header)
 	p.writeHeader(w, r, a.header)
 	reason := s.run(r.Context().Done())
 
 	exiting := s.deadline.end()
+	if exiting && mayBeUnread(r) {
+		// net/http reads what is left of a body before it closes the connection.
+		_ = s.control.SetReadDeadline(time.Now())
+	}
 	if s.socket.Load() != nil {
 		describeEnd(r, s, reasonHandedOver)
 		return nil
@@ -127,71 +136,6 @@ func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.
 	w.WriteHeader(http.StatusOK)
 }
 
-// turnAway answers a client that cannot be served now. A browser's EventSource
-// comes back by itself after an event stream that ends, and never after an
-// error.
-func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why rejection) error {
-	p.stats.rejected.count(why)
-	describe(r, outcomeRejected, string(why))
-	if c := p.log().Check(zapcore.DebugLevel, "turning a client away"); c != nil {
-		c.Write(zap.String("reason", string(why)))
-	}
-	p.warnOfLimit(why)
-	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Now().Add(p.dispatchTimeout()))
-	delay := turnAwayMin + rand.N(turnAwayMax-turnAwayMin)
-	if why == rejectEnding {
-		// What comes next is there soon, or already.
-		delay = p.opts.reconnectionTime() + rand.N(time.Duration(p.opts.StreamCloseDelay)+1)
-	}
-	if p.opts.reject {
-		w.Header().Set("Retry-After", strconv.Itoa(int((delay+time.Second-1)/time.Second)))
-		p.opts.cors.apply(w.Header(), r)
-		w.WriteHeader(http.StatusServiceUnavailable)
-		return nil
-	}
-	if p.needsOriginsWord(r) {
-		// To a browser, a stream that its page may not read is an error for
-		// good, and a connection that breaks is not.
-		panic(http.ErrAbortHandler)
-	}
-	p.writeHeader(w, r, nil)
-	if _, err := w.Write(append(appendRetryField(nil, delay), '\n')); err == nil { //nolint:gosec // a number
-		_ = control.Flush()
-	}
-	return nil // the header is out: an error page would end up in the stream
-}
-
-// A limitLog is what the log has of a limit. Those that it turns away may be many
-// at once, and come back: the log gets a line a minute, and nobody waits for it.
-type limitLog struct {
-	next atomic.Int64  // when there may be another line, in Unix nanoseconds
-	told atomic.Uint64 // how many had been turned away at the last one
-}
-
-const limitLogPause = time.Minute
-
-// warnOfLimit logs that clients are turned away, if why is a limit.
-func (p *pool) warnOfLimit(why rejection) {
-	l := p.limitLogs[why]
-	if l == nil {
-		return
-	}
-	now, next := time.Now().UnixNano(), l.next.Load()
-	if now < next || !l.next.CompareAndSwap(next, now+int64(limitLogPause)) {
-		return
-	}
-	all := p.stats.rejected.get(why)
-	p.log().Warn("turning clients away, as a limit is reached",
-		zap.String("reason", string(why)),
-		zap.Uint64("clients", all-l.told.Swap(all)))
-}
-
-const (
-	turnAwayMin = 5 * time.Second
-	turnAwayMax = 30 * time.Second
-)
-
 // A session is the part of a subscriber's life in which the goroutine of its request
 // serves it: all of it, or until its connection is handed over to direct delivery.
 type session struct {
@@ -216,8 +160,9 @@ type session struct {
 
 	// resumeWith is the id that the client brought, and unsettled is set until
 	// it is known whether the stream can go on from there.
-	resumeWith string
+	resumeWith claim
 	unsettled  bool
+	quiet      quiet // behind that id
 	catchup    *catchup
 	spoken     time.Time // when it was last written to, while it waits
 
@@ -321,6 +266,9 @@ func (s *session) next() ([]byte, hub.Batch) {
 			case errors.Is(why, errTopicClosing):
 				s.comeBack()
 				return nil, batch
+			case errors.Is(why, errCatchupQuiet):
+				s.comeAgain()
+				return s.next()
 			default:
 				return s.endCatchup(spliced, at)
 			}

@@ -27,33 +27,43 @@ func (why passReason) Error() string {
 
 const (
 	passMethod      passReason = "method"       // not a GET
-	passBody        passReason = "body"         // carries a body
-	passUpgrade     passReason = "upgrade"      // asks for another protocol
-	passRange       passReason = "range"        // asks for a part
+	passBody        passReason = "body"         // wrapping form: carries a body
+	passUpgrade     passReason = "upgrade"      // asks for a WebSocket
 	passError       passReason = "error_route"  // inside handle_errors
 	passAccept      passReason = "accept"       // wrapping form: does not ask for an event stream
 	passCertificate passReason = "client_cert"  // carries a client certificate
 	passHeader      passReason = "header"       // carries a header that may identify the client
 	passNotStream   passReason = "not_a_stream" // the origin answered something else
 	passRefused     passReason = "refused"      // wrapping form: the origin said no to the shared request
+	passFront       passReason = "front"        // wrapping form: the site does not lead strangers to the handler
+	passDiffers     passReason = "differs"      // wrapping form: the site has made something else of this request
+	passBehind      passReason = "behind"       // wrapping form: what stands behind can tell one client from another
+	passSetCookie   passReason = "set_cookie"   // the origin's answer sets a cookie
+	passVary        passReason = "vary"         // the origin's answer varies with each client
+	passSession     passReason = "session"      // the origin's stream begins with a session of its own
 )
 
 // whyPass says why r must go through one to one, or is empty if r can be
 // shared.
+//
+// What means nothing to an event stream is ignored, as a server may do: a Range
+// (RFC 9110, section 14.2), an Upgrade to anything but a WebSocket (section 7.8), and
+// in the endpoint form, where every GET is for a stream, content (section 9.3.1). In
+// the wrapping form, all that names a WebSocket passes: sites have matchers for it.
 func (h *Handler) whyPass(r *http.Request) passReason {
 	switch {
 	case r.Method != http.MethodGet:
 		return passMethod
-	case hasBody(r):
-		return passBody
-	case len(r.Header["Upgrade"]) > 0:
+	case asksForWebSocket(r), h.wrapping && hasToken(r.Header["Upgrade"], "websocket"):
 		return passUpgrade
-	case len(r.Header["Range"]) > 0:
-		return passRange
 	case r.Context().Value(caddyhttp.ErrorCtxKey) != nil:
 		return passError
 	case h.wrapping && !acceptsEventStream(r.Header):
 		return passAccept
+	case h.wrapping && hasBody(r):
+		return passBody
+	case h.wrapping && h.surroundings().never != "":
+		return passBehind
 	case h.strip:
 		return ""
 	}
@@ -64,6 +74,40 @@ func (h *Handler) whyPass(r *http.Request) passReason {
 		return passHeader
 	}
 	return ""
+}
+
+// asksForWebSocket reports whether r is what reverse_proxy would hand its connection
+// over for. Only HTTP/1.1 has such requests: those of later versions are no GETs.
+func asksForWebSocket(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
+		hasToken(r.Header["Connection"], "upgrade") && hasToken(r.Header["Upgrade"], "websocket")
+}
+
+// hasToken reports whether one of the lists in values has a token, in any case.
+func hasToken(values []string, token string) bool {
+	for _, value := range values {
+		for item := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(textproto.TrimString(item), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// mayBeUnread reports whether the connection of r may still have bytes of its body.
+// Later versions than HTTP/1 keep them apart from the connection.
+func mayBeUnread(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.ContentLength != 0
+}
+
+// closeIfUnread makes the answer to r the last of its connection if its body may be
+// unread. Otherwise net/http would read the body before it writes the header, and wait
+// for a client that does not send all of it.
+func closeIfUnread(w http.ResponseWriter, r *http.Request) {
+	if mayBeUnread(r) {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // hasBody reports whether r carries a body. HTTP/3 does not tell for a request
@@ -85,14 +129,21 @@ func hasBody(r *http.Request) bool {
 }
 
 // identifyingHeader returns a header of r that may identify the client and that
-// vary does not name, or "" if there is none.
+// vary does not name, or "" if there is none. One that the site sets itself is
+// compared with the stranger's (see facts).
 func (h *Handler) identifyingHeader(r *http.Request) string {
 	for name := range r.Header {
-		if !harmless(name) && !slices.Contains(h.varyHeaders, name) {
+		if !harmless(name) && !slices.Contains(h.varyHeaders, name) && (!h.wrapping || !h.setsHeader(name)) {
 			return name
 		}
 	}
 	return ""
+}
+
+// setsHeader reports whether a handler of the site changes a request header.
+func (h *Handler) setsHeader(name string) bool {
+	_, found := slices.BinarySearch(h.surroundings().headers, name)
+	return found
 }
 
 func (h *Handler) variesByCertificate() bool {
@@ -112,6 +163,9 @@ type hint struct {
 	why    passReason
 	header string
 }
+
+// hintPrivate is the reason of a hint about streams that are shared all the same.
+const hintPrivate = "private"
 
 // The names of headers are the clients' choice: they must not fill the log, nor
 // memory.
@@ -156,6 +210,16 @@ func (h *Handler) explainPass(p *pool, why passReason, r *http.Request) {
 			fields = append(fields, zap.String("header", header))
 		}
 		c.Write(fields...)
+	}
+}
+
+// explainNothingBehind says once that a handler of the wrapping form is the last one of
+// its route.
+func (p *pool) explainNothingBehind(t *topic) {
+	if p.hints.due(passNotStream, "") {
+		p.log().Warn("nothing to share, as nothing behind sse_fanout has answered",
+			zap.String("topic", t.name),
+			zap.String("hint", "name upstreams in sse_fanout, or put it in front of the handler that answers, such as reverse_proxy, in the same block"))
 	}
 }
 
@@ -253,7 +317,8 @@ var harmlessHeaders = headerSet(`
 
 	Device-Memory Downlink DPR ECT RTT Viewport-Width Width
 
-	Connection Keep-Alive Proxy-Connection TE Trailer Transfer-Encoding
+	Connection HTTP2-Settings Keep-Alive Proxy-Connection Range TE Trailer
+	Transfer-Encoding Upgrade
 
 	X-Forwarded X-Forwarded-By X-Forwarded-For X-Forwarded-Host
 	X-Forwarded-Path X-Forwarded-Port X-Forwarded-Prefix X-Forwarded-Proto

@@ -30,7 +30,7 @@ const shared = passReason("shared") // in these tests: did not pass
 func (s *setup) fate(r *http.Request) passReason {
 	s.t.Helper()
 	reasons := []passReason{
-		passMethod, passBody, passUpgrade, passRange, passError,
+		passMethod, passBody, passUpgrade, passError,
 		passAccept, passCertificate, passHeader, passNotStream, passRefused,
 	}
 	before := make(map[passReason]uint64)
@@ -50,7 +50,7 @@ func (s *setup) fate(r *http.Request) passReason {
 			s.t.Errorf("passing one request counted %d for %s", n, why)
 		}
 	}
-	if asked := len(s.origin.conns) == 1 && s.origin.next().request.RemoteAddr == strangerAddr; asked != (fate == shared) {
+	if asked := len(s.origin.conns) == 1 && s.origin.next().request.RemoteAddr == s.handler.stranger; asked != (fate == shared) {
 		s.t.Errorf("fate is %q, but a shared request was made: %t", fate, asked)
 	}
 	return fate
@@ -99,6 +99,11 @@ func http3Request(body string) *http.Request {
 	r := streamRequest()
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/3.0", 3, 0
 	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), -1
+	return r
+}
+
+func withVersion(major, minor int, r *http.Request) *http.Request {
+	r.Proto, r.ProtoMajor, r.ProtoMinor = fmt.Sprintf("HTTP/%d.%d", major, minor), major, minor
 	return r
 }
 
@@ -156,12 +161,13 @@ func TestWhatIsSharedAndWhatPasses(t *testing.T) {
 		{"HEAD", request(http.MethodHead, ""), both(passMethod)},
 		{"POST", request(http.MethodPost, "body"), both(passMethod)},
 		{"OPTIONS", request(http.MethodOptions, ""), both(passMethod)},
-		{"a body", request(http.MethodGet, "body"), both(passBody)},
-		{"a body of unknown length", chunkedRequest(), both(passBody)},
-		{"HTTP/3", http3Request(""), both(shared)},
-		{"HTTP/3, a body", http3Request("body"), both(passBody)},
-		{"Upgrade", streamRequest("Connection", "Upgrade", "Upgrade", "websocket"), both(passUpgrade)},
-		{"Range", streamRequest("Range", "bytes=0-"), both(passRange)},
+		{"a WebSocket", streamRequest("Connection", "keep-alive, upgrade", "Upgrade", "WebSocket"), both(passUpgrade)},
+		{"Upgrade to nothing", streamRequest("Connection", "Upgrade", "Upgrade", ""), both(shared)},
+		{"Upgrade to anything", streamRequest("Connection", "Upgrade", "Upgrade", "x"), both(shared)},
+		{"Upgrade to HTTP/2", streamRequest("Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c", "HTTP2-Settings", "AAMAAABkAAQ"), both(shared)},
+		{"Range", streamRequest("Range", "bytes=0-"), both(shared)},
+		{"Range and If-Range", streamRequest("Range", "bytes=0-0,-1", "If-Range", `"1"`), both(shared)},
+		{"Range that is none", streamRequest("Range", "x"), both(shared)},
 		{"error route", inErrorRoute(streamRequest()), both(passError)},
 
 		{"client certificate", withCertificate(streamRequest()), stripped(passCertificate)},
@@ -208,6 +214,75 @@ func TestWhatIsSharedAndWhatPasses(t *testing.T) {
 					})
 				})
 			}
+		})
+	}
+}
+
+// A GET in the endpoint form is for a stream, whatever comes with it. In the wrapping
+// form, it may be a query that is asked by its body.
+func TestBodyOfAGETMattersInTheWrappingForm(t *testing.T) {
+	for name, r := range map[string]func() *http.Request{
+		"of a known length":   func() *http.Request { return request(http.MethodGet, "b") },
+		"of unknown length":   chunkedRequest,
+		"over HTTP/2":         func() *http.Request { return withVersion(2, 0, chunkedRequest()) },
+		"over HTTP/3":         func() *http.Request { return http3Request("body") },
+		"announced, not sent": func() *http.Request { return announcing(1, new(neverSent)) },
+	} {
+		for _, form := range []struct {
+			name string
+			make func(*testing.T, Options) *setup
+			opts Options
+			want passReason
+		}{
+			{"endpoint", newSetup, Options{}, shared},
+			{"endpoint, passing", newSetup, Options{Credentials: "pass"}, shared},
+			{"wrapping", newWrappingSetup, Options{}, passBody},
+			{"wrapping, stripping", newWrappingSetup, Options{Credentials: "strip"}, passBody},
+		} {
+			t.Run(name+", "+form.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					if got := form.make(t, form.opts).fate(r()); got != form.want {
+						t.Errorf("got %s, want %s", got, form.want)
+					}
+				})
+			})
+		}
+	}
+}
+
+// neverSent is a body that must not be read: it would take for ever.
+type neverSent struct{}
+
+func (*neverSent) Read([]byte) (int, error) { select {} }
+func (*neverSent) Close() error             { return nil }
+
+func announcing(length int64, body io.ReadCloser) *http.Request {
+	r := streamRequest()
+	r.Body, r.ContentLength = body, length
+	return r
+}
+
+// A site may have a matcher behind the wrapping form for all that names a WebSocket.
+func TestWhatOnlyLooksLikeAWebSocketPassesInTheWrappingForm(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		request *http.Request
+	}{
+		{"a WebSocket over HTTP/1.0", withVersion(1, 0, streamRequest("Connection", "Upgrade", "Upgrade", "websocket"))},
+		{"Upgrade over HTTP/2", withVersion(2, 0, streamRequest("Connection", "Upgrade", "Upgrade", "websocket"))},
+		{"Upgrade without Connection", streamRequest("Upgrade", "websocket")},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for _, credentials := range []string{"", "strip"} {
+					if got := newWrappingSetup(t, Options{Credentials: credentials}).fate(tc.request); got != passUpgrade {
+						t.Errorf("wrapping form: got %s, want %s", got, passUpgrade)
+					}
+				}
+				if got := newSetup(t, Options{}).fate(tc.request); got != shared {
+					t.Errorf("endpoint form: got %s, want %s", got, shared)
+				}
+			})
 		})
 	}
 }
@@ -271,41 +346,55 @@ func (s *spy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Hand
 
 func TestPassingChangesNothing(t *testing.T) {
 	requests := map[string]func() *http.Request{
-		"HEAD":        func() *http.Request { return request(http.MethodHead, "", "Cookie", "a=1", "If-Match", "*") },
-		"POST":        func() *http.Request { return request(http.MethodPost, "some body", "Last-Event-Id", "7") },
-		"HTTP/3":      func() *http.Request { return http3Request("some body") },
-		"a body":      func() *http.Request { return request(http.MethodGet, "some body", "Authorization", "Bearer 1") },
-		"Upgrade":     func() *http.Request { return streamRequest("Connection", "Upgrade", "Upgrade", "websocket") },
-		"Range":       func() *http.Request { return streamRequest("Range", "bytes=0-", "If-Range", `"1"`) },
+		"HEAD": func() *http.Request { return request(http.MethodHead, "", "Cookie", "a=1", "If-Match", "*") },
+		"POST": func() *http.Request { return request(http.MethodPost, "some body", "Last-Event-Id", "7") },
+		"HTTP/3": func() *http.Request {
+			r := http3Request("some body")
+			r.Method = http.MethodPost
+			return r
+		},
+		"DELETE":  func() *http.Request { return request(http.MethodDelete, "some body", "Authorization", "Bearer 1") },
+		"Upgrade": func() *http.Request { return streamRequest("Connection", "Upgrade", "Upgrade", "websocket") },
+		"Range": func() *http.Request {
+			return request(http.MethodPut, "some body", "Range", "bytes=0-", "If-Range", `"1"`)
+		},
 		"error route": func() *http.Request { return inErrorRoute(streamRequest("Cookie", "a=1")) },
 	}
 	for name, make := range requests {
-		for _, form := range []string{"endpoint", "wrapping"} {
+		for _, form := range []string{"endpoint", "endpoint, limited", "wrapping", "wrapping, limited"} {
 			t.Run(name+", "+form, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
+					opts := Options{CORSOrigins: []string{"*"}}
+					form, limited := strings.CutSuffix(form, ", limited")
+					if limited {
+						opts.MaxSubscribers = SubscriberLimits{Total: 1, PerClientIP: 1}
+					}
 					behind := new(spy)
 					var s *setup
 					var next caddyhttp.Handler
 					if form == "endpoint" {
-						s = newSetup(t, Options{CORSOrigins: []string{"*"}})
+						s = newSetup(t, opts)
 						s.handler.source = behind
 					} else {
-						s = newWrappingSetup(t, Options{CORSOrigins: []string{"*"}})
+						s = newWrappingSetup(t, opts)
 						next = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 							return behind.ServeHTTP(w, r, nil)
 						})
 					}
 					w := httptest.NewRecorder()
 					r := caddyhttp.PrepareRequest(make(), caddy.NewReplacer(), w, new(caddyhttp.Server))
-					header, url := r.Header.Clone(), *r.URL
+					header, url, ctx := r.Header.Clone(), *r.URL, r.Context()
 					want, _ := io.ReadAll(make().Body)
 
 					err := s.handler.ServeHTTP(w, r, next)
 					if err == nil || err.Error() != "of the handler behind" {
 						t.Errorf("got error %v, want that of the handler behind", err)
 					}
-					if behind.w != http.ResponseWriter(w) || behind.r != r {
+					if under := behind.w.(interface{ Unwrap() http.ResponseWriter }).Unwrap(); under != http.ResponseWriter(w) || behind.r != r {
 						t.Error("the handler behind got another request or response writer")
+					}
+					if r.Context() != ctx || ctx.Err() != nil {
+						t.Error("the request's context has changed, or is over")
 					}
 					if !maps.EqualFunc(r.Header, header, slices.Equal) || *r.URL != url {
 						t.Errorf("got header %v and URL %v, want %v and %v", r.Header, r.URL, header, &url)
@@ -562,11 +651,11 @@ func (s *setup) hints() []map[string]any {
 func TestWrappingFormWithNothingBehindSaysSo(t *testing.T) {
 	s := run(t, "route {\nsse_fanout\n}")
 	resp, _ := do(t, s.client, s.url+"/events")
-	if resp.StatusCode != http.StatusInternalServerError {
-		t.Errorf("got status %d, want 500", resp.StatusCode)
+	if resp.StatusCode != http.StatusOK || resp.ContentLength != 0 {
+		t.Errorf("got status %d and %d bytes, want Caddy's empty 200", resp.StatusCode, resp.ContentLength)
 	}
 	waitFor(t, "the log to say why", func() bool {
 		log, _ := os.ReadFile(s.log)
-		return strings.Contains(string(log), "sse_fanout has nothing to share: name upstreams")
+		return strings.Contains(string(log), "nothing to share, as nothing behind sse_fanout has answered")
 	})
 }

@@ -2,7 +2,6 @@ package ssefanout
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,8 +14,9 @@ import (
 
 // A source answers upstream requests.
 type source struct {
-	handler caddyhttp.Handler
-	server  *caddyhttp.Server
+	// serve asks for t on a, and returns when the source has answered to the end.
+	// Its error may be a frontError, or errMoved.
+	serve func(ctx context.Context, t *topic, from resumption, a *answer) error
 }
 
 // nothingBehind is what stands behind the source of the endpoint form: a
@@ -26,78 +26,34 @@ var nothingBehind = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Reques
 		errors.New("asking the source: it has not answered the request"))
 })
 
-// endpoint returns the source of the endpoint form.
-func (h *Handler) endpoint() source {
-	return source{
-		handler: caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-			return h.source.ServeHTTP(w, r, nothingBehind)
-		}),
-		server: h.server,
+// upstreamSource returns what answers the upstream requests of the topics of h.
+func (h *Handler) upstreamSource() source {
+	if h.wraps() {
+		local := localAddr(h.server)
+		return source{func(ctx context.Context, t *topic, from resumption, a *answer) error {
+			return enterSite(ctx, h.door, local, &inquiry{topic: t, from: from, answer: a})
+		}}
 	}
+	return source{func(ctx context.Context, t *topic, from resumption, a *answer) error {
+		r := h.newEndpointRequest(ctx, t, from, a)
+		a.request.Store(r)
+		return serveSource(caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			return h.source.ServeHTTP(w, r, nothingBehind)
+		}), a, r)
+	}}
 }
 
-// errNothingBehind is what the wrapping form answers when it is the last handler
-// of its route.
-var errNothingBehind = errors.New("sse_fanout has nothing to share: name upstreams, or put it in front of " +
-	"the handler that answers, such as reverse_proxy, in the same block")
-
-// strangerAddr is where upstream requests come from: an address that is
-// nobody's (RFC 5737). Whatever judges by address, behind this handler or in
-// the origin, judges a shared request a stranger.
-const strangerAddr = "192.0.2.1:1"
-
-// newUpstreamRequest makes the request that opens a topic's upstream: a function
-// of what defines the topic, and of the id to resume with (R1).
-func newUpstreamRequest(ctx context.Context, req *topicRequest, id string, server *caddyhttp.Server, w http.ResponseWriter) *http.Request {
-	orig := req.orig
-	r := &http.Request{
-		Method:     http.MethodGet,
-		URL:        &orig,
-		RequestURI: orig.RequestURI(),
-		Proto:      "HTTP/1.1",
-		ProtoMajor: 1,
-		ProtoMinor: 1,
-		Header: http.Header{
-			"Accept":          {"text/event-stream"},
-			"Accept-Encoding": {"identity"},
-			"Cache-Control":   {"no-cache"},
-			"User-Agent":      {"caddy-sse-fanout"},
-		},
-		Body:       http.NoBody,
-		Host:       req.host,
-		RemoteAddr: strangerAddr,
-	}
-	if req.tls {
-		r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true}
-	}
-	for name, values := range req.header {
-		r.Header[name] = append([]string(nil), values...)
-	}
-	if id != "" {
-		r.Header["Last-Event-Id"] = []string{id}
-	}
+// newEndpointRequest makes the request that opens a topic's upstream in the
+// endpoint form: a function of what defines the topic, and of what to resume with (R1).
+func (h *Handler) newEndpointRequest(ctx context.Context, t *topic, from resumption, w http.ResponseWriter) *http.Request {
+	server := h.server
 	if server == nil {
 		server = new(caddyhttp.Server)
 	}
-
-	repl := caddy.NewReplacer()
-	for _, v := range req.vary {
-		repl.Set(v.name, v.value)
-	}
-	r = caddyhttp.PrepareRequest(r.WithContext(ctx), repl, w, server)
-	for _, v := range req.vars {
-		caddyhttp.SetVar(r.Context(), v.name, v.value)
-	}
-	for _, v := range req.vary {
-		if name, ok := strings.CutPrefix(v.name, "http.vars."); ok {
-			caddyhttp.SetVar(r.Context(), name, v.value)
-		}
-	}
-	// The original request that PrepareRequest has kept is the one before
-	// rewrites; from here on it is the one that the source is to answer.
-	current := req.url
-	r.URL = &current
-	r.RequestURI = current.RequestURI()
+	r := newStrangerRequest(ctx, t, localAddr(h.server))
+	from.apply(r)
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, server)
+	t.request.applyValues(r)
 	return r
 }
 
@@ -118,7 +74,7 @@ type outcome struct {
 // ask sends the request for a topic to its source and returns when the source
 // has answered it to the end, or when ctx has ended and the source was given
 // some time to notice.
-func ask(ctx context.Context, src source, req *topicRequest, id string, a *answer) outcome {
+func ask(ctx context.Context, src source, t *topic, from resumption, a *answer) outcome {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// What a source is cancelled with must be context.Canceled itself: anything
@@ -127,10 +83,8 @@ func ask(ctx context.Context, src source, req *topicRequest, id string, a *answe
 	plain, cancelPlain := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelPlain()
 	defer context.AfterFunc(ctx, cancelPlain)()
-	r := newUpstreamRequest(plain, req, id, src.server, a)
-	a.request = r
 	done := make(chan error, 1)
-	go func() { done <- serveSource(src.handler, a, r) }()
+	go func() { done <- src.serve(plain, t, from, a) }()
 
 	err := awaitSource(ctx, cancel, done, a)
 	a.finish(err)
@@ -152,7 +106,13 @@ func ask(ctx context.Context, src source, req *topicRequest, id string, a *answe
 		out.err = cut
 	}
 	out.retryAfter = retryAfter(out.header, time.Now())
-	if ctx.Err() == nil {
+	if front, ok := errors.AsType[*frontError](err); ok && ctx.Err() == nil {
+		out.retryAfter = front.retryAfter
+		if front.definite {
+			out.verdict, out.status, out.front = verdictElsewhere, front.status, front.Error()
+		}
+	}
+	if r := a.request.Load(); r != nil && ctx.Err() == nil {
 		out.unhandled, _ = caddyhttp.GetVar(r.Context(), "unhandled").(bool)
 	}
 	return out
@@ -177,7 +137,7 @@ func awaitSource(ctx context.Context, cancel context.CancelCauseFunc, done <-cha
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(refusalGrace):
+		case <-time.After(a.grace()):
 			cancel(errNotWanted)
 		case <-ctx.Done():
 		}

@@ -48,6 +48,7 @@ func TestUpstreamRequestIsAFunctionOfTheKey(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		vary    []string
+		catchup Catchup
 		target  string
 		request []string // header pairs
 		uri     string
@@ -64,12 +65,20 @@ func TestUpstreamRequestIsAFunctionOfTheKey(t *testing.T) {
 			uri: "/a%2Fb/c%20d?x=%41&y", host: "example.com:8443", tls: true, header: plain,
 		},
 		{
-			name: "id in the header", target: "http://example.com/events", request: []string{"Last-Event-ID", "7 ü"},
+			name: "id in the header", catchup: noCatchup, target: "http://example.com/events", request: []string{"Last-Event-ID", "7 ü"},
 			uri: "/events", host: "example.com", header: with("Last-Event-Id", "7 ü"),
 		},
 		{
-			name: "id in the query", target: "http://example.com/events?a=1&lastEventId=7&b=2",
-			uri: "/events?a=1&b=2", host: "example.com", header: with("Last-Event-Id", "7"),
+			name: "id in the query", catchup: noCatchup, target: "http://example.com/events?a=1&lastEventId=7&b=2",
+			uri: "/events?a=1&b=2&lastEventId=7", host: "example.com", header: with("Last-Event-Id", "7"),
+		},
+		{
+			name: "id in the query alone", catchup: noCatchup, target: "http://example.com/events?Last-Event-ID=%C3%BC%26",
+			uri: "/events?Last-Event-ID=%C3%BC%26", host: "example.com", header: with("Last-Event-Id", "ü&"),
+		},
+		{
+			name: "id of a client that others may join", target: "http://example.com/events?a=1&lastEventId=7", request: []string{"Last-Event-ID", "7"},
+			uri: "/events?a=1", host: "example.com", header: plain,
 		},
 		{
 			name: "page of another origin", target: "http://example.com/events", request: []string{"Origin", "https://a.example"},
@@ -86,7 +95,7 @@ func TestUpstreamRequestIsAFunctionOfTheKey(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newSetup(t, Options{Vary: tt.vary})
+				s := newSetup(t, Options{Vary: tt.vary, Catchup: tt.catchup})
 				r := nosyRequest(tt.target, "somebody")
 				for i := 0; i < len(tt.request); i += 2 {
 					r.Header.Add(tt.request[i], tt.request[i+1])

@@ -9,6 +9,7 @@ import (
 // counting costs the way of an event no more than an addition.
 type stats struct {
 	connections    atomic.Int64  // event streams that origins hold open for us now
+	passedStreams  atomic.Int64  // event streams that pass one to one now
 	received       atomic.Uint64 // events from the origin
 	delivered      atomic.Uint64 // events to subscribers
 	deliveredBytes atomic.Uint64

@@ -18,8 +18,10 @@ type subscriber struct {
 	// Static after construction.
 	number   uint64 // names it to administrators
 	topic    *topic
-	clientIP string
+	clientIP string // as it is counted
 	started  time.Time
+
+	bystander bool // it has not brought the id that the topic was opened with
 
 	outcome atomic.Int32 // a joining
 
@@ -89,6 +91,9 @@ func (s *subscriber) hurry() {
 // Farewell returns what the client is told when its stream ends. Where many end at
 // once, each is told a different time to come back.
 func (s *subscriber) Farewell(reason endReason) []byte {
+	if reason == endYielded {
+		return append(appendRetryField(nil, turnAwayDelay()), '\n')
+	}
 	e := s.topic.ending.Load()
 	if (e == nil || reason != e.Reason) && reason != endDrained {
 		return nil

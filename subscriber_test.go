@@ -144,27 +144,6 @@ func TestGapIsToldOnce(t *testing.T) {
 	})
 }
 
-func TestColdTopicIsOpenedWithTheIDOfItsFirstSubscriber(t *testing.T) {
-	bothWriters(t, func(t *testing.T) {
-		s := newSetup(t, Options{})
-		resuming := s.get("/events", "Last-Event-ID", "3")
-		fresh := s.get("/events")
-		up := s.origin.next()
-		if got := up.request.Header.Get("Last-Event-ID"); got != "3" {
-			t.Errorf("the origin was asked for %q, want 3", got)
-		}
-		up.accept()
-		resuming.expect(primer("3"))
-		fresh.expect(primer("3"))
-		up.events(4, 5)
-		resuming.expect(numbered(4, 5))
-		fresh.expect(numbered(4, 5))
-		if got := s.pool.stats.resumed.Load(); got != 1 {
-			t.Errorf("counted %d resumed, want 1", got)
-		}
-	})
-}
-
 // Clients that come and go at random resume with the id that they have seen
 // last, and between them get each event once and in order.
 func TestReplayAndLiveMeetWithoutGapOrDuplicate(t *testing.T) {

@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"container/list"
 	"context"
 	"net/http"
 	"sync"
@@ -17,11 +18,12 @@ type topic struct {
 	pool     *pool
 	key      string
 	name     string // for logs and administrators
-	openedBy string // client address
+	openedBy string // client address, as it is counted
 	request  *topicRequest
 	log      *hub.Topic
 	upstream *upstream
 	catchups *catchups
+	opener   claim // with "catchup off": of the subscriber who opened it
 	greeting greeting
 	epoch    string // of ids that are ours, with "ids assign"
 	ctx      context.Context
@@ -32,11 +34,12 @@ type topic struct {
 
 	// Guarded by pool.mu.
 	subscribers int
-	linger      *time.Timer // set while the topic lingers
-
-	// route is what stands behind the handler, in the wrapping form, as the
-	// newest configuration that asked for the topic has it.
-	route atomic.Pointer[source]
+	guests      int           // subscribers of other addresses than openedBy
+	moved       bool          // its clients are led elsewhere (see detachMoved)
+	linger      *time.Timer   // set while the topic lingers
+	spare       spareKind     // why the topic may be closed to make room
+	spareAt     *list.Element // in its opener's list of this kind
+	spareSince  uint64        // orders the topics of a kind
 
 	// ending is set once the subscribers are to be ended.
 	ending atomic.Pointer[ending]
@@ -52,17 +55,25 @@ type topic struct {
 	// Guarded by mu.
 	stopped     bool
 	expiry      *time.Timer
+	trust       *time.Timer   // of the first connection
 	changed     chan struct{} // closed when one of the following changes
 	isConnected bool
 	connects    int        // how often it was connected
 	awaySince   time.Time  // when it was last disconnected, or opened
 	admitted    bool       // subscribers were accepted: a no of the origin ends nothing at once
+	trusted     bool       // no session is expected any more, as a new topic of the wrapping form does
+	eventful    bool       // events have come, and were shared
+	personal    bool       // a connection has begun a session, and the topic is about to end
 	notice      hub.Cursor // behind the last notice of a gap in the log
 	noticeID    string     // in force there
 	blamedID    string     // the origin answers with a stream, but not to this id
 	blamedAt    hub.Cursor // where the log ended when that was found
+	isOpened    bool       // the origin has answered with a stream to the opener's id
+	openedAt    hub.Cursor // what follows that id begins here
 	refusal     *refusal
 	header      http.Header // of the origin's answer, what is shared
+	homes       homes       // wrapping form
+	via         home        // that the last connection has come through
 }
 
 // An ending tells subscribers to end.
@@ -72,19 +83,21 @@ type ending = direct.Ending
 type endReason = direct.Reason
 
 const (
-	endClientGone              = direct.ClientGone // the client has closed its connection
-	endSlow                    = direct.Slow       // the log has passed its cursor
-	endStalled                 = direct.Stalled    // a write made no progress for dispatch_timeout
-	endTimeout       endReason = "stream_timeout"  // its time was over
-	endUpstreamEnded endReason = "upstream_ended"  // with on_end close
-	endUpstreamGone  endReason = "upstream_gone"   // the origin answered 204
-	endRefused       endReason = "upstream_refuse" // the origin has said no for a minute
-	endDrained       endReason = "drained"         // its handler was changed or removed
-	endExiting       endReason = "exiting"         // Caddy exits
-	endDeleted       endReason = "deleted"         // by an administrator
+	endClientGone              = direct.ClientGone   // the client has closed its connection
+	endSlow                    = direct.Slow         // the log has passed its cursor
+	endStalled                 = direct.Stalled      // a write made no progress for dispatch_timeout
+	endTimeout       endReason = "stream_timeout"    // its time was over
+	endUpstreamEnded endReason = "upstream_ended"    // with on_end close
+	endUpstreamGone  endReason = "upstream_gone"     // the origin answered 204
+	endRefused       endReason = "upstream_refuse"   // the origin has said no for a minute
+	endDrained       endReason = "drained"           // its handler was changed or removed
+	endExiting       endReason = "exiting"           // Caddy exits
+	endDeleted       endReason = "deleted"           // by an administrator
+	endPersonal      endReason = "upstream_personal" // the origin has said that its stream is not for all
+	endYielded       endReason = "max_topics"        // its topic has made room for that of another client
 )
 
-func newTopic(p *pool, key string, req *topicRequest, openedBy string, route source) *topic {
+func newTopic(p *pool, key string, req *topicRequest, openedBy string) *topic {
 	t := &topic{
 		pool:     p,
 		key:      key,
@@ -99,8 +112,10 @@ func newTopic(p *pool, key string, req *topicRequest, openedBy string, route sou
 		done:      make(chan struct{}),
 		changed:   make(chan struct{}),
 		awaySince: time.Now(),
+		// With upstreams of its own, the operator has said what is shared: clients
+		// need not wait for the first event to learn that it is not.
+		trusted: !p.opts.wrapping,
 	}
-	t.route.Store(&route)
 	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
 	t.upstream.retry.Store(-1)
 	t.upstream.condition.Store(&condition{since: time.Now()})
@@ -119,23 +134,11 @@ func newTopic(p *pool, key string, req *topicRequest, openedBy string, route sou
 	return t
 }
 
-// offer takes a route of a newer configuration than that of the topic's route.
-func (t *topic) offer(route source) {
-	if t.route.Load().server == route.server || !t.pool.lineage.isNewest(&route) {
-		return
-	}
-	t.route.Store(&route)
-	select {
-	case t.upstream.rerouted <- struct{}{}:
-	default:
-	}
-}
-
 // stop ends the upstream and the timers.
 func (t *topic) stop() {
 	t.mu.Lock()
 	t.stopped = true
-	for _, timer := range []*time.Timer{t.heart, t.expiry} {
+	for _, timer := range []*time.Timer{t.heart, t.expiry, t.trust} {
 		if timer != nil {
 			timer.Stop()
 		}
@@ -192,18 +195,18 @@ func (t *topic) expire() {
 // connected is called when the origin has answered with an event stream. It returns
 // which connection of the topic that is, counted from 1, and for how long the topic
 // was without. From the second on, the stream may begin with what is in the log
-// already. id is what the origin was asked with, and blamed what it had been asked
-// with before, to which it has not answered so.
-func (t *topic) connected(id, blamed string, header http.Header) (nth int, without time.Duration) {
+// already. id is what the origin was asked with, brought whether that is the opener's,
+// and blamed what it had been asked with before, to which it has not answered so.
+func (t *topic) connected(id string, brought bool, blamed string, header http.Header, via home) (nth int, without time.Duration) {
 	followers := t.subscriberCount() - int(t.unsettled.Load())
 	t.mu.Lock()
 	if !t.isConnected {
 		without = time.Since(t.awaySince)
 	}
 	switch {
-	case t.connects == 0:
-		t.log.StartAfter(id)
-	case id == "":
+	case brought && !t.isOpened:
+		t.isOpened, t.openedAt = true, t.log.Newest().Cursor
+	case t.connects > 0 && id == "":
 		// Events may have been sent while nobody listened, and nothing tells
 		// which: whoever follows the log comes past this.
 		t.pool.stats.gaps.Add(uint64(max(0, followers)))
@@ -215,14 +218,22 @@ func (t *topic) connected(id, blamed string, header http.Header) (nth int, witho
 		t.blamedID, t.blamedAt = blamed, t.log.Newest().Cursor
 	}
 	t.header = header
+	t.via = via
 	t.isConnected = true
 	t.connects++
 	nth = t.connects
+	if !t.trusted && t.trust == nil && !t.stopped {
+		t.trust = time.AfterFunc(handshakeTime, t.trustSilent)
+	}
 	t.signal()
 	t.mu.Unlock()
 
 	t.log.Wake()
-	t.catchups.wake()
+	if t.catchups.anyParked.Load() {
+		t.catchups.unpark(false)
+	} else {
+		t.catchups.wake()
+	}
 	return nth, without
 }
 
@@ -244,6 +255,10 @@ func (t *topic) logEnd() hub.Position {
 	}
 	return end
 }
+
+// isNowhere reports whether the log has come to no id since it began, or since its
+// last notice of a gap.
+func (t *topic) isNowhere() bool { return t.logEnd().ID == "" }
 
 // refusedSince reports whether the origin has refused an id since the log ended at
 // a cursor.
@@ -287,14 +302,26 @@ func (t *topic) refuse(out *outcome) bool {
 		t.mu.Unlock()
 		return false
 	}
+	if out.isPersonal(t.pool.opts) {
+		t.mu.Unlock()
+		t.restrict(out)
+		return true
+	}
 	t.refusal = &out.refusal
 	t.signal()
 	t.mu.Unlock()
 
-	if out.verdict == verdictNotStream && !out.unhandled {
+	switch out.verdict {
+	case verdictElsewhere:
+		t.pool.detach(t)
+	case verdictNotStream:
+		if out.unhandled {
+			t.pool.explainNothingBehind(t)
+		}
 		t.pool.passing.remember(t.key, passNotStream, notStreamMemory)
 		t.pool.detach(t)
-	} else {
+	default:
+		t.pool.refused(t)
 		time.AfterFunc(refusalMemory, func() { t.pool.detach(t) })
 	}
 	return true
@@ -335,96 +362,19 @@ func (t *topic) end(e ending) {
 	}
 }
 
-// conclude ends the subscribers of a topic whose upstream is over. Whoever comes
-// back opens another.
+// conclude ends the subscribers of a topic whose upstream is over. Clients that come
+// back open another.
 func (t *topic) conclude(e ending) {
+	if e.Reason == endDrained {
+		t.pool.detachMoved(t)
+	} else {
+		t.pool.detach(t)
+	}
 	t.end(e)
-	t.pool.detach(t)
 }
 
 func (t *topic) subscriberCount() int {
 	t.pool.mu.Lock()
 	defer t.pool.mu.Unlock()
 	return t.subscribers
-}
-
-// An admission is what a client that has joined a topic gets to hear.
-type admission struct {
-	header   http.Header // of the origin's answer
-	refusal  *refusal    // the origin's no
-	rejected rejection
-	gone     bool // the client did not wait
-}
-
-// admit waits until it is known what a client gets. A client that cannot be
-// held without the origin's word is patient: it waits for as long as it takes.
-func (t *topic) admit(ctx context.Context, patient bool) admission {
-	opts := t.pool.opts
-	timer := time.NewTimer(time.Duration(opts.Wait))
-	defer timer.Stop()
-	expired := false
-	for {
-		t.mu.Lock()
-		changed := t.changed
-		switch {
-		case t.refusal != nil:
-			defer t.mu.Unlock()
-			return admission{refusal: t.refusal}
-		case t.isConnected, t.connects > 0 && !opts.reject, expired && !opts.reject && !patient:
-			t.admitted = true
-			defer t.mu.Unlock()
-			return admission{header: t.header}
-		}
-		t.mu.Unlock()
-
-		if t.ending.Load() != nil {
-			return admission{rejected: rejectEnding}
-		}
-		if expired && opts.reject {
-			return admission{rejected: rejectUnavailable}
-		}
-		select {
-		case <-changed:
-		case <-timer.C:
-			expired = true
-		case <-ctx.Done():
-			return admission{gone: true}
-		}
-	}
-}
-
-// A knowledge is what is known of an id that a client resumes with.
-type knowledge int
-
-const (
-	idKnown     knowledge = iota // the log has it
-	idUnsettled                  // the log has it not, but may when the topic is connected
-	idMissing                    // the log has it not, the origin may
-	idLost                       // nobody has it
-)
-
-// lookup returns the position of a client that resumes with id, if that is known.
-func (t *topic) lookup(id string) (hub.Position, knowledge) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	pos, ok := t.log.After(id)
-	switch {
-	case ok:
-		return pos, idKnown
-	case t.assigned(id), !sendableID(id), id == t.blamedID:
-		return pos, idLost
-	case !t.isConnected:
-		return pos, idUnsettled
-	}
-	return pos, idMissing
-}
-
-// askableID returns id, unless the origin cannot be asked with it.
-func (t *topic) askableID(id string) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !sendableID(id) || t.assigned(id) || id == t.blamedID {
-		return ""
-	}
-	return id
 }

@@ -23,16 +23,12 @@ import (
 type upstream struct {
 	topic *topic
 
-	// openingID is the id that the subscriber who opened the topic resumes
-	// with: an origin with a single worker can serve it over no other
-	// connection.
-	openingID string
-
 	// rerouted tells run that the topic has a new route.
 	rerouted chan struct{}
 
 	// Owned by run, and by the answer it waits for.
-	suspectID string    // may be why the last answer was no stream
+	suspectID string    // may be why the last answer was no stream, or a silent one
+	doubted   bool      // the opener's id is not used any more
 	failures  int       // in a row, of connections that have not proved themselves
 	noSince   time.Time // since when every answer has been a no
 	since     time.Time // when the present state of the connection began
@@ -44,6 +40,8 @@ type upstream struct {
 	condition atomic.Pointer[condition]
 
 	retry atomic.Int64 // the origin's reconnection time, in nanoseconds; negative: none yet
+
+	hasBegun atomic.Bool // an event has come
 
 	wire []byte // reused by publish
 }
@@ -66,6 +64,7 @@ const (
 var (
 	errIdle         = errors.New("the origin was silent for longer than idle_timeout")
 	errTopicClosing = errors.New("the topic is closing")
+	errSilentToID   = errors.New("the origin has sent nothing for the last event id that a client brought, while others wait")
 	errRerouted     = errors.New("the topic goes on through the new configuration")
 )
 
@@ -73,13 +72,16 @@ var (
 func (u *upstream) run(ctx context.Context) {
 	u.since = time.Now()
 	for ctx.Err() == nil {
-		c := u.follow(ctx, u.open(ctx, u.resumeID(), nil))
-		if ctx.Err() == nil && c.id != "" && blamesID(c.outcome.verdict, c.outcome.status) {
+		c := u.follow(ctx, u.open(ctx, u.next(), nil))
+		silent := errors.Is(c.outcome.err, errSilentToID)
+		if ctx.Err() == nil && (silent || c.id != "" && c.accepted.IsZero() && blamesID(c.outcome.verdict, c.outcome.status)) {
 			// Only an answer to a request without an id is a verdict. If this
 			// one is no stream either, the id was not to blame and is tried
 			// again.
 			u.suspectID = c.id
-			c = u.follow(ctx, u.open(ctx, "", nil))
+			u.doubted = u.doubted || silent
+			u.topic.disconnected(c.nth)
+			c = u.follow(ctx, u.open(ctx, beginning{}, nil))
 			u.suspectID = ""
 		}
 		if ctx.Err() != nil {
@@ -99,14 +101,23 @@ func (u *upstream) run(ctx context.Context) {
 }
 
 // follow waits for a connection to end. When a reload has brought the topic a
-// new route, the connection is replaced by one through it.
+// new route, the connection is replaced by one through it. One that was opened with a
+// client's id ends if it brings nothing while others wait.
 func (u *upstream) follow(ctx context.Context, c *connection) *connection {
 	for {
+		var doubt <-chan time.Time
+		if c.brought && !u.hasBegun.Load() {
+			doubt = time.After(time.Duration(u.topic.pool.opts.Catchup.Timeout))
+		}
 		select {
 		case <-c.ended:
 			return c
 		case <-u.rerouted:
 			c = u.replace(ctx, c)
+		case <-doubt:
+			if !u.hasBegun.Load() && u.topic.roster.hasBystanders() {
+				c.cancel(errSilentToID)
+			}
 		}
 	}
 }
@@ -114,9 +125,10 @@ func (u *upstream) follow(ctx context.Context, c *connection) *connection {
 // replace makes a new connection before it breaks the old one, and returns the
 // one that is to be followed. An origin with a single worker cannot serve both:
 // after a while the old one is broken first. If the new one fails, the old one
-// stays.
+// stays. It stays for those who are being drained, too, when the new configuration
+// does not lead the stranger where it leads them.
 func (u *upstream) replace(ctx context.Context, old *connection) *connection {
-	c := u.open(ctx, u.resumeID(), old)
+	c := u.open(ctx, u.next(), old)
 	patience := time.NewTimer(time.Duration(u.topic.pool.opts.Wait))
 	defer patience.Stop()
 	select {
@@ -129,6 +141,15 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 		case <-c.established:
 			return c
 		default:
+		}
+		if u.isLedElsewhere(c) {
+			u.drain(&c.outcome)
+			return old
+		}
+		if c.outcome.verdict == verdictPersonal {
+			old.cancel(errRerouted)
+			<-old.ended
+			break // the topic ends
 		}
 		u.topic.pool.log().Warn("not switching the upstream to the new configuration, whose route has refused",
 			zap.String("topic", u.topic.name),
@@ -144,20 +165,10 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 	return c
 }
 
-// resumeID is the id to ask the origin for: the one in force, or the one that
-// the topic was opened with.
-func (u *upstream) resumeID() string {
-	id := u.openingID
-	if s := u.topic.log.Newest(); s.ID != "" || s.Cursor > 0 {
-		id = s.ID
-	}
-	return u.topic.askableID(id)
-}
-
 // A connection is one connection of an upstream to its source.
 type connection struct {
-	up       *upstream
-	id       string      // that it resumes with
+	up *upstream
+	beginning
 	replaces *connection // that is to end when this one is accepted
 	answer   *answer
 	decoder  *sse.Decoder
@@ -177,16 +188,15 @@ type connection struct {
 }
 
 // open starts a connection.
-func (u *upstream) open(ctx context.Context, id string, replaces *connection) *connection {
+func (u *upstream) open(ctx context.Context, after beginning, replaces *connection) *connection {
 	t := u.topic
 	c := &connection{
 		up:          u,
-		id:          id,
+		beginning:   after,
 		replaces:    replaces,
 		established: make(chan struct{}),
 		ended:       make(chan struct{}),
 	}
-	c.decoder = sse.NewDecoder(int(t.pool.opts.MaxEventSize), c.publish)
 	ctx, c.cancel = context.WithCancelCause(ctx)
 
 	heard := func() {}
@@ -195,15 +205,17 @@ func (u *upstream) open(ctx context.Context, id string, replaces *connection) *c
 		watchdog = time.AfterFunc(idle, func() { c.cancel(errIdle) })
 		heard = func() { watchdog.Reset(idle) }
 	}
-	c.answer = newAnswer(c.accept, heard)
+	c.answer = newAnswer(c.accept, heard, t.restrictionOf)
+	c.answer.settles = true
+	c.decoder = c.answer.newDecoder(int(t.pool.opts.MaxEventSize), c.publish, t.decide)
 	go func() {
 		defer close(c.ended)
 		defer c.cancel(nil)
 		if watchdog != nil {
 			defer watchdog.Stop()
 		}
-		if src, ok := t.pool.sourceOf(t); ok {
-			c.outcome = ask(ctx, src, t.request, id, c.answer)
+		if src, ok := t.pool.source(); ok {
+			c.outcome = ask(ctx, src, t, after.resumption, c.answer)
 		} else {
 			c.outcome.err = errTopicClosing
 		}
@@ -225,7 +237,7 @@ func (c *connection) accept(header http.Header) io.Writer {
 	t.pool.stats.connections.Add(1)
 	defer close(c.established)
 	var without time.Duration
-	c.nth, without = t.connected(c.id, c.up.suspectID, sharedHeaders(header))
+	c.nth, without = t.connected(c.id, c.brought, c.up.suspectID, sharedHeaders(header), c.answer.via)
 	c.replaying = c.nth > 1
 	c.up.logConnected(c, without)
 	c.replaces = nil // or each reload would keep one connection more in memory
@@ -261,8 +273,15 @@ func (c *connection) publish(e *sse.Event) {
 			}
 		}
 	}
+	if c.brought && !u.hasBegun.Load() && eventID(e) == c.id {
+		// The origin returns what a client made it believe: that is no id of its own.
+		e.HasID, e.ID = false, nil
+		if !e.HasData && !e.HasRetry {
+			return
+		}
+	}
 	if c.replaying && e.HasID && !e.HasData {
-		if _, known := t.log.After(string(e.ID)); known {
+		if _, known := t.log.After(eventID(e)); known {
 			// A position, as a fan-out begins each connection with. It is not
 			// news, and a replay may follow it.
 			e.HasID, e.ID = false, nil
@@ -271,7 +290,7 @@ func (c *connection) publish(e *sse.Event) {
 			}
 		}
 	}
-	entry := hub.Entry{SetsID: e.HasID, ID: string(e.ID)}
+	entry := hub.Entry{SetsID: e.HasID, ID: eventID(e)}
 	if t.epoch != "" && !e.HasID && e.HasData {
 		entry.SetsID, entry.ID = true, t.assign(t.log.Newest().Cursor)
 		e.HasID, e.ID = true, []byte(entry.ID)
@@ -287,6 +306,7 @@ func (c *connection) publish(e *sse.Event) {
 		c.fresh = true
 		return
 	}
+	u.hasBegun.Store(true)
 	greets := t.greeting.greets(e, c.events)
 	if c.replaying && !greets && c.isReplay(entry) {
 		return
@@ -301,6 +321,9 @@ func (c *connection) publish(e *sse.Event) {
 	t.log.Append(entry)
 	if awaited {
 		t.catchups.comes(entry.ID, t.log.Newest().Cursor)
+	}
+	if t.catchups.anyParked.Load() {
+		t.catchups.unpark(true)
 	}
 	if len(entry.Wire) > maxKeptBuffer {
 		// The next of its size may push it out of the log.
@@ -341,6 +364,12 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	t, out := u.topic, &c.outcome
 	closeDelay := time.Duration(t.pool.opts.StreamCloseDelay)
 	t.disconnected(c.nth)
+	if e := t.ending.Load(); e != nil {
+		return u.over(*e, out.status) // its subscribers are leaving
+	}
+	if u.isLedElsewhere(c) {
+		return u.over(ending{Reason: endDrained, Over: closeDelay}, out.status)
+	}
 	if errors.Is(out.err, errTopicClosing) {
 		// The pool is over: who is still here finds the new configuration.
 		return u.over(ending{Reason: endDrained, Over: closeDelay}, out.status)
@@ -354,6 +383,8 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 		}
 	case verdictUnavailable:
 		u.noSince = time.Time{}
+	case verdictPersonal:
+		return u.concludePersonal(out)
 	default:
 		if t.refuse(out) {
 			u.logClosed(zapcore.DebugLevel, v.String(), out.status)
@@ -382,6 +413,23 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	t.pool.stats.reconnects.Add(1)
 	u.logLost(c, delay)
 	return delay, false
+}
+
+// isLedElsewhere reports whether the site does not lead the stranger any more where
+// it led the clients of the topic.
+func (u *upstream) isLedElsewhere(c *connection) bool {
+	return errors.Is(c.outcome.err, errMoved) || c.outcome.verdict == verdictElsewhere && u.topic.isLeftBehind()
+}
+
+// drain makes the subscribers come back over time, to where the site leads them now.
+// Their connection to the origin goes on for as long as they are here.
+func (u *upstream) drain(out *outcome) {
+	t := u.topic
+	t.pool.log().Info("ending subscribers, as the new configuration does not lead them where it leads a stranger",
+		zap.String("topic", t.name),
+		zap.Int("subscribers", t.subscriberCount()),
+		zap.String("reason", out.explain()))
+	t.conclude(ending{Reason: endDrained, Over: time.Duration(t.pool.opts.StreamCloseDelay)})
 }
 
 // over ends the topic, for it is not to be connected again.

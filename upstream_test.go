@@ -40,7 +40,9 @@ func TestReconnectSendsTheIDInForce(t *testing.T) {
 		{"none", "", "data: a\n\n", "no id"},
 		{"half an event", "", numbered(1, 1) + "id: 2\ndata: b\n", "id 1"},
 		{"opened with one, none since", "7", "", "id 7"},
-		{"opened with one, an event without", "7", "data: a\n\n", "id 7"},
+		{"opened with one, a reconnection time since", "7", "retry: 3000\n\n", "id 7"},
+		{"opened with one, which the origin returns", "7", "id: 7\n\n", "id 7"},
+		{"opened with one, an event without", "7", "data: a\n\n", "no id"},
 		{"opened with one, a newer since", "7", numbered(8, 8), "id 8"},
 		{"opened with one, reset", "7", "id\ndata: a\n\n", "no id"},
 		{"not sendable", "", "id: a\x01b\ndata: a\n\n", "no id"},
@@ -48,7 +50,7 @@ func TestReconnectSendsTheIDInForce(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
-				s := newSetup(t, Options{})
+				s := newSetup(t, Options{Catchup: noCatchup})
 				s.get("/events", "Last-Event-ID", tt.header)
 				up := s.origin.next()
 				if tt.header != "" && sendableID(tt.header) {
@@ -78,7 +80,7 @@ func TestIDThatTheOriginChokesOnIsUsedOnce(t *testing.T) {
 	for name, choke := range chokes {
 		t.Run("opening, "+name, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
-				s := newSetup(t, Options{GapEvent: "gap"})
+				s := newSetup(t, Options{GapEvent: "gap", Catchup: noCatchup})
 				c := s.get("/events", "Last-Event-ID", "7")
 				choke(s.origin.next().expectResumedWith("id 7"))
 				c.expect("")
@@ -114,7 +116,7 @@ func TestIDIsNotBlamed(t *testing.T) {
 	for name, answer := range blameless {
 		t.Run("for "+name, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
-				s := newSetup(t, Options{})
+				s := newSetup(t, Options{Catchup: noCatchup})
 				s.get("/events", "Last-Event-ID", "7")
 				for range 5 {
 					answer(s.origin.await().expectResumedWith("id 7"))
@@ -126,7 +128,7 @@ func TestIDIsNotBlamed(t *testing.T) {
 	for name, choke := range chokes {
 		t.Run("for "+name+" where the origin is away without it too", func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
-				s := newSetup(t, Options{})
+				s := newSetup(t, Options{Catchup: noCatchup})
 				c := s.get("/events", "Last-Event-ID", "7")
 				for range 3 {
 					choke(s.origin.await().expectResumedWith("id 7"))
@@ -141,7 +143,7 @@ func TestIDIsNotBlamed(t *testing.T) {
 
 func TestVerdictIsTheAnswerWithoutAnID(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
-		s := newSetup(t, Options{})
+		s := newSetup(t, Options{Catchup: noCatchup})
 		c := s.get("/events", "Last-Event-ID", "7")
 		s.origin.next().answer(410).send("to the id").end()
 		s.origin.next().answer(404).send("to none").end()

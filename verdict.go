@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // A verdict is what the answer to an upstream request means for its topic.
@@ -28,10 +26,14 @@ const (
 	verdictNotStream
 	// verdictNo: the origin refuses.
 	verdictNo
+	// verdictElsewhere: the site does not lead strangers to the handler.
+	verdictElsewhere
+	// verdictPersonal: an event stream that is not for all clients of its topic.
+	verdictPersonal
 )
 
 func (v verdict) String() string {
-	return [...]string{"unavailable", "event stream", "gone", "not an event stream", "refused"}[v]
+	return [...]string{"unavailable", "event stream", "gone", "not an event stream", "refused", "strangers are led elsewhere", "personal"}[v]
 }
 
 // judge returns what an answer with this status and header means.
@@ -64,6 +66,9 @@ func isEventStream(header http.Header) bool {
 // its answer. Gateways and balancers speak for an origin that is away, and that
 // is nobody's fault.
 func blamesID(v verdict, status int) bool {
+	if v == verdictElsewhere {
+		return false // the site does not see the id
+	}
 	return v != verdictStream && v != verdictUnavailable || status == http.StatusInternalServerError
 }
 
@@ -78,6 +83,12 @@ type refusal struct {
 	header  http.Header
 	body    bytes.Buffer
 
+	// front says why the site has not led the stranger to the handler.
+	front string
+
+	// restriction is what the answer says against sharing it.
+	restriction restriction
+
 	// unhandled says that nothing stands behind a handler of the wrapping form.
 	unhandled bool
 }
@@ -86,10 +97,10 @@ type refusal struct {
 // own request must pass.
 func (f *refusal) serve(w http.ResponseWriter, r *http.Request, opts *Options) error {
 	switch {
-	case f.unhandled:
-		return caddyhttp.Error(http.StatusInternalServerError, errNothingBehind)
 	case f.verdict == verdictNotStream:
 		return passNotStream
+	case f.isPersonal(opts):
+		return f.restriction.err()
 	case opts.wrapping:
 		return passRefused
 	}
@@ -105,6 +116,19 @@ func (f *refusal) serve(w http.ResponseWriter, r *http.Request, opts *Options) e
 	w.WriteHeader(f.status)
 	_, _ = w.Write(f.body.Bytes()) // the header is out: there is no error to tell
 	return nil
+}
+
+// isPersonal reports whether f is not for all who wait for it. In the wrapping
+// form, a no is for none of them anyway.
+func (f *refusal) isPersonal(opts *Options) bool {
+	switch f.verdict {
+	case verdictPersonal:
+		return true
+	case verdictNo, verdictGone:
+		return !opts.wrapping && f.restriction.applies()
+	default:
+		return false
+	}
 }
 
 // unsharedHeaders are never taken from an answer of the origin, as it goes to

@@ -83,9 +83,6 @@ func newLog(limits Limits) log {
 }
 
 func (l *log) startAfter(id string) {
-	if l.head > 0 {
-		return
-	}
 	l.id, l.before, l.exact = id, id, id != ""
 }
 

@@ -28,9 +28,7 @@ type modelEntry struct {
 }
 
 func (m *model) startAfter(id string) {
-	if m.published == 0 {
-		m.id, m.before, m.exact = id, id, id != ""
-	}
+	m.id, m.before, m.exact = id, id, id != ""
 }
 
 func (m *model) publish(e Entry) {
@@ -198,10 +196,12 @@ func rehearse(t *testing.T, script []byte) {
 		Bytes:  one(1, 100, 5000, 50_000, 300_000),
 		Age:    time.Duration(one(1, 60, 3600)) * time.Second,
 	}
-	r := &rehearsal{t: t, topic: New(limits), model: &model{limits: limits}}
+	start := sometimesID(one(0, 1, 2))
+	r := &rehearsal{t: t, topic: NewAfter(start, limits), model: &model{limits: limits}}
+	r.model.startAfter(start)
 	r.check()
 	for len(script) > 0 {
-		switch next() % 10 {
+		switch next() % 9 {
 		case 0, 1:
 			r.publish(r.entry(next(), next()))
 		case 2:
@@ -226,10 +226,6 @@ func rehearse(t *testing.T, script []byte) {
 		case 7:
 			r.expire()
 		case 8:
-			id := one(0, 1, 2)
-			r.topic.StartAfter(sometimesID(id))
-			r.model.startAfter(sometimesID(id))
-		case 9:
 			r.hold(next())
 		}
 		r.check()

@@ -105,17 +105,17 @@ func New(limits Limits) *Topic {
 	}
 }
 
+// NewAfter returns an empty topic whose stream begins just after id: a reader that
+// resumes with it has missed nothing. Nothing else but an entry puts an id in force.
+func NewAfter(id string, limits Limits) *Topic {
+	t := New(limits)
+	t.log.startAfter(id)
+	return t
+}
+
 // now is the time as the log has it. It is always read before locking.
 func (t *Topic) now() time.Duration {
 	return time.Since(t.start)
-}
-
-// StartAfter says that the stream begins just after id: a reader that resumes
-// with it has missed nothing. It has no effect once there was an entry.
-func (t *Topic) StartAfter(id string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.log.startAfter(id)
 }
 
 // Publish appends entries and wakes the readers, who are many at a pace that they

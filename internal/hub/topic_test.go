@@ -359,8 +359,7 @@ func TestAfter(t *testing.T) {
 		{"the beginning before an evicted", byBytes(withID("2")), "0", []Entry{plain("x"), withID("2")}, want{"0": -1, "2": 2}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			topic := New(tc.limits)
-			topic.StartAfter(tc.start)
+			topic := NewAfter(tc.start, tc.limits)
 			topic.Publish(tc.entries...)
 			for id, want := range tc.want {
 				pos, ok := topic.After(id)
@@ -379,16 +378,12 @@ func TestAfter(t *testing.T) {
 	}
 }
 
-func TestStartAfter(t *testing.T) {
-	topic := New(roomy)
-	topic.StartAfter("7")
+func TestNewAfter(t *testing.T) {
+	topic := NewAfter("7", roomy)
 	same(t, "Newest()", topic.Newest(), Position{0, "7"})
-	topic.StartAfter("8") // nothing has come meanwhile
-	same(t, "Newest()", topic.Newest(), Position{0, "8"})
 	topic.Publish(plain("x"))
-	topic.StartAfter("9")
-	same(t, "Oldest()", topic.Oldest(), Position{0, "8"})
-	same(t, "Newest()", topic.Newest(), Position{1, "8"})
+	same(t, "Oldest()", topic.Oldest(), Position{0, "7"})
+	same(t, "Newest()", topic.Newest(), Position{1, "7"})
 }
 
 // The id of a position is the one in force there, whoever set it.

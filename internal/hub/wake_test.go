@@ -302,7 +302,6 @@ func TestWakeAndBeat(t *testing.T) {
 		{"Publish", func() { topic.Publish(plain("x")) }, true, 0},
 		{"Publish of nothing", func() { topic.Publish() }, true, 0},
 		{"Beat", topic.Beat, true, 1},
-		{"StartAfter", func() { topic.StartAfter("x") }, false, 1},
 		{"Expire", func() { topic.Expire() }, false, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

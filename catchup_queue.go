@@ -1,0 +1,385 @@
+package ssefanout
+
+import (
+	"container/list"
+	"context"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+)
+
+// maxQueued is how many catch-ups of a topic may wait to be started.
+const maxQueued = 1000
+
+// catchups are those of one topic: running, up to the configured number, and
+// waiting for their turn, which goes round by client address so that nobody who
+// asks for many ids holds up the others.
+type catchups struct {
+	topic *topic
+	any   atomic.Bool // byID is not empty, but for a moment
+
+	// anyParked is set before it is looked whether a catch-up is to be parked, so that
+	// the event that it would wait for cannot slip through.
+	anyParked atomic.Bool
+
+	// end is the id of the newest event that the origin has, as far as catch-ups that
+	// have gone quiet can tell.
+	end atomic.Pointer[string]
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	byID    map[claim]*catchup
+	running []*catchup
+	parked  map[*catchup]struct{}
+	queued  int               // catch-ups that have not started, the parked ones included
+	queues  map[string]*queue // by client address
+	turns   list.List         // of queues in which some wait, the next first
+	rates   fetchRates
+	alarm   *time.Timer
+	closed  bool
+}
+
+// A queue has the catch-ups that clients of one address ask for and that have not
+// started. A catch-up that clients of several addresses ask for is in the queue of
+// each: nobody waits for the turn of somebody else.
+type queue struct {
+	ip      string
+	waiting []*catchup
+	parked  []*catchup
+	turn    *list.Element // set while some wait
+}
+
+func (q *queue) len() int { return len(q.waiting) + len(q.parked) }
+
+// last returns the catch-up to give up first.
+func (q *queue) last() *catchup {
+	if n := len(q.waiting); n > 0 {
+		return q.waiting[n-1]
+	}
+	return q.parked[len(q.parked)-1]
+}
+
+func newCatchups(t *topic) *catchups {
+	return &catchups{
+		topic:  t,
+		byID:   make(map[claim]*catchup),
+		parked: make(map[*catchup]struct{}),
+		queues: make(map[string]*queue),
+	}
+}
+
+// join makes a subscriber part of the catch-up for an id, which is started when its
+// turn comes. It returns nil if there can be none. was says whether the origin has been
+// quiet behind that id: then the catch-up is parked.
+func (g *catchups) join(id claim, clientIP string, was quiet) *catchup {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.topic.pool.opts.Catchup.Connections < 0 || g.closed {
+		return nil
+	}
+	c := g.byID[id]
+	if c != nil && c.hasEndedQuiet() {
+		g.forget(c) // its connection may be on its way out
+		c = nil
+	}
+	if c == nil {
+		if g.queued >= maxQueued && !g.makeRoom(clientIP) {
+			return nil
+		}
+		c = g.add(id)
+		g.park(c, was)
+	}
+	c.subscribers++
+	if !c.started.Load() {
+		if c.askers[clientIP]++; c.askers[clientIP] == 1 {
+			g.enqueue(c, clientIP)
+		}
+	}
+	g.startNext()
+	return c
+}
+
+// add makes a catch-up that is to wait for its turn. g.mu must be held.
+func (g *catchups) add(id claim) *catchup {
+	opts := g.topic.pool.opts
+	c := &catchup{
+		group: g,
+		id:    id,
+		// It is given up before it grows beyond a log's worth, and nobody
+		// in it lags.
+		log: hub.NewAfter(id.id, hub.Limits{
+			Events: int(opts.History.Size),
+			Bytes:  int(min(2*(opts.History.Size+opts.MaxEventSize), math.MaxInt)),
+			Age:    24 * time.Hour,
+		}),
+		lastID:   id.id,
+		askers:   make(map[string]int),
+		since:    time.Now(),
+		finished: make(chan struct{}),
+		begun:    make(chan struct{}),
+	}
+	g.byID[id] = c
+	g.any.Store(true)
+	g.queued++
+	return c
+}
+
+// enqueue puts a catch-up into the queue of an address. g.mu must be held.
+func (g *catchups) enqueue(c *catchup, ip string) {
+	q := g.queues[ip]
+	if q == nil {
+		q = &queue{ip: ip}
+		g.queues[ip] = q
+	}
+	c.queues++
+	if c.parked {
+		q.parked = append(q.parked, c)
+		return
+	}
+	q.waiting = append(q.waiting, c)
+	if q.turn == nil {
+		q.turn = g.turns.PushBack(q)
+	}
+}
+
+// dequeue takes a catch-up out of the queue of an address. g.mu must be held.
+func (g *catchups) dequeue(c *catchup, ip string) {
+	q := g.queues[ip]
+	if q == nil {
+		return
+	}
+	from := &q.waiting
+	if c.parked {
+		from = &q.parked
+	}
+	i := slices.Index(*from, c)
+	if i < 0 {
+		return
+	}
+	*from = slices.Delete(*from, i, i+1)
+	c.queues--
+	if len(q.waiting) == 0 && q.turn != nil {
+		g.turns.Remove(q.turn)
+		q.turn = nil
+	}
+	if q.len() == 0 {
+		delete(g.queues, ip)
+	}
+}
+
+// makeRoom gives up the last catch-up that waits for the address with the most, if
+// those are more than wait for clientIP: nobody can fill the queue for all. Whoever
+// waits for it is told at the next event or heartbeat. One that others ask for as well
+// stays with them. g.mu must be held.
+func (g *catchups) makeRoom(clientIP string) bool {
+	for {
+		var most *queue
+		for _, q := range g.queues {
+			if most == nil || q.len() > most.len() {
+				most = q
+			}
+		}
+		own := 0
+		if q := g.queues[clientIP]; q != nil {
+			own = q.len()
+		}
+		if most == nil || most.len()-1 <= own {
+			return false
+		}
+		c := most.last()
+		g.dequeue(c, most.ip)
+		if c.queues == 0 {
+			g.giveUp(c)
+			return true
+		}
+	}
+}
+
+// giveUp ends a catch-up that waits. g.mu must be held.
+func (g *catchups) giveUp(c *catchup) {
+	g.unqueue(c)
+	g.forget(c)
+	c.cancel = func() {} // it has nothing to end
+	c.started.Store(true)
+	c.fail(errCatchupQueue)
+}
+
+// unqueue takes a catch-up from among those that wait. g.mu must be held.
+func (g *catchups) unqueue(c *catchup) {
+	for ip := range c.askers {
+		g.dequeue(c, ip)
+	}
+	delete(g.parked, c)
+	g.queued--
+}
+
+// leave takes a subscriber off a catch-up. One that nobody waits for is given up.
+func (c *catchup) leave(clientIP string) {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.subscribers--
+	started := c.started.Load()
+	if c.askers[clientIP]--; c.askers[clientIP] <= 0 {
+		if !started {
+			g.dequeue(c, clientIP)
+		}
+		delete(c.askers, clientIP)
+	}
+	if c.subscribers > 0 {
+		return
+	}
+	g.forget(c) // it may take a while to end, which nobody can join any more
+	if started {
+		c.cancel()
+		return
+	}
+	g.unqueue(c)
+}
+
+// forget makes the next who asks for the id of c start anew. g.mu must be held.
+func (g *catchups) forget(c *catchup) {
+	if g.byID[c.id] == c {
+		delete(g.byID, c.id)
+		g.any.Store(len(g.byID) > 0)
+	}
+}
+
+// startNext starts catch-ups as long as there is room. g.mu must be held.
+func (g *catchups) startNext() {
+	if g.closed || !g.topic.connectedNow() {
+		return
+	}
+	now := time.Now()
+	var later time.Duration // until it is worth looking again, if nothing happens before
+	atLatest := func(d time.Duration) {
+		if later == 0 || d < later {
+			later = d
+		}
+	}
+	if g.anyParked.Load() {
+		g.resumeOverdue(now, atLatest)
+	}
+	for passed := 0; passed < g.turns.Len() && g.hasRoom(); passed++ {
+		if wait := g.rates.wait(now); wait > 0 {
+			atLatest(wait)
+			break
+		}
+		q := g.turns.Front().Value.(*queue)
+		g.turns.MoveToBack(q.turn)
+		if wait := g.rates.waitFor(q.ip, now); wait > 0 || g.holdsItsShare(q.ip, now) {
+			continue
+		}
+		passed = -1
+		g.start(q.waiting[0], q.ip, now)
+	}
+	g.giveUpOverdue(now, atLatest)
+	g.wakeIn(later)
+}
+
+// start starts a catch-up in the turn of an address. g.mu must be held.
+func (g *catchups) start(c *catchup, ip string, now time.Time) {
+	g.unqueue(c)
+	g.rates.fetched(now)
+	c.billed, c.since = ip, now
+	c.started.Store(true)
+	g.running = append(g.running, c)
+	ctx, cancel := context.WithCancel(g.topic.ctx)
+	c.cancel = cancel
+	g.topic.helpers.Go(func() {
+		defer cancel()
+		c.run(ctx)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.settle(c)
+		g.running = slices.DeleteFunc(g.running, func(other *catchup) bool { return other == c })
+		g.forget(c)
+		g.startNext()
+	})
+}
+
+// hasRoom reports whether there can be one more connection. g.mu must be held.
+func (g *catchups) hasRoom() bool {
+	connections := 0
+	for _, c := range g.running {
+		if !c.resting {
+			connections++
+		}
+	}
+	return connections < g.topic.pool.opts.Catchup.Connections
+}
+
+// rest leaves the place of c to others, until it is known what its refusal means:
+// many clients with ids that the origin has forgotten must not wait for each other.
+func (c *catchup) rest() {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.resting = true
+	g.bill(c) // or many could be refused before the first is over
+	g.startNext()
+}
+
+// proceed reports whether c may have another connection.
+func (c *catchup) proceed() bool {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.resting && !g.hasRoom() {
+		return false
+	}
+	c.resting = false
+	g.refund(c)
+	g.rates.fetched(time.Now())
+	return true
+}
+
+// close gives up all catch-ups and takes no more.
+func (g *catchups) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	if g.alarm != nil {
+		g.alarm.Stop()
+	}
+	for _, c := range g.byID {
+		if c.started.Load() {
+			c.cancel()
+		}
+	}
+}
+
+// closing reports whether there can be no more because the topic ends.
+func (g *catchups) closing() bool {
+	g.mu.Lock()
+	closed := g.closed
+	g.mu.Unlock()
+	if closed || g.topic.ending.Load() != nil {
+		return true
+	}
+	_, ok := g.topic.pool.source()
+	return !ok
+}
+
+// wakeIn makes startNext look again after some time. g.mu must be held.
+func (g *catchups) wakeIn(d time.Duration) {
+	switch {
+	case d == 0:
+	case g.alarm == nil:
+		g.alarm = time.AfterFunc(d, g.wake)
+	default:
+		g.alarm.Reset(d)
+	}
+}
+
+// wake starts what has waited for the topic to be connected, or for its time.
+func (g *catchups) wake() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.startNext()
+}

@@ -1,0 +1,148 @@
+package ssefanout
+
+import (
+	"errors"
+	"time"
+)
+
+// The log of a topic that has just been opened has no id yet that a catch-up could come
+// to, and if the origin is quiet it gets none. Then a catch-up is parked: it gives its
+// connection up, for which others wait. Its subscribers go on as if they had come back
+// with the last id that they have got, and the origin is asked for what follows that
+// once the topic has got an event. So they lose nothing, even if the origin was not
+// quiet but slow, and all that have come to the same id are served at once.
+
+// quietTime is how long the origin must have sent nothing to be quiet.
+const quietTime = 2 * time.Second
+
+// isQuiet reports whether c is to be parked, as the origin has sent nothing for some
+// time.
+func (c *catchup) isQuiet(f *fetch, least time.Duration) bool {
+	t := c.group.topic
+	heard := f.heard.Load()
+	if heard == 0 || time.Since(time.Unix(0, heard)) < least || len(f.ended) > 0 {
+		return false
+	}
+	if connected, connects := t.connection(); !connected || connects != f.connects || !t.isNowhere() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.noIDs && least == 0 {
+		return false
+	}
+	here := claim{id: c.lastID}
+	return c.id.id != "" && !c.over && !c.whole && (c.events > 0 || !c.tried) &&
+		here.usable() && t.askableID(here.id) != ""
+}
+
+// endQuiet ends c as the origin is quiet. Others that come to the same id need not wait.
+func (c *catchup) endQuiet(f *fetch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return
+	}
+	c.quietOn = f.connects
+	if c.events > 0 {
+		end := c.lastID
+		c.group.end.Store(&end)
+	}
+	c.finish(false, 0, errCatchupQuiet)
+}
+
+// hasEndedQuiet reports whether c is over as the origin was quiet.
+func (c *catchup) hasEndedQuiet() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return errors.Is(c.why, errCatchupQuiet)
+}
+
+// isAtEnd reports whether c has come to where another has found the origin quiet, and
+// is to be parked, too. c.mu must be held.
+func (c *catchup) isAtEnd() bool {
+	end := c.group.end.Load()
+	if end == nil || *end != c.lastID || c.id.id == "" || !c.group.topic.isNowhere() {
+		return false
+	}
+	_, c.quietOn = c.group.topic.connection()
+	return true
+}
+
+// A quiet is what a catch-up knows of an origin that has had no more to send.
+type quiet struct {
+	connection int           // of the topic, during which that was so; 0: it was not so
+	pause      time.Duration // after which the origin is asked again if nothing happens
+}
+
+// A quiet origin is left alone for as long as this, and longer each time that it has
+// had nothing.
+const (
+	shortestQuiet = 10 * time.Second
+	longestQuiet  = 10 * time.Minute
+)
+
+// park makes a catch-up wait for the topic's next event before the origin is asked.
+// g.mu must be held.
+func (g *catchups) park(c *catchup, was quiet) {
+	if was.connection == 0 {
+		return
+	}
+	c.pause = was.pause
+	g.anyParked.Store(true)
+	if connected, connects := g.topic.connection(); connected && connects == was.connection && g.topic.isNowhere() {
+		c.parked = true
+		g.parked[c] = struct{}{}
+	}
+}
+
+// unpark starts what was parked. came says that the topic's log has got an event: what
+// was parked is then not found quiet again before it has got one.
+func (g *catchups) unpark(came bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.anyParked.Store(false)
+	g.end.Store(nil)
+	now := time.Now()
+	for c := range g.parked {
+		c.tried = came
+		g.resume(c, now)
+	}
+	g.startNext()
+}
+
+// resume makes a catch-up that was parked wait for its turn. g.mu must be held.
+func (g *catchups) resume(c *catchup, now time.Time) {
+	for ip := range c.askers {
+		g.dequeue(c, ip)
+	}
+	delete(g.parked, c)
+	c.parked, c.since = false, now
+	for ip := range c.askers {
+		g.enqueue(c, ip)
+	}
+}
+
+// resumeOverdue resumes those whose pause is over: the origin may have been slow, and
+// not quiet. g.mu must be held.
+func (g *catchups) resumeOverdue(now time.Time, atLatest func(time.Duration)) {
+	for c := range g.parked {
+		if left := c.pause - now.Sub(c.since); left > 0 {
+			atLatest(left)
+		} else {
+			g.resume(c, now)
+		}
+	}
+}
+
+// here returns what a client has that has got all that is here, when the origin was
+// quiet. It is left alone for longer each time that it had nothing.
+func (c *catchup) here() (id claim, was quiet) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	was = quiet{c.quietOn, shortestQuiet}
+	if c.events == 0 {
+		was.pause = min(max(was.pause, 2*c.pause), longestQuiet)
+	}
+	return claim{c.lastID, c.id.param}, was
+}

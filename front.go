@@ -1,0 +1,108 @@
+package ssefanout
+
+import (
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// frontMemory is how long a key passes whose stranger was not led to the
+	// handler, and how long a handler asks nothing after frontFailures of them.
+	frontMemory = time.Minute
+
+	// frontFailures is after how many keys in a row a handler asks nothing for a
+	// while, so that a ban or a rate limit on the stranger costs little.
+	frontFailures = 3
+)
+
+// A front is what a handler of the wrapping form has learned of what stands in
+// front of it: whether strangers are led to it.
+type front struct {
+	survey sync.Once
+	around *surroundings
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	failures int       // keys whose stranger was not led here since one last was
+	arrived  time.Time // when one last was
+	until    time.Time // nothing is asked before
+	never    bool      // something around it keeps it from sharing at all
+	warned   bool      // the log says that strangers are not led here
+}
+
+// surroundings returns what stands around h, and says once in the log if h can
+// share nothing because of it.
+func (h *Handler) surroundings() *surroundings {
+	h.front.survey.Do(func() {
+		h.front.around = h.door.surroundings(h)
+		if never := h.front.around.never; never != "" {
+			h.front.mu.Lock()
+			h.front.never = true
+			h.front.mu.Unlock()
+			h.logger.Warn("not sharing any request",
+				zap.String("reason", never),
+				zap.String("hint", "name upstreams in sse_fanout, which then decides alone, or move what depends on the client in front of it"))
+		}
+	})
+	return h.front.around
+}
+
+// frontReached notes that a stranger has reached h.
+func (h *Handler) frontReached() {
+	f := &h.front
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failures, f.arrived, f.until = 0, time.Now(), time.Time{}
+}
+
+// frontFailed notes that the stranger of a topic was not led to h, and makes the
+// requests for its key pass for a while. A handler that strangers have reached just
+// before goes on asking for other keys.
+func (h *Handler) frontFailed(t *topic, why string) {
+	t.pool.passing.remember(h.frontKey(t.key), passFront, frontMemory)
+	f := &h.front
+	now := time.Now()
+	f.mu.Lock()
+	f.failures++
+	if f.failures >= frontFailures && now.Sub(f.arrived) >= frontMemory {
+		f.until = now.Add(frontMemory)
+	}
+	warned := f.warned
+	f.warned = true
+	f.mu.Unlock()
+	if !warned {
+		h.logger.Warn("passing requests one to one, as the site does not lead strangers here",
+			zap.String("topic", t.name),
+			zap.String("reason", why),
+			zap.String("hint", "in the wrapping form, what stands in front is asked as a stranger without credentials: "+
+				"name upstreams in sse_fanout to share behind access control, name in vary what it looks at, or set ask_from to an address that it admits"))
+	}
+}
+
+// asksNothing reports whether h asks the site for no new topic now.
+func (h *Handler) asksNothing() bool {
+	if !h.wraps() {
+		return false
+	}
+	f := &h.front
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Now().Before(f.until)
+}
+
+// isShutOff reports whether h shares nothing because of what surrounds it, as far as
+// is known.
+func (h *Handler) isShutOff() bool {
+	f := &h.front
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.never || f.failures > 0
+}
+
+// frontKey is a topic's key for the requests that come through h alone.
+func (h *Handler) frontKey(key string) string {
+	return h.number + key
+}

@@ -1,0 +1,95 @@
+package ssefanout
+
+import (
+	"hash/maphash"
+	"sync"
+	"time"
+)
+
+// maxKeyMemory is how many keys a keyMemory knows, at most.
+const maxKeyMemory = 10000
+
+// A passMemory knows the keys whose requests pass one to one, and why, so that
+// they do so at once.
+type passMemory struct{ keyMemory[passReason] }
+
+// recall returns why the requests for a key pass, or "" if they need not.
+func (m *passMemory) recall(key string) passReason {
+	why, _ := m.keyMemory.recall(key)
+	return why
+}
+
+// A keyMemory knows something about the keys of topics, for a while. The zero
+// value is ready to use.
+//
+// Keys are kept as hashes, since a key is as long as a client likes. What is
+// known must do no harm to another key that has the same hash.
+//
+// Two generations bound the memory without a walk through it: the younger one
+// replaces the older one when it has half of all that is allowed.
+type keyMemory[T any] struct {
+	mu sync.Mutex
+
+	// Guarded by mu.
+	young, old map[uint64]remembered[T]
+}
+
+type remembered[T any] struct {
+	what  T
+	until time.Time
+}
+
+var keyMemorySeed = maphash.MakeSeed()
+
+// remember keeps what is known about a key for d.
+func (m *keyMemory[T]) remember(key string, what T, d time.Duration) {
+	m.update(key, d, func(T) T { return what })
+}
+
+// update replaces what is known about a key, the zero value if that is nothing,
+// and keeps it for d.
+func (m *keyMemory[T]) update(key string, d time.Duration, change func(T) T) {
+	digest := maphash.String(keyMemorySeed, key)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before, _ := m.find(digest)
+	if len(m.young) >= maxKeyMemory/2 {
+		m.young, m.old = nil, m.young
+	}
+	if m.young == nil {
+		m.young = make(map[uint64]remembered[T])
+	}
+	m.young[digest] = remembered[T]{change(before), time.Now().Add(d)}
+}
+
+// recall returns what is known about a key.
+func (m *keyMemory[T]) recall(key string) (what T, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.young)+len(m.old) == 0 {
+		return what, false
+	}
+	return m.find(maphash.String(keyMemorySeed, key))
+}
+
+// empty reports whether nothing is known about any key.
+func (m *keyMemory[T]) empty() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.young)+len(m.old) == 0
+}
+
+// find returns what is known about the key with a hash. m.mu must be held.
+func (m *keyMemory[T]) find(digest uint64) (what T, known bool) {
+	for _, generation := range []map[uint64]remembered[T]{m.young, m.old} {
+		found, ok := generation[digest]
+		switch {
+		case !ok:
+		case time.Now().Before(found.until):
+			return found.what, true
+		default:
+			delete(generation, digest)
+		}
+	}
+	return what, false
+}

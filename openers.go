@@ -1,0 +1,195 @@
+package ssefanout
+
+import (
+	"container/heap"
+	"container/list"
+)
+
+// Where a limit of topics is reached, the client address that has opened most of
+// them yields first. This file keeps the order, so that a topic that may go is found
+// without a walk through all of them: each change costs the logarithm of the number
+// of addresses at most.
+
+// A spareKind says why a topic may be closed to make room for another.
+type spareKind int
+
+const (
+	notSpare       spareKind = iota // it has subscribers of other addresses, or newcomers cannot join it
+	spareRefused                    // the origin has said no, and it only answers those who come next
+	spareLingering                  // it has no subscribers
+	spareOwn                        // all its subscribers are of the address that opened it
+	spareKinds
+)
+
+// A holder is what the clients of one address hold of a pool.
+type holder struct {
+	subscribers int     // of topics, and streams that pass one to one
+	opened      *opener // nil if there are none
+}
+
+// topics returns how many topics the address has opened.
+func (h *holder) topics() int {
+	if h == nil || h.opened == nil {
+		return 0
+	}
+	return h.opened.topics
+}
+
+// An opener has the topics that a client address has opened and that newcomers may
+// join.
+type opener struct {
+	topics int
+	spare  [spareKinds]list.List // of *topic: those that may be closed, the longest there first
+	rank   [rankings]int         // 1 + its index in a ranking, or 0
+}
+
+// oldest returns the topic that has been spare for longest, or nil.
+func (o *opener) oldest(kind spareKind) *topic {
+	if o == nil || o.spare[kind].Len() == 0 {
+		return nil
+	}
+	return o.spare[kind].Front().Value.(*topic)
+}
+
+// newest returns the topic that has been spare for the shortest time, or nil.
+func (o *opener) newest(kind spareKind) *topic {
+	if o == nil || o.spare[kind].Len() == 0 {
+		return nil
+	}
+	return o.spare[kind].Back().Value.(*topic)
+}
+
+// The rankings of openers.
+const (
+	mostRefused   = iota // those with refused topics, by all topics
+	mostLingering        // those with lingering topics, by all topics
+	mostOwn              // those with topics for themselves alone, by all topics
+	mostIdle             // those with lingering topics, by these
+	rankings
+)
+
+// spares has the topics of a pool that may be closed to make room.
+type spares struct {
+	moves    uint64 // how often a topic has become spare
+	idle     int    // lingering topics
+	rankings [rankings]ranking
+}
+
+func newSpares() *spares {
+	s := new(spares)
+	for i := range s.rankings {
+		s.rankings[i].which = i
+	}
+	return s
+}
+
+// set says that t, which o has opened, is spare from now on, or is not.
+func (s *spares) set(t *topic, o *opener, kind spareKind) {
+	if t.spare == kind {
+		return
+	}
+	if t.spare != notSpare {
+		o.spare[t.spare].Remove(t.spareAt)
+		t.spareAt = nil
+	}
+	if t.spare == spareLingering {
+		s.idle--
+	}
+	t.spare = kind
+	if kind != notSpare {
+		s.moves++
+		t.spareSince = s.moves
+		t.spareAt = o.spare[kind].PushBack(t)
+	}
+	if kind == spareLingering {
+		s.idle++
+	}
+	s.rerank(o)
+}
+
+// rerank moves o to where it belongs. It is called after every change to o.
+func (s *spares) rerank(o *opener) {
+	for i := range s.rankings {
+		r := &s.rankings[i]
+		has, ranked := o.spare[r.kind()].Len() > 0, o.rank[i] > 0
+		switch {
+		case has && ranked:
+			heap.Fix(r, o.rank[i]-1)
+		case has:
+			heap.Push(r, o)
+		case ranked:
+			heap.Remove(r, o.rank[i]-1)
+		}
+	}
+}
+
+// most returns the first of a ranking, or nil.
+func (s *spares) most(ranking int) *opener {
+	if len(s.rankings[ranking].openers) == 0 {
+		return nil
+	}
+	return s.rankings[ranking].openers[0]
+}
+
+// A ranking is a heap of the openers that have spare topics of a kind, those that
+// hold most first, and of those that hold as much the one whose topic has been spare
+// for longest.
+type ranking struct {
+	which   int
+	openers []*opener
+}
+
+func (r *ranking) kind() spareKind {
+	switch r.which {
+	case mostRefused:
+		return spareRefused
+	case mostOwn:
+		return spareOwn
+	default:
+		return spareLingering
+	}
+}
+
+func (r *ranking) holds(o *opener) int {
+	if r.which == mostIdle {
+		return o.spare[spareLingering].Len()
+	}
+	return o.topics
+}
+
+// Len implements heap.Interface.
+func (r *ranking) Len() int { return len(r.openers) }
+
+// Less implements heap.Interface.
+func (r *ranking) Less(i, j int) bool {
+	a, b := r.openers[i], r.openers[j]
+	if has, other := r.holds(a), r.holds(b); has != other {
+		return has > other
+	}
+	return a.oldest(r.kind()).spareSince < b.oldest(r.kind()).spareSince
+}
+
+// Swap implements heap.Interface.
+func (r *ranking) Swap(i, j int) {
+	r.openers[i], r.openers[j] = r.openers[j], r.openers[i]
+	r.openers[i].rank[r.which], r.openers[j].rank[r.which] = i+1, j+1
+}
+
+// Push implements heap.Interface.
+func (r *ranking) Push(o any) {
+	r.openers = append(r.openers, o.(*opener))
+	o.(*opener).rank[r.which] = len(r.openers)
+}
+
+// Pop implements heap.Interface.
+func (r *ranking) Pop() any {
+	last := len(r.openers) - 1
+	o := r.openers[last]
+	r.openers[last] = nil
+	r.openers = r.openers[:last]
+	o.rank[r.which] = 0
+	return o
+}
+
+// Interface guards
+var _ heap.Interface = (*ranking)(nil)

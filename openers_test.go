@@ -1,0 +1,465 @@
+package ssefanout
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// openBusy opens a topic that has had an event.
+func (s *setup) openBusy(ip, target string) (*client, *conn) {
+	s.t.Helper()
+	c := s.getFrom(ip, target)
+	up := s.origin.next().accept().events(1, 1)
+	c.expectServed()
+	return c, up
+}
+
+// expectYielded checks that a stream has ended as that of a client that is turned away.
+func (c *client) expectYielded() {
+	c.t.Helper()
+	if !c.ended() {
+		c.t.Error("the stream has not ended")
+	}
+	text := c.read()
+	ms, ok := strings.CutPrefix(text[strings.LastIndex(text, "retry: "):], "retry: ")
+	if n, err := strconv.Atoi(strings.TrimSuffix(ms, "\n\n")); !ok || err != nil || n < 5000 || n > 30000 {
+		c.t.Errorf("the stream ends with %q, want a retry between 5000 and 30000", text)
+	}
+}
+
+func TestAddressWithMostTopicsYieldsFirst(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		const most = 12
+		s := newSetup(t, Options{MaxTopics: TopicLimits{Total: most}})
+		var own []*client
+		var ups []*conn
+		for i := range most {
+			c, up := s.openBusy(fmt.Sprintf("[2001:db8::%x]", i+1), fmt.Sprint("/own/", i))
+			own, ups = append(own, c), append(ups, up)
+		}
+		guest := s.getFrom("203.0.113.9", fmt.Sprint("/own/", most-1))
+		guest.expectServed()
+
+		// Its own requests make no room, from whichever host.
+		s.getFrom("[2001:db8::ffff]", "/more").expectTurnedAway()
+
+		// Others take the newest that it has for itself, one after the other, until
+		// it has no more than twice as many as they.
+		for i := range 4 {
+			s.openBusy(fmt.Sprint("203.0.113.", i), fmt.Sprint("/other/", i))
+			own[most-2-i].expectYielded()
+			if !ups[most-2-i].closed() {
+				t.Error("the connection of a topic that has yielded is open")
+			}
+		}
+		for _, c := range append(own[:most-5:most-5], own[most-1], guest) {
+			c.expectServed()
+		}
+		s.openBusy("203.0.113.0", "/second")                   // 8 against 2
+		s.openBusy("203.0.113.0", "/third")                    // 7 against 3
+		s.getFrom("203.0.113.0", "/fourth").expectTurnedAway() // 6 against 4
+		s.expectRejected(rejectTopics, 2)
+		if got := s.pool.stats.ended.get(endYielded); got != 6 {
+			t.Errorf("counted %d streams that have yielded, want 6", got)
+		}
+		if n := s.logs.FilterMessage("ending topics of the client address that has opened most, as a limit is reached").Len(); n != 1 {
+			t.Errorf("the log warns %d times, want once a minute", n)
+		}
+	})
+}
+
+// The rule in one table: who has what, and what becomes of a newcomer at the limit.
+func TestWhoseTopicMakesRoom(t *testing.T) {
+	type held struct {
+		ip    string
+		kinds string // of its topics in order: o own, g with a guest, l lingering, r refused
+	}
+	for _, tc := range []struct {
+		name     string
+		held     []held
+		newcomer string
+		gone     string // ip/index of the topic that goes; "" if the newcomer is turned away
+	}{
+		{"a refused one before all", []held{{"1", "ooll"}, {"2", "or"}}, "3", "2/1"},
+		{"a refused one of whoever has most", []held{{"1", "rg"}, {"2", "rrg"}}, "3", "2/0"},
+		{"a refused one for its own address", []held{{"1", "gggr"}}, "1", "1/3"},
+		{"the one that lingers longest", []held{{"1", "glll"}}, "2", "1/1"},
+		{"one that lingers before one that is used", []held{{"1", "oooool"}}, "2", "1/5"},
+		{"of the address with most topics", []held{{"1", "ll"}, {"2", "lggg"}}, "3", "2/0"},
+		{"its own that lingers", []held{{"1", "oool"}, {"2", "l"}}, "1", "1/3"},
+		{"not another's that has fewer", []held{{"1", "ooog"}, {"2", "l"}}, "1", ""},
+		{"another's that has as many", []held{{"1", "g"}, {"2", "l"}}, "1", "2/0"},
+		{"the newest for itself alone", []held{{"1", "ooog"}}, "2", "1/2"},
+		{"none with subscribers of others", []held{{"1", "gggggg"}}, "2", ""},
+		{"not for one that has half as many", []held{{"1", "oooo"}, {"2", "g"}}, "2", ""},
+		{"for one that has less than half", []held{{"1", "ooooo"}, {"2", "g"}}, "2", "1/4"},
+		{"two are not clearly more than one", []held{{"1", "oo"}}, "2", ""},
+		{"of many, before a lingering one of few", []held{{"1", "ooooo"}, {"2", "l"}}, "3", "1/4"},
+		{"of a few more, after a lingering one", []held{{"1", "oooo"}, {"2", "ll"}}, "3", "2/0"},
+		{"after a lingering one, of an address that cannot", []held{{"1", "ggggg"}, {"2", "l"}}, "3", "2/0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				total := 0
+				for _, h := range tc.held {
+					total += len(h.kinds)
+				}
+				s := newSetup(t, Options{MaxTopics: TopicLimits{Total: total}, Linger: Linger{Duration: caddy.Duration(time.Hour)}})
+				ups, streams := map[string]*conn{}, map[string][]*client{}
+				open := func(h held, i int) {
+					name := fmt.Sprint(h.ip, "/", i)
+					c := s.getFrom("203.0.113."+h.ip, "/"+name)
+					up := s.origin.next()
+					ups[name] = up
+					switch h.kinds[i] {
+					case 'r':
+						up.answer(http.StatusForbidden).end()
+						return
+					case 'l':
+						up.accept().events(1, 1)
+						c.leave()
+						return
+					case 'g':
+						streams[name] = append(streams[name], s.getFrom("203.0.113.99", "/"+name))
+					}
+					up.accept().events(1, 1)
+					streams[name] = append(streams[name], c)
+				}
+				// What is refused comes last, as it is forgotten soon.
+				for _, refused := range []bool{false, true} {
+					for _, h := range tc.held {
+						for i := range h.kinds {
+							if (h.kinds[i] == 'r') == refused {
+								open(h, i)
+							}
+						}
+					}
+				}
+
+				c := s.getFrom("203.0.113."+tc.newcomer, "/new")
+				if tc.gone == "" {
+					c.expectTurnedAway()
+				} else {
+					s.origin.next().accept()
+					c.expectServed()
+				}
+				synctest.Wait()
+				for name, up := range ups {
+					refused := false
+					for _, h := range tc.held {
+						if ip, i, _ := strings.Cut(name, "/"); ip == h.ip {
+							n, _ := strconv.Atoi(i)
+							refused = h.kinds[n] == 'r'
+						}
+					}
+					if up.closed() != (name == tc.gone || refused) {
+						t.Errorf("the connection of topic %s is closed: %t", name, up.closed())
+					}
+				}
+				for name, clients := range streams {
+					for _, c := range clients {
+						if name == tc.gone {
+							c.expectYielded()
+						} else {
+							c.expectServed()
+						}
+					}
+				}
+				s.pool.mu.Lock()
+				defer s.pool.mu.Unlock()
+				if len(s.pool.topics) != total {
+					t.Errorf("there are %d topics, want %d", len(s.pool.topics), total)
+				}
+			})
+		})
+	}
+}
+
+// Whoever waits for the first answer of a topic that yields is turned away.
+func TestTopicThatNobodyIsServedByYields(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{MaxTopics: TopicLimits{Total: 5}})
+		var waiting []*client
+		for i := range 5 {
+			waiting = append(waiting, s.getFrom("203.0.113.1", fmt.Sprint("/", i)))
+			s.origin.next()
+		}
+		s.getFrom("203.0.113.2", "/new")
+		waiting[4].expectTurnedAway()
+		s.origin.next().accept()
+		s.expectRejected(rejectTopics, 1)
+	})
+}
+
+// A no of the origin answers those who come next, and is in nobody's way.
+func TestRefusedTopicHoldsNoPlace(t *testing.T) {
+	for name, limits := range map[string]TopicLimits{
+		"in all":     {Total: 3},
+		"an address": {PerClientIP: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newSetup(t, Options{MaxTopics: limits})
+				for i := range 20 { // all at once
+					c := s.getFrom("203.0.113.1", fmt.Sprint("/refused/", i))
+					s.origin.next().answer(http.StatusForbidden).end()
+					c.expectStatus(http.StatusForbidden)
+				}
+				// The newest are still known.
+				s.getFrom("203.0.113.1", "/refused/19").expectStatus(http.StatusForbidden)
+				s.origin.idle()
+				for i := range 3 {
+					s.openBusy("203.0.113.1", fmt.Sprint("/", i))
+				}
+				s.getFrom("203.0.113.1", "/one/more").expectTurnedAway()
+			})
+		})
+	}
+}
+
+// Topics of an address that linger are not in its own way.
+func TestOwnLingeringTopicMakesRoomForAnAddress(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{MaxTopics: TopicLimits{PerClientIP: 2}})
+		for i := range 10 {
+			c, _ := s.openBusy("203.0.113.1", fmt.Sprint("/", i))
+			c.leave()
+		}
+		s.openBusy("203.0.113.1", "/first")
+		s.openBusy("203.0.113.1", "/second")
+		s.getFrom("203.0.113.1", "/third").expectTurnedAway()
+		s.expectRejected(rejectTopicsIP, 1)
+	})
+}
+
+// One address's throw-away topics cost the lingering topics of none but itself.
+func TestThrowAwayTopicsCostNobodyElse(t *testing.T) {
+	for name, opts := range map[string]Options{
+		"bound of lingering topics": {Linger: Linger{Topics: 10}},
+		"bound of topics":           {Linger: Linger{Topics: 1000}, MaxTopics: TopicLimits{Total: 15}},
+		"both":                      {Linger: Linger{Topics: 10}, MaxTopics: TopicLimits{Total: 11}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				opts.Linger.Duration = caddy.Duration(time.Hour)
+				s := newSetup(t, opts)
+				var theirs []*conn
+				for i := range 5 {
+					c, up := s.openBusy(fmt.Sprint("203.0.113.", 1+i), fmt.Sprint("/theirs/", i))
+					c.leave()
+					theirs = append(theirs, up)
+				}
+				for i := range 100 {
+					c, _ := s.openBusy(fmt.Sprintf("[2001:db8::%x]", i), fmt.Sprint("/", i))
+					c.leave()
+				}
+				for i, up := range theirs {
+					if up.closed() {
+						t.Errorf("topic %d of others had to go", i)
+					}
+				}
+				if n := s.origin.open.Load(); n > 15 {
+					t.Errorf("%d topics linger", n)
+				}
+			})
+		})
+	}
+}
+
+// Whatever comes and goes: the bounds hold, and no topic with subscribers of others
+// yields.
+func TestYieldingWhateverComesAndGoes(t *testing.T) {
+	for seed := range uint64(5) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				random := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // to be repeated
+				s := newSetup(t, Options{
+					MaxTopics: TopicLimits{Total: 10},
+					Linger:    Linger{Duration: caddy.Duration(10 * time.Second), Topics: 4},
+				})
+				clients := map[*client]string{} // to their address
+				for range 600 {
+					switch n := random.IntN(10); {
+					case n < 6:
+						// Low addresses come often, to topics of their own.
+						ip := fmt.Sprint("203.0.113.", min(random.IntN(4), random.IntN(4)))
+						target := fmt.Sprint("/", ip, "/", random.IntN(8))
+						if random.IntN(3) == 0 {
+							target = fmt.Sprint("/common/", random.IntN(3))
+						}
+						c := s.getFrom(ip, target)
+						for len(s.origin.conns) > 0 {
+							switch up := s.origin.next(); random.IntN(4) {
+							case 0:
+								up.answer(http.StatusForbidden).end()
+							case 1:
+								up.accept()
+							default:
+								up.accept().events(1, 1)
+							}
+						}
+						clients[c] = ip
+					case n < 9:
+						for c := range clients {
+							c.leave()
+							delete(clients, c)
+							break
+						}
+					default:
+						time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond)
+					}
+					synctest.Wait()
+					s.pool.expectSortedOut(t)
+				}
+			})
+		})
+	}
+}
+
+// expectSortedOut compares what a pool knows of its topics with what is so.
+func (p *pool) expectSortedOut(t *testing.T) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	opened, idle, spare := map[string]int{}, map[string]int{}, 0
+	for _, top := range p.topics {
+		opened[top.openedBy]++
+		kind := notSpare
+		switch {
+		case top.isRefused():
+			kind = spareRefused
+		case top.subscribers == 0:
+			kind = spareLingering
+			idle[top.openedBy]++
+		case top.guests == 0:
+			kind = spareOwn
+		}
+		if top.spare != kind {
+			t.Errorf("a topic with %d subscribers, %d of them guests, is of kind %d, want %d", top.subscribers, top.guests, top.spare, kind)
+		}
+		if kind != notSpare {
+			spare++
+		}
+	}
+	if len(p.topics) > p.opts.MaxTopics.Total || p.spares.idle > p.opts.Linger.Topics {
+		t.Errorf("there are %d topics, of which %d linger", len(p.topics), p.spares.idle)
+	}
+	for top := range p.detached {
+		if top.spare != notSpare || top.subscribers == 0 {
+			t.Error("a topic that newcomers cannot join is kept for nothing, or may be closed to make room")
+		}
+		if e := top.ending.Load(); e != nil && e.Reason == endYielded && top.guests > 0 {
+			t.Error("a topic with subscribers of others has yielded")
+		}
+	}
+	listed := 0
+	for ip, h := range p.perIP {
+		if h.topics() != opened[ip] {
+			t.Errorf("%s has %d topics, want %d", ip, h.topics(), opened[ip])
+		}
+		if h.opened != nil {
+			for kind := range h.opened.spare {
+				listed += h.opened.spare[kind].Len()
+			}
+		}
+	}
+	if listed != spare {
+		t.Errorf("%d topics are listed, want %d", listed, spare)
+	}
+	for which := range p.spares.rankings {
+		p.spares.rankings[which].expectRight(t)
+	}
+}
+
+// expectRight checks that the first of a ranking is the one that holds most.
+func (r *ranking) expectRight(t *testing.T) {
+	t.Helper()
+	for i, o := range r.openers {
+		if o.rank[r.which] != i+1 {
+			t.Errorf("ranking %d: the opener at %d believes to be at %d", r.which, i, o.rank[r.which]-1)
+		}
+		if o.spare[r.kind()].Len() == 0 {
+			t.Errorf("ranking %d has an opener without spare topics", r.which)
+		} else if r.Less(i, 0) {
+			t.Errorf("ranking %d: the first is not the one that holds most", r.which)
+		}
+	}
+}
+
+// The order is kept for many addresses, too.
+func TestRankingAgainstAModel(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 3)) //nolint:gosec // to be repeated
+	s := newSpares()
+	openers, topics := make([]*opener, 200), make([]*topic, 2000)
+	for i := range openers {
+		openers[i] = new(opener)
+	}
+	of := make(map[*topic]*opener)
+	for i := range topics {
+		topics[i] = new(topic)
+		of[topics[i]] = openers[min(random.IntN(200), random.IntN(200))]
+		of[topics[i]].topics++
+		s.rerank(of[topics[i]])
+	}
+	for range 20000 {
+		top := topics[random.IntN(len(topics))]
+		o := of[top]
+		s.set(top, o, spareKind(random.IntN(int(spareKinds))))
+		if random.IntN(4) == 0 {
+			o.topics += random.IntN(3) - 1
+			s.rerank(o)
+		}
+		for which := range s.rankings {
+			r := &s.rankings[which]
+			first := s.most(which)
+			if first == nil {
+				continue
+			}
+			for _, o := range openers {
+				if o.spare[r.kind()].Len() > 0 && r.holds(o) > r.holds(first) {
+					t.Fatalf("ranking %d: %d before %d", which, r.holds(first), r.holds(o))
+				}
+			}
+		}
+	}
+	idle := 0
+	for _, top := range topics {
+		if top.spare == spareLingering {
+			idle++
+		}
+	}
+	if s.idle != idle {
+		t.Errorf("%d linger, and %d are counted", idle, s.idle)
+	}
+}
+
+// At the limit, a newcomer costs no walk through the topics.
+func BenchmarkRoomForANewcomer(b *testing.B) {
+	for _, n := range []int{100, 10000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			s := newSpares()
+			openers := make([]*opener, n)
+			for i := range openers {
+				openers[i] = &opener{topics: i % 7}
+				s.set(new(topic), openers[i], spareLingering)
+			}
+			for b.Loop() {
+				o := s.most(mostLingering)
+				t := o.oldest(spareLingering)
+				s.set(t, o, notSpare)
+				o.topics--
+				s.rerank(o)
+				o.topics++
+				s.set(t, o, spareLingering)
+			}
+		})
+	}
+}
