@@ -26,6 +26,9 @@ type testcase struct {
 
 	// shares is set if clients without a trait must share one connection.
 	shares bool
+
+	// simpler returns cases that are a part of this one, if it was generated.
+	simpler func() []*testcase
 }
 
 // site returns the Caddyfile of one site that answers whatever host it is asked for.

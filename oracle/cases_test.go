@@ -339,6 +339,15 @@ http://:PORT2 {
 	reverse_proxy PUBLIC`),
 	},
 	{
+		name:   "method of outsiders",
+		traits: []string{"language"},
+		config: site(`
+	@outside not header Accept-Language eo
+	method @outside POST
+	SHARE
+	reverse_proxy PUBLIC`),
+	},
+	{
 		name:   "error for outsiders",
 		traits: []string{"forwarded"},
 		config: site(`
@@ -464,9 +473,11 @@ http://:PORT2 {
 		name:   "named route with its origin, invoked twice",
 		traits: []string{"cookie", "address"},
 		config: `&(app) {
-	SHARE
-	reverse_proxy PUBLIC {
-		header_up X-Site-Tier {vars.tier}
+	route { # without it, Caddy would take the first of two directives for the whole
+		SHARE
+		reverse_proxy PUBLIC {
+			header_up X-Site-Tier {vars.tier}
+		}
 	}
 }
 ` + site(`

@@ -164,9 +164,11 @@ var wrappers = []fragment{
 		reverse_proxy PUBLIC
 	}
 }`},
-	{name: "named route, invoked twice", text: `&(app) {
+	{name: "named route, invoked twice", inRoute: true, text: `&(app) {
 	DECLARATIONS
-	SHARED
+	route {
+		SHARED
+	}
 }
 http://:PORT {
 	DECLARATIONS

@@ -29,16 +29,18 @@ func pick[T any](rng *rand.Rand, list []T) T { return list[rng.IntN(len(list))] 
 
 var traitNames = slices.Sorted(maps.Keys(traits))
 
-func choose(rng *rand.Rand, from []fragment) choice {
+// anonymous are the traits with which a client may still share.
+var anonymous = []string{"address", "agent", "forwarded", "host", "language", "path", "protocol", "query", "referer"}
+
+// choose picks a fragment, and one of a few traits for it.
+func choose(rng *rand.Rand, from []fragment, few []string) choice {
 	c := choice{fragment: &from[rng.IntN(len(from))]}
 	if c.always {
 		return c
 	}
-	for {
+	c.trait = pick(rng, few)
+	for traits[c.trait].asks == nil && strings.Contains(c.text, "BY") {
 		c.trait = pick(rng, traitNames)
-		if traits[c.trait].asks != nil || !strings.Contains(c.text, "BY") {
-			break
-		}
 	}
 	c.matcher = pick(rng, traits[c.trait].matchers)
 	if rng.IntN(3) == 0 && !strings.HasPrefix(c.matcher, "not ") {
@@ -48,9 +50,12 @@ func choose(rng *rand.Rand, from []fragment) choice {
 }
 
 func randomRecipe(rng *rand.Rand) *recipe {
-	r := &recipe{wrapper: choose(rng, wrappers), behind: choose(rng, behinds)}
-	for range rng.IntN(3) {
-		r.fronts = append(r.fronts, choose(rng, fronts))
+	// With few traits, fragments have to do with each other. A client with a trait
+	// that may say who it is never shares, so these are taken less often.
+	few := []string{pick(rng, traitNames), pick(rng, anonymous)}
+	r := &recipe{wrapper: choose(rng, wrappers, few), behind: choose(rng, behinds, few)}
+	for range rng.IntN(4) {
+		r.fronts = append(r.fronts, choose(rng, fronts, few))
 	}
 	return r
 }
@@ -113,7 +118,7 @@ func generate(n int, seed uint64) (recipes []*recipe, covered int) {
 
 // testcase writes the Caddyfile of a recipe.
 func (r *recipe) testcase(name string) *testcase {
-	test := &testcase{name: name, shares: true}
+	test := &testcase{name: name, shares: true, simpler: r.simpler}
 	declarations := []string{"root ROOT"}
 	var exposed, texts []string
 	for i, c := range r.choices() {
@@ -192,10 +197,31 @@ func withoutUnused(config string) string {
 			return ""
 		})
 	}
-	return strings.Join(blocks, "")
+	return emptyBlock.ReplaceAllString(strings.Join(blocks, ""), "")
 }
 
+var emptyBlock = regexp.MustCompile(` {\n\t*}`)
+
 func indent(text string) string { return "\t" + strings.ReplaceAll(text, "\n", "\n\t") }
+
+// simpler returns the sites that lack one thing of this one.
+func (r *recipe) simpler() []*testcase {
+	var parts []*recipe
+	for i := range r.fronts {
+		parts = append(parts, &recipe{r.wrapper, slices.Delete(slices.Clone(r.fronts), i, i+1), r.behind})
+	}
+	if plain := &behinds[0]; r.behind.fragment != plain {
+		parts = append(parts, &recipe{r.wrapper, r.fronts, choice{fragment: plain}})
+	}
+	if flat := &wrappers[0]; r.wrapper.fragment != flat {
+		parts = append(parts, &recipe{choice{fragment: flat}, r.fronts, r.behind})
+	}
+	tests := make([]*testcase, len(parts))
+	for i, part := range parts {
+		tests[i] = part.testcase(part.name())
+	}
+	return tests
+}
 
 // name tells what a recipe is made of.
 func (r *recipe) name() string {

@@ -2,9 +2,11 @@ package oracle
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // batchSize is how many cases Caddy serves at once.
@@ -16,27 +18,62 @@ type pair struct{ with, without *run }
 // check runs cases and reports what is wrong with each.
 func check(t *testing.T, cases []*testcase) {
 	t.Helper()
+	began := time.Now()
 	var chosen []*testcase
 	for _, c := range cases {
 		if selected(t, c.name) {
 			chosen = append(chosen, c)
 		}
 	}
-	for len(chosen) > 0 {
-		n := min(batchSize, len(chosen))
-		batch := newBatch(chosen[:n])
-		chosen = chosen[n:]
+	var total, requests, silent, failed int
+	for some := range slices.Chunk(chosen, batchSize) {
+		batch := newBatch(some, *line)
 		if err := batch.run(); err != nil {
 			t.Fatal(err)
 		}
 		for _, p := range batch {
-			t.Run(p.with.test.name, func(t *testing.T) {
-				if faults := judge(p.with, p.without); faults != nil {
-					t.Error(report(p.with.test, faults))
+			total++
+			requests += len(p.with.visits) + len(p.without.visits)
+			if !slices.ContainsFunc(p.without.visits, (*visit).hasStream) {
+				silent++
+			}
+			test, faults := p.with.test, judge(p.with, p.without)
+			if faults != nil {
+				failed++
+			}
+			t.Run(test.name, func(t *testing.T) {
+				if faults == nil {
+					return
 				}
+				if failed <= mostReduced {
+					test, faults = reduce(t, test, faults)
+				}
+				t.Error(report(test, faults))
 			})
 		}
 	}
+	t.Logf("%d configurations, of which %d have no stream for anyone, and %d requests in %v: %d failed",
+		total, silent, requests, time.Since(began).Round(time.Millisecond), failed)
+}
+
+// mostReduced is how many of the cases that fail are made smaller.
+const mostReduced = 3
+
+// reduce returns the smallest part of a case that still fails.
+func reduce(t *testing.T, test *testcase, faults []*fault) (*testcase, []*fault) {
+	t.Helper()
+	for test.simpler != nil {
+		batch := newBatch(test.simpler(), with)
+		if err := batch.run(); err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(batch, func(p pair) bool { return judge(p.with, p.without) != nil })
+		if i < 0 {
+			break
+		}
+		test, faults = batch[i].with.test, judge(batch[i].with, batch[i].without)
+	}
+	return test, faults
 }
 
 // mostShown is how many faults a message tells of.
@@ -62,10 +99,10 @@ func report(test *testcase, faults []*fault) string {
 // A batch is the pairs that one configuration of Caddy holds.
 type batch []pair
 
-func newBatch(cases []*testcase) batch {
+func newBatch(cases []*testcase, line string) batch {
 	var b batch
 	for _, c := range cases {
-		b = append(b, pair{newRun(c, *line), newRun(c, "")})
+		b = append(b, pair{newRun(c, line), newRun(c, "")})
 	}
 	return b
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"sync"
+	"time"
 )
 
 // A run is one variant of a case: with the line, or without.
@@ -28,6 +29,9 @@ type visit struct {
 	gone    bool
 	got     []answer // of its connections, once they are over; none if it did not come at all
 }
+
+// hasStream reports whether the client has got a stream.
+func (v *visit) hasStream() bool { return len(v.got) > 0 && v.got[0].stream }
 
 func newRun(test *testcase, line string) *run {
 	return &run{test: test, line: line, origins: newOrigins(), ports: make(map[string]int)}
@@ -97,13 +101,14 @@ func (r *run) tick() {
 	}
 }
 
-// maxReturns is how often a client comes back for one event.
-const maxReturns = 5
+// returnPause is how long a client waits before it comes back once more, if it has
+// come back in vain. An EventSource waits longer.
+const returnPause = 20 * time.Millisecond
 
 // comeBack makes a client whose stream has ended connect again, if it is one that
 // does, and wait for the event that all others have.
 func (r *run) comeBack(v *visit, n int) {
-	for range maxReturns {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(returnPause) {
 		ended, lastID := v.client.over()
 		if !ended || !v.returns {
 			return

@@ -21,7 +21,7 @@ import (
 var (
 	line    = flag.String("line", "sse_fanout", "what SHARE stands for; if empty, no case may fail")
 	only    = flag.String("only", "", "run only the cases whose name matches this regular expression")
-	configs = flag.Int("configs", 150, "how many configurations to generate")
+	configs = flag.Int("configs", 400, "how many configurations to generate")
 	seed    = flag.Uint64("seed", 1, "seed of the generated configurations")
 	showLog = flag.Bool("log", false, "show Caddy's log")
 )
