@@ -29,7 +29,7 @@ const globalOptions = `{
 `
 
 // words are what a Caddyfile of a case may name in capitals.
-var words = regexp.MustCompile(`\b(SHARE|PORT2?|PUBLIC|PRIVATE|LANGUAGE|AUTH|PHP|ROOT|TLS|CA)\b`)
+var words = regexp.MustCompile(`\b(SHARE|PORT2?|PUBLIC|PRIVATE|LANGUAGE|GREETER|AUTH|PHP|ROOT|TLS|CA)\b`)
 
 // render returns the Caddyfile of a run, for Caddy.
 func (r *run) render(template string) (string, error) {

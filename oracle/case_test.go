@@ -6,13 +6,17 @@ type testcase struct {
 
 	// config is a Caddyfile without global options. In it, SHARE stands for the
 	// line or for nothing; PORT and PORT2 for the ports that clients come to;
-	// PUBLIC, PRIVATE, LANGUAGE, AUTH and PHP for origins; ROOT for a directory of
-	// files; TLS for a tls directive, and CA for the file of the authority that has
-	// issued the client's certificate.
+	// PUBLIC, PRIVATE, AUTH and PHP for origins, LANGUAGE for one whose answer
+	// varies by language, GREETER for one that begins a stream with an event even
+	// if it resumes; ROOT for a directory of files; TLS for a tls directive, and CA
+	// for the file of the authority that has issued the client's certificate.
 	config string
 
 	// after is loaded while clients are connected, unless it is empty.
 	after string
+
+	// line is what SHARE stands for, if it is not just the directive.
+	line string
 
 	// traits are those that some of the clients have, each another. Two that
 	// have none come in any case.
@@ -36,13 +40,29 @@ func site(body string) string {
 	return "http://:PORT {\n" + body + "\n}\n"
 }
 
-// clientsOf returns who comes: one without any trait first.
+// identities returns who comes: one without any trait first.
 func (c *testcase) identities() []identity {
 	ids := []identity{plain, another}
 	for _, name := range c.traits {
 		ids = append(ids, traits[name].insider)
 	}
 	return append(ids, c.clients...)
+}
+
+// share returns what SHARE stands for in the variant with the line.
+func (c *testcase) share() string {
+	if c.line != "" && *line != "" {
+		return c.line
+	}
+	return *line
+}
+
+// reloaded returns the Caddyfile after the reload.
+func (c *testcase) reloaded() string {
+	if c.after != "" {
+		return c.after
+	}
+	return c.config
 }
 
 // scheme is what clients of the case speak.

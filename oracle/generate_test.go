@@ -227,13 +227,16 @@ func (r *recipe) simpler() []*testcase {
 func (r *recipe) name() string {
 	var names []string
 	for _, c := range r.choices() {
-		name := c.name
-		if c.trait != "" {
-			name += " by " + c.trait
-		}
-		names = append(names, name)
+		names = append(names, c.String())
 	}
 	return strings.Join(names, " + ")
+}
+
+func (c choice) String() string {
+	if c.trait == "" {
+		return c.name
+	}
+	return c.name + " by " + c.trait
 }
 
 // TestGenerated runs sites that are composed of fragments, so that all pairs of

@@ -29,11 +29,12 @@ func judge(with, without *run) []*fault {
 			break // somebody before has waited in vain
 		}
 		var why []string
+		stuck := with.stuck || without.stuck
 		switch {
-		case with.stuck || without.stuck:
+		case w.what == whatStays && with.test.after != "":
+			why = judgeStayer(w, o, without.newcomer(w.id), stuck)
+		case stuck:
 			why = hurried(w.got[0], o.got[0])
-		case w.what == whatStays:
-			why = judgeStayer(w, o, without.newcomer(w.id))
 		default:
 			why = differences(w.got[0].from(w.since), o.got[0].from(o.since))
 		}
@@ -135,26 +136,15 @@ func (r *run) newcomer(id identity) *visit {
 
 // judgeStayer compares a client that was there when the configuration changed.
 // From then on it may get what its own request has got before, or what a new
-// request of its own gets. If its stream ends, it comes back and is a newcomer.
-func judgeStayer(with, without, newcomer *visit) []string {
+// request of its own gets. If its stream ends, it comes back and is a newcomer. If
+// the script was given up, nothing is said of what is missing.
+func judgeStayer(with, without, newcomer *visit, stuck bool) []string {
 	before, first := without.got[0].from(without.since), with.got[0].from(with.since)
 	if !before.stream || !first.stream || len(newcomer.got) == 0 {
-		return differences(first, before)
+		return hurried(first, before)
 	}
 	after := newcomer.got[0]
-	var why []string
-	allowed := before.saw
-	if after.stream {
-		allowed = append(slices.Clone(before.saw), after.saw...)
-	}
-	foreign := func(a answer, allowed []string) {
-		for _, saw := range a.saw {
-			if !slices.Contains(allowed, saw) {
-				why = append(why, fmt.Sprintf("events that answer a request of somebody else\n    with the line: %s\n    allowed:       %s", saw, strings.Join(allowed, "\n                   ")))
-			}
-		}
-	}
-	foreign(first, allowed)
+	why := foreign(first, before, after)
 	ticks := slices.Clone(first.ticks)
 	for _, a := range with.got[1:] {
 		if !after.stream || !a.stream {
@@ -163,11 +153,29 @@ func judgeStayer(with, without, newcomer *visit) []string {
 			}
 			return why
 		}
-		foreign(a, after.saw)
+		why = append(why, foreign(a, after)...)
 		ticks = append(ticks, a.ticks...)
 	}
-	if !slices.Equal(ticks, before.ticks) {
+	if slices.ContainsFunc(with.got, func(a answer) bool { return a.late }) {
+		why = append(why, fmt.Sprintf("an event was waited for in vain, over %d connections; it got %v", len(with.got), ticks))
+	}
+	if !stuck && !slices.Equal(ticks, before.ticks) {
 		why = append(why, fmt.Sprintf("numbers of the events, over %d connections\n    with the line:    %v\n    without the line: %v", len(with.got), ticks, before.ticks))
+	}
+	return why
+}
+
+// foreign tells of events that none of the allowed streams would have brought.
+func foreign(got answer, allowed ...answer) []string {
+	var right []string
+	for _, a := range allowed {
+		right = append(right, a.saw...)
+	}
+	var why []string
+	for _, saw := range got.saw {
+		if !slices.Contains(right, saw) {
+			why = append(why, fmt.Sprintf("events that answer another request\n    with the line: %s\n    allowed:       %s", saw, strings.Join(right, "\n                   ")))
+		}
 	}
 	return why
 }

@@ -27,7 +27,7 @@ func check(t *testing.T, cases []*testcase) {
 	}
 	var total, requests, silent, failed int
 	for some := range slices.Chunk(chosen, batchSize) {
-		batch := newBatch(some, *line)
+		batch := newBatch(some)
 		if err := batch.run(); err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +63,7 @@ const mostReduced = 3
 func reduce(t *testing.T, test *testcase, faults []*fault) (*testcase, []*fault) {
 	t.Helper()
 	for test.simpler != nil {
-		batch := newBatch(test.simpler(), with)
+		batch := newBatch(test.simpler())
 		if err := batch.run(); err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,7 @@ const mostShown = 3
 // report is the message of a case that has failed.
 func report(test *testcase, faults []*fault) string {
 	b := new(strings.Builder)
-	fmt.Fprintf(b, "SHARE is %s or nothing.\n%s\n", *line, tidy(test.config))
+	fmt.Fprintf(b, "SHARE is %s or nothing.\n%s\n", strings.Join(strings.Fields(test.share()), " "), tidy(test.config))
 	if test.after != "" {
 		fmt.Fprintf(b, "\nreloaded as:\n%s\n", tidy(test.after))
 	}
@@ -99,10 +99,10 @@ func report(test *testcase, faults []*fault) string {
 // A batch is the pairs that one configuration of Caddy holds.
 type batch []pair
 
-func newBatch(cases []*testcase, line string) batch {
+func newBatch(cases []*testcase) batch {
 	var b batch
 	for _, c := range cases {
-		b = append(b, pair{newRun(c, line), newRun(c, "")})
+		b = append(b, pair{newRun(c, c.share()), newRun(c, "")})
 	}
 	return b
 }
@@ -124,22 +124,10 @@ func (b batch) run() error {
 		return err
 	}
 	b.each((*run).play)
-
-	reloads := false
-	for _, p := range b {
-		reloads = reloads || p.with.test.after != ""
-	}
-	if !reloads {
+	if !slices.ContainsFunc(b, func(p pair) bool { return p.with.test.after != "" }) {
 		return nil
 	}
-	b.each((*run).stay)
-	err := b.load(func(c *testcase) string {
-		if c.after != "" {
-			return c.after
-		}
-		return c.config
-	})
-	if err != nil {
+	if err := b.load((*testcase).reloaded); err != nil {
 		return err
 	}
 	b.each((*run).playOn)

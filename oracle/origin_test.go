@@ -112,17 +112,20 @@ func (o *origins) count() int {
 }
 
 // enter makes s get all ticks from now on, and before them those after the one
-// that its client had last.
-func (o *origins) enter(s *stream, lastEventID string) {
+// that its client had last. It reports whether there is such a one.
+func (o *origins) enter(s *stream, lastEventID string) (resumes bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.streams[s] = struct{}{}
 	o.opened++
-	if after, err := strconv.Atoi(lastEventID); err == nil {
-		for n := after + 1; n <= o.last; n++ {
-			s.ticks <- n
-		}
+	after, err := strconv.Atoi(lastEventID)
+	if err != nil {
+		return false
 	}
+	for n := after + 1; n <= o.last; n++ {
+		s.ticks <- n
+	}
+	return true
 }
 
 func (o *origins) leave(s *stream) {
@@ -149,14 +152,20 @@ func (o *origins) stream(name string) http.HandlerFunc {
 			header.Set("Vary", "Accept-Language")
 		}
 		control := http.NewResponseController(w)
-		o.enter(s, r.Header.Get("Last-Event-ID"))
+		resumes := o.enter(s, r.Header.Get("Last-Event-ID"))
 		defer o.leave(s)
-		for n := 0; ; {
-			if !s.send(w, n) || control.Flush() != nil {
+		if resumes && name != "GREETER" {
+			fmt.Fprint(w, ": welcome back\n\n") // FastCGI sends no header before the first byte
+		} else {
+			s.send(w, 0)
+		}
+		for {
+			if control.Flush() != nil {
 				return
 			}
 			select {
-			case n = <-s.ticks:
+			case n := <-s.ticks:
+				s.send(w, n)
 			case <-r.Context().Done():
 				return
 			case <-o.closed:
@@ -168,17 +177,15 @@ func (o *origins) stream(name string) http.HandlerFunc {
 
 // send writes the event of a tick. The first event of a connection has no id,
 // for a client that shares the connection does not get it.
-func (s *stream) send(w http.ResponseWriter, n int) bool {
+func (s *stream) send(w http.ResponseWriter, n int) {
 	data, err := json.Marshal(event{N: n, Saw: s.saw})
 	if err != nil {
-		return false
+		panic(err) // a number and a text
 	}
-	id := ""
 	if n > 0 {
-		id = fmt.Sprintf("id: %d\n", n)
+		fmt.Fprintf(w, "id: %d\n", n)
 	}
-	_, err = fmt.Fprintf(w, "%sdata: %s\n\n", id, data)
-	return err == nil
+	fmt.Fprintf(w, "data: %s\n\n", data)
 }
 
 // fingerprint is what must not be confused between clients: what the site has
