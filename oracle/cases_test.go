@@ -574,6 +574,80 @@ http://inside.test:PORT {
 	SHARE
 	reverse_proxy PUBLIC`),
 	},
+	{
+		name:   "a site with access control beside one without",
+		traits: []string{"host", "address"},
+		clients: []identity{
+			with("in capitals", func(id *identity) { id.host = "SITE.TEST" }),
+			with("of the private site, from an insider's address", func(id *identity) { id.host, id.from = "inside.test", "127.0.0.2" }),
+			with("of a host that no site has", func(id *identity) { id.host = "elsewhere.example" }),
+		},
+		config: `http://site.test:PORT {
+	SHARE
+	reverse_proxy PUBLIC
+}
+http://*.test:PORT {
+	@outside not remote_ip 127.0.0.2
+	respond @outside 403
+	SHARE
+	reverse_proxy PRIVATE
+}
+`,
+	},
+	{
+		name:   "a WebSocket matcher behind",
+		shares: true,
+		traits: []string{"language"},
+		config: site(`
+	@websocket {
+		header Connection *Upgrade*
+		header Upgrade websocket
+	}
+	SHARE
+	reverse_proxy @websocket PRIVATE
+	reverse_proxy PUBLIC`),
+	},
+	{
+		name: "an answer behind that is no stream",
+		config: site(`
+	route {
+		SHARE
+		respond "gone" 410
+	}
+	handle_errors {
+		respond "sorry"
+	}`),
+	},
+	{
+		name:   "an error behind",
+		traits: []string{"agent"},
+		config: site(`
+	@inside header User-Agent Inside/*
+	route {
+		SHARE
+		error @inside 410
+		reverse_proxy PUBLIC
+	}
+	handle_errors {
+		respond "sorry: {err.status_code}"
+	}`),
+	},
+	{
+		name:   "nothing behind",
+		config: site("\troute {\n\t\tSHARE\n\t}"),
+	},
+	{
+		name:   "two lines",
+		traits: []string{"address"},
+		config: site(`
+	route {
+		SHARE
+		route {
+			SHARE
+			reverse_proxy PUBLIC
+		}
+	}`),
+	},
 }
 
 // alice is the user of basic_auth, whose password is "inside".

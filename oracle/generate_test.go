@@ -30,7 +30,7 @@ func pick[T any](rng *rand.Rand, list []T) T { return list[rng.IntN(len(list))] 
 var traitNames = slices.Sorted(maps.Keys(traits))
 
 // anonymous are the traits with which a client may still share.
-var anonymous = []string{"address", "agent", "forwarded", "host", "language", "path", "protocol", "query", "referer"}
+var anonymous = []string{"address", "agent", "forged", "forwarded", "host", "language", "path", "protocol", "query", "referer"}
 
 // choose picks a fragment, and one of a few traits for it.
 func choose(rng *rand.Rand, from []fragment, few []string) choice {
@@ -160,6 +160,9 @@ func (r *recipe) testcase(name string) *testcase {
 		config = fill(config, part.word, part.text)
 	}
 	test.config = withoutUnused(config + "\n")
+	if strings.Contains(test.config, "invoke private") {
+		test.config = "&(private) {\n\treverse_proxy PRIVATE\n}\n" + test.config
+	}
 	for _, site := range []struct{ part, trait string }{{"handle_path", "path"}, {"inside.test", "host"}} {
 		if strings.Contains(test.config, site.part) && !slices.Contains(test.traits, site.trait) {
 			test.traits = append(test.traits, site.trait)

@@ -111,6 +111,17 @@ var traits = map[string]trait{
 		values: []string{"{client_ip}"}, insiders: `10\..*`,
 		asks: hasHeader("X-Forwarded-For", "10.1.2.3"),
 	},
+	"forged": {
+		insider: with("insider by forged headers", func(id *identity) {
+			id.header["X-Forwarded-For"] = "10.1.2.3"
+			id.header["X-Forwarded-Proto"] = "https"
+		}),
+		matchers: []string{
+			"header X-Forwarded-Proto https",
+			"header X-Forwarded-For 10.*",
+		},
+		values: []string{"{header.X-Forwarded-Proto}"}, insiders: "https",
+	},
 	"cookie": {
 		insider: withHeader("insider by cookie", "Cookie", "role=insider"),
 		matchers: []string{
@@ -155,6 +166,7 @@ var traits = map[string]trait{
 		insider: withHeader("insider by agent", "User-Agent", "Inside/1.0"),
 		matchers: []string{
 			"header User-Agent Inside/*",
+			"file /agents/{http.request.header.User-Agent}",
 			"vars_regexp {header.User-Agent} ^Inside/",
 		},
 		values: []string{"{header.User-Agent}"}, insiders: "Inside/.*",

@@ -192,7 +192,7 @@ func (s *stream) send(w http.ResponseWriter, n int) {
 // made of a request, and the credentials that it carries. What says nothing
 // about who may see a stream (User-Agent, X-Forwarded-For) is left out.
 func fingerprint(origin string, r *http.Request) string {
-	saw := []string{origin, r.Method, r.URL.RequestURI(), "host=" + r.Host}
+	saw := []string{origin, r.Method, r.URL.RequestURI(), "host=" + strings.ToLower(r.Host)}
 	names := make([]string, 0, len(r.Header))
 	for name := range r.Header {
 		names = append(names, name)
@@ -203,7 +203,8 @@ func fingerprint(origin string, r *http.Request) string {
 		case strings.HasPrefix(name, "X-Site-"),
 			slices.Contains([]string{"Cookie", "Authorization", "X-Role"}, name),
 			name == "X-Forwarded-Prefix",
-			name == "X-Forwarded-Host" && r.Header.Get(name) != r.Host,
+			strings.HasPrefix(r.Header.Get(name), "site-"), // the site has set what clients may send
+			name == "X-Forwarded-Host" && !strings.EqualFold(r.Header.Get(name), r.Host),
 			name == "X-Forwarded-Proto" && r.Header.Get(name) != "http",
 			origin == "LANGUAGE" && name == "Accept-Language":
 			saw = append(saw, fmt.Sprintf("%s=%s", name, strings.Join(r.Header[name], ", ")))

@@ -164,6 +164,56 @@ var reloads = []*testcase{
 	}`),
 	},
 	{
+		name:   "a variable of the client in front",
+		traits: []string{"address"},
+		config: site("\tSHARE\n\treverse_proxy PUBLIC"),
+		after: site(`
+	vars who {http.request.remote.host}
+	SHARE
+	reverse_proxy PUBLIC {
+		header_up X-Site-Who {vars.who}
+	}`),
+	},
+	{
+		name:   "rewrite by language in front",
+		traits: []string{"language"},
+		config: site("\tSHARE\n\treverse_proxy PUBLIC"),
+		after: site(`
+	@inside header Accept-Language eo
+	rewrite @inside /private{uri}
+	SHARE
+	reverse_proxy PUBLIC`),
+	},
+	{
+		name:   "blocks by address around it",
+		traits: []string{"address"},
+		config: site("\tSHARE\n\treverse_proxy PUBLIC"),
+		after: site(`
+	@inside remote_ip 127.0.0.2
+	handle @inside {
+		reverse_proxy PRIVATE
+	}
+	handle {
+		SHARE
+		reverse_proxy PUBLIC {
+			header_up X-Site-Block outside
+		}
+	}`),
+	},
+	{
+		name:   "access control behind",
+		traits: []string{"address"},
+		config: site("\tSHARE\n\treverse_proxy PUBLIC"),
+		after: site(`
+	route {
+		SHARE
+		forward_auth AUTH {
+			uri /check?by=address
+		}
+		reverse_proxy PUBLIC
+	}`),
+	},
+	{
 		name:   "rewrite to what others ask for",
 		traits: []string{"path"},
 		config: site("\tSHARE\n\treverse_proxy PUBLIC"),

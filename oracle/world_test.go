@@ -64,6 +64,7 @@ func writeFiles() error {
 		"site/private/index.php":  "<?php // the origin PHP answers\n",
 		"site/private/events.php": "<?php // the origin PHP answers\n",
 		"site/inside/events":      "a file that a matcher finds\n",
+		"site/agents/Inside/1.0":  "a file that a matcher finds\n",
 		"site/index.html":         "a page\n",
 	} {
 		path := filepath.Join(root, filepath.FromSlash(name))
