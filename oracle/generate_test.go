@@ -160,7 +160,7 @@ func (r *recipe) testcase(name string) *testcase {
 		config = fill(config, part.word, part.text)
 	}
 	test.config = withoutUnused(config + "\n")
-	if strings.Contains(test.config, "invoke private") {
+	if strings.Contains(test.config, " private\n") {
 		test.config = "&(private) {\n\treverse_proxy PRIVATE\n}\n" + test.config
 	}
 	for _, site := range []struct{ part, trait string }{{"handle_path", "path"}, {"inside.test", "host"}} {
@@ -203,7 +203,7 @@ func withoutUnused(config string) string {
 	return emptyBlock.ReplaceAllString(strings.Join(blocks, ""), "")
 }
 
-var emptyBlock = regexp.MustCompile(` {\n\t*}`)
+var emptyBlock = regexp.MustCompile(` {\s*}`)
 
 func indent(text string) string { return "\t" + strings.ReplaceAll(text, "\n", "\n\t") }
 

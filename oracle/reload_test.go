@@ -19,17 +19,19 @@ var reloads = []*testcase{
 		name:   "fault 3: access control and another origin",
 		traits: []string{"authorization", "address"},
 		config: site(`
+	request_header -Authorization
 	SHARE
 	reverse_proxy PUBLIC`),
 		after: site(`
 	basic_auth {
 		` + alice + `
 	}
+	request_header -Authorization
 	SHARE
 	reverse_proxy PRIVATE`),
 	},
 	{
-		name:   "access control by address, and another origin",
+		name:   "fault 3: access control by address, and another origin",
 		traits: []string{"address"},
 		config: site(`
 	SHARE
@@ -177,10 +179,16 @@ var reloads = []*testcase{
 	{
 		name:   "rewrite by language in front",
 		traits: []string{"language"},
-		config: site("\tSHARE\n\treverse_proxy PUBLIC"),
+		config: site(`
+	uri query version 1
+	request_header -Accept-Language
+	SHARE
+	reverse_proxy PUBLIC`),
 		after: site(`
 	@inside header Accept-Language eo
 	rewrite @inside /private{uri}
+	uri query version 2
+	request_header -Accept-Language
 	SHARE
 	reverse_proxy PUBLIC`),
 	},
