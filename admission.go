@@ -2,9 +2,55 @@ package ssefanout
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"strings"
 	"time"
 )
+
+// joinAgainError tells a client, as an error, to join again: with these headers in
+// its key, as the origin's answers vary by them, or as before, if there are none.
+type joinAgainError []string
+
+func (names joinAgainError) Error() string {
+	return "joining again with a key that has " + strings.Join(names, ", ")
+}
+
+// maxJoins is how often a client joins that meets topics which are over.
+const maxJoins = 3
+
+// serve makes r a subscriber of the topic for req, as often as it must join again,
+// and returns when its stream has ended. If nothing was written because r must pass
+// one to one, the error is a passReason.
+func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, h *Handler) error {
+	id := claimOf(r)
+	a := arrival{handler: h, patient: p.needsOriginsWord(r)}
+	if p.opts.wrapping {
+		newest := p.lineage.newestHandler()
+		a.facts, a.newest = h.factsOf(r), newest != nil && newest.server == h.server
+		if passed := p.passing.recall(a.key(req.key())); passed != "" {
+			return passed
+		}
+	}
+	if !p.varying.empty() {
+		if names, known := p.varying.recall(req.key()); known {
+			req = req.varyingBy(names, r.Header)
+		}
+	}
+	for joined := 1; ; {
+		a.mayJoinAgain = joined < maxJoins
+		err := p.subscribe(w, r, req, id, a)
+		names, again := errors.AsType[joinAgainError](err)
+		switch {
+		case !again:
+			return err
+		case len(names) == 0:
+			joined++
+		default:
+			req = req.varyingBy(names, r.Header) // with more names each time, of which there are maxLearned
+		}
+	}
+}
 
 // An admission is what a client that has joined a topic gets to hear.
 type admission struct {
@@ -12,7 +58,7 @@ type admission struct {
 	refusal  *refusal    // the origin's no
 	rejected rejection
 	passed   passReason // its own request goes through one to one
-	front    string     // why, if the site does not lead the stranger here
+	front    string     // what of the front is the reason for that
 	moved    bool       // the topic is over because the site leads elsewhere now: join again
 	gone     bool       // the client did not wait
 }
@@ -31,21 +77,34 @@ type arrival struct {
 	mayJoinAgain bool // should the topic turn out to be over
 }
 
+// key is a topic's key for the clients that come through the same handler with the same
+// facts.
+func (a *arrival) key(of string) string {
+	var k keyBuilder
+	k.addValues(a.facts)
+	return a.handler.frontKey(string(k.b) + of)
+}
+
 // admit waits until it is known what a client gets.
 func (t *topic) admit(ctx context.Context, a arrival) admission {
 	opts := t.pool.opts
 	timer := time.NewTimer(time.Duration(opts.Wait))
 	defer timer.Stop()
-	expired := false
+	front := time.NewTimer(min(time.Duration(opts.Wait), frontPatience))
+	defer front.Stop()
+	expired, unled := false, false
 	for {
 		t.mu.Lock()
 		changed := t.changed
-		adm, known := t.admission(a, expired)
+		adm, known := t.admission(a, expired, unled)
 		held := t.isConnected && !t.trusted // for its first event, but not for long
 		t.mu.Unlock()
 		switch {
 		case adm.passed == passFront && a.newest:
 			a.handler.frontFailed(t, adm.front)
+		case adm.passed == passDiffers:
+			t.pool.passing.remember(a.key(t.key), passDiffers, frontMemory)
+			t.pool.explainDiffers(t, adm.front)
 		case adm.passed == passRefused:
 			t.pool.passing.remember(a.handler.frontKey(t.key), passRefused, time.Duration(opts.Wait))
 		}
@@ -67,14 +126,18 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 		case <-changed:
 		case <-timer.C:
 			expired = true
+		case <-front.C:
+			unled = true
 		case <-ctx.Done():
 			return admission{gone: true}
 		}
 	}
 }
 
-// admission returns what is known now of what a client gets. t.mu must be held.
-func (t *topic) admission(a arrival, expired bool) (adm admission, known bool) {
+// admission returns what is known now of what a client gets: expired says that it has
+// waited for as long as it may, and unled that the stranger should have been led here by
+// now. t.mu must be held.
+func (t *topic) admission(a arrival, expired, unled bool) (adm admission, known bool) {
 	opts := t.pool.opts
 	if no := t.refusal; no != nil {
 		if no.verdict == verdictElsewhere {
@@ -85,6 +148,8 @@ func (t *topic) admission(a arrival, expired bool) (adm admission, known bool) {
 	through := true // what comes is what the client's configuration would bring
 	if opts.wrapping {
 		switch why, settled := t.homes.judge(a); {
+		case why == passDiffers:
+			return admission{passed: why, front: a.facts.differsFrom(t.homes.of(a.handler).facts)}, true
 		case why != "":
 			return admission{passed: why, front: "the stranger is led to another handler"}, true
 		case settled:
@@ -93,7 +158,7 @@ func (t *topic) admission(a arrival, expired bool) (adm admission, known bool) {
 				// The old connection goes on, as the origin has not answered the new one.
 				return admission{passed: passRefused}, true
 			}
-		case expired:
+		case unled:
 			return admission{passed: passFront, front: "the site has not answered the stranger in time"}, true
 		default:
 			return admission{}, false

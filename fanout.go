@@ -190,63 +190,12 @@ func (p *pool) joinOrOpen(h *Handler, req *topicRequest, id claim, clientIP stri
 	}
 	p.stopLinger(t)
 	t.subscribers++
-	if clientIP != t.openedBy {
-		t.guests++
-	}
+	t.addresses[clientIP]++
 	p.total++
 	p.holder(clientIP).subscribers++
+	p.passOn(t)
 	p.sortOut(t)
 	return t, yielded, "", ""
-}
-
-// holder returns the entry of a client address, and makes it if there is none. p.mu
-// must be held.
-func (p *pool) holder(clientIP string) *holder {
-	h := p.perIP[clientIP]
-	if h == nil {
-		h = new(holder)
-		p.perIP[clientIP] = h
-	}
-	return h
-}
-
-// dropIfEmpty drops the entry of a client address that holds nothing. p.mu must be
-// held.
-func (p *pool) dropIfEmpty(clientIP string) {
-	if h := p.perIP[clientIP]; h != nil && h.subscribers == 0 && h.opened == nil {
-		delete(p.perIP, clientIP)
-	}
-}
-
-// countTopic adds n to the number of topics that t's opener has. p.mu must be held.
-func (p *pool) countTopic(t *topic, n int) {
-	h := p.holder(t.openedBy)
-	if h.opened == nil {
-		h.opened = new(opener)
-	}
-	h.opened.topics += n
-	p.spares.rerank(h.opened)
-	if h.opened.topics == 0 {
-		h.opened = nil
-		p.dropIfEmpty(t.openedBy)
-	}
-}
-
-// sortOut finds out why t may be closed to make room, if it may. It is called when
-// one of the reasons may have changed. p.mu must be held.
-func (p *pool) sortOut(t *topic) {
-	kind := notSpare
-	switch {
-	case p.topics[t.key] != t:
-		return // it was no longer counted when it was detached
-	case t.isRefused():
-		kind = spareRefused
-	case t.linger != nil:
-		kind = spareLingering
-	case t.guests == 0:
-		kind = spareOwn
-	}
-	p.spares.set(t, p.holder(t.openedBy).opened, kind)
 }
 
 // refused is called when the origin has said no to t.
@@ -286,8 +235,8 @@ func (p *pool) leave(t *topic, clientIP string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t.subscribers--
-	if clientIP != t.openedBy {
-		t.guests--
+	if t.addresses[clientIP]--; t.addresses[clientIP] == 0 {
+		delete(t.addresses, clientIP)
 	}
 	p.total--
 	p.holder(clientIP).subscribers--
@@ -295,6 +244,7 @@ func (p *pool) leave(t *topic, clientIP string) {
 	linger := time.Duration(p.opts.Linger.Duration)
 	switch {
 	case t.subscribers > 0:
+		p.passOn(t)
 		p.sortOut(t)
 	case p.topics[t.key] == t && t.isRefused() && p.over == nil:
 		// It answers those who come next, and goes by itself.

@@ -12,6 +12,10 @@ const (
 	// handler, and how long a handler asks nothing after frontFailures of them.
 	frontMemory = time.Minute
 
+	// frontPatience is how long a client waits for its stranger to be led here. The
+	// client has come through the same front, so it would not wait without us.
+	frontPatience = 2 * time.Second
+
 	// frontFailures is after how many keys in a row a handler asks nothing for a
 	// while, so that a ban or a rate limit on the stranger costs little.
 	frontFailures = 3

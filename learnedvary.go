@@ -1,7 +1,6 @@
 package ssefanout
 
 import (
-	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -22,47 +21,6 @@ const (
 	// vary. After that, the next client finds it out again.
 	learnedTime = time.Hour
 )
-
-// joinAgainError tells a client, as an error, to join again: with these headers in
-// its key, as the origin's answers vary by them, or as before, if there are none.
-type joinAgainError []string
-
-func (names joinAgainError) Error() string {
-	return "joining again with a key that has " + strings.Join(names, ", ")
-}
-
-// maxJoins is how often a client joins that meets topics which are over.
-const maxJoins = 3
-
-// serve makes r a subscriber of the topic for req, as often as it must join again,
-// and returns when its stream has ended. If nothing was written because r must pass
-// one to one, the error is a passReason.
-func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, h *Handler) error {
-	id := claimOf(r)
-	a := arrival{handler: h, patient: p.needsOriginsWord(r)}
-	if p.opts.wrapping {
-		newest := p.lineage.newestHandler()
-		a.facts, a.newest = h.factsOf(r), newest != nil && newest.server == h.server
-	}
-	if !p.varying.empty() {
-		if names, known := p.varying.recall(req.key()); known {
-			req = req.varyingBy(names, r.Header)
-		}
-	}
-	for joined := 1; ; {
-		a.mayJoinAgain = joined < maxJoins
-		err := p.subscribe(w, r, req, id, a)
-		names, again := errors.AsType[joinAgainError](err)
-		switch {
-		case !again:
-			return err
-		case len(names) == 0:
-			joined++
-		default:
-			req = req.varyingBy(names, r.Header) // with more names each time, of which there are maxLearned
-		}
-	}
-}
 
 // varyingBy returns a request whose key has the values of more headers.
 func (req *topicRequest) varyingBy(names []string, header http.Header) *topicRequest {

@@ -191,5 +191,76 @@ func (r *ranking) Pop() any {
 	return o
 }
 
+// holder returns the entry of a client address, and makes it if there is none. p.mu
+// must be held.
+func (p *pool) holder(clientIP string) *holder {
+	h := p.perIP[clientIP]
+	if h == nil {
+		h = new(holder)
+		p.perIP[clientIP] = h
+	}
+	return h
+}
+
+// dropIfEmpty drops the entry of a client address that holds nothing. p.mu must be
+// held.
+func (p *pool) dropIfEmpty(clientIP string) {
+	if h := p.perIP[clientIP]; h != nil && h.subscribers == 0 && h.opened == nil {
+		delete(p.perIP, clientIP)
+	}
+}
+
+// countTopic adds n to the number of topics that t's opener has. p.mu must be held.
+func (p *pool) countTopic(t *topic, n int) {
+	h := p.holder(t.openedBy)
+	if h.opened == nil {
+		h.opened = new(opener)
+	}
+	h.opened.topics += n
+	p.spares.rerank(h.opened)
+	if h.opened.topics == 0 {
+		h.opened = nil
+		p.dropIfEmpty(t.openedBy)
+	}
+}
+
+// sortOut finds out why t may be closed to make room, if it may. It is called when
+// one of the reasons may have changed. p.mu must be held.
+func (p *pool) sortOut(t *topic) {
+	kind := notSpare
+	switch {
+	case p.topics[t.key] != t:
+		return // it was no longer counted when it was detached
+	case t.isRefused():
+		kind = spareRefused
+	case t.linger != nil:
+		kind = spareLingering
+	case len(t.addresses) == 1 && t.addresses[t.openedBy] > 0:
+		kind = spareOwn
+	}
+	p.spares.set(t, p.holder(t.openedBy).opened, kind)
+}
+
+// passOn makes a topic that the address which has opened it has left count for another
+// one that uses it: of a few, for that with the fewest topics. p.mu must be held.
+func (p *pool) passOn(t *topic) {
+	const few = 16
+	if t.addresses[t.openedBy] > 0 || p.topics[t.key] != t {
+		return
+	}
+	p.spares.set(t, p.holder(t.openedBy).opened, notSpare)
+	p.countTopic(t, -1)
+	least, seen := -1, 0
+	for ip := range t.addresses { // in random order
+		if n := p.perIP[ip].topics(); least < 0 || n < least {
+			t.openedBy, least = ip, n
+		}
+		if seen++; seen == few {
+			break
+		}
+	}
+	p.countTopic(t, +1)
+}
+
 // Interface guards
 var _ heap.Interface = (*ranking)(nil)

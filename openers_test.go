@@ -339,11 +339,11 @@ func (p *pool) expectSortedOut(t *testing.T) {
 		case top.subscribers == 0:
 			kind = spareLingering
 			idle[top.openedBy]++
-		case top.guests == 0:
+		case len(top.addresses) == 1:
 			kind = spareOwn
 		}
 		if top.spare != kind {
-			t.Errorf("a topic with %d subscribers, %d of them guests, is of kind %d, want %d", top.subscribers, top.guests, top.spare, kind)
+			t.Errorf("a topic with %d subscribers of %d addresses is of kind %d, want %d", top.subscribers, len(top.addresses), top.spare, kind)
 		}
 		if kind != notSpare {
 			spare++
@@ -356,7 +356,7 @@ func (p *pool) expectSortedOut(t *testing.T) {
 		if top.spare != notSpare || top.subscribers == 0 {
 			t.Error("a topic that newcomers cannot join is kept for nothing, or may be closed to make room")
 		}
-		if e := top.ending.Load(); e != nil && e.Reason == endYielded && top.guests > 0 {
+		if e := top.ending.Load(); e != nil && e.Reason == endYielded && len(top.addresses) > 1 {
 			t.Error("a topic with subscribers of others has yielded")
 		}
 	}
@@ -462,4 +462,43 @@ func BenchmarkRoomForANewcomer(b *testing.B) {
 			}
 		})
 	}
+}
+
+// An address that has left a topic does not go on paying for it: one that stays does.
+func TestTopicCountsForAnAddressThatIsThere(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{MaxTopics: TopicLimits{PerClientIP: 3}})
+		for i := range 3 {
+			c, _ := s.openBusy("203.0.113.1", fmt.Sprint("/popular/", i))
+			s.getFrom("203.0.113.9", fmt.Sprint("/popular/", i)).expectServed()
+			c.leave()
+			s.pool.expectSortedOut(t)
+		}
+		s.openBusy("203.0.113.1", "/own")
+		s.getFrom("203.0.113.9", "/more").expectTurnedAway()
+	})
+}
+
+// Of many, it is the one with the fewest topics: nobody pays for all that is popular.
+func TestTopicThatItsOpenerHasLeftCountsForWhoHasFewest(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.openBusy("203.0.113.9", "/busy")
+		for i := range 4 {
+			path := fmt.Sprint("/popular/", i)
+			opener, _ := s.openBusy("203.0.113.1", path)
+			for _, ip := range []string{"203.0.113.9", "203.0.113.10", "203.0.113.11", "203.0.113.12", "203.0.113.13"} {
+				s.getFrom(ip, path).expectServed()
+			}
+			opener.leave()
+			s.pool.expectSortedOut(t)
+		}
+		s.pool.mu.Lock()
+		defer s.pool.mu.Unlock()
+		for ip, h := range s.pool.perIP {
+			if h.topics() > 1 {
+				t.Errorf("%s has %d topics, want one at most", ip, h.topics())
+			}
+		}
+	})
 }

@@ -213,6 +213,17 @@ func (h *Handler) explainPass(p *pool, why passReason, r *http.Request) {
 	}
 }
 
+// explainDiffers says once for each fact that the site has made something else of a
+// client's request than of the stranger's.
+func (p *pool) explainDiffers(t *topic, fact string) {
+	if p.hints.due(passDiffers, fact) {
+		p.log().Info("not sharing a request that the site has changed otherwise than that of a stranger",
+			zap.String("topic", t.name),
+			zap.String("fact", fact),
+			zap.String("hint", "name it in vary if the stream depends on it, or change it behind sse_fanout if it does not"))
+	}
+}
+
 // explainNothingBehind says once that a handler of the wrapping form is the last one of
 // its route.
 func (p *pool) explainNothingBehind(t *topic) {

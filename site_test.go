@@ -146,7 +146,7 @@ func TestAStrangersOtherStreamIsCut(t *testing.T) {
 	})
 }
 
-// An unclear no is retried, and does not hold the client for longer than wait.
+// An unclear no is retried, and does not hold the client for long.
 func TestAFrontThatIsAwayIsAskedAgain(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter) error{
 		"408": status(408), "425": status(425), "429": status(429), "500": status(500), "502": status(502),
@@ -167,7 +167,7 @@ func TestAFrontThatIsAwayIsAskedAgain(t *testing.T) {
 
 				s.lead(answerStrangers(answer))
 				late := s.get("/late")
-				time.Sleep(defaultWait)
+				time.Sleep(frontPatience)
 				late.expectBody("passed ")
 			})
 		})
@@ -179,7 +179,7 @@ func TestAFrontThatIsAwayIsAskedAgain(t *testing.T) {
 			defer close(hung)
 			s.lead(answerStrangers(func(http.ResponseWriter) error { <-hung; return nil }))
 			c := s.get("/events")
-			time.Sleep(defaultWait)
+			time.Sleep(frontPatience)
 			c.expectBody("passed ")
 			s.get("/events").expectBody("passed ") // it need not wait again
 		})
@@ -267,8 +267,13 @@ func TestAClientThatTheSiteTreatsOtherwisePasses(t *testing.T) {
 					if !up.closed() {
 						t.Error("the connection for nobody goes on")
 					}
-					if got := s.pool.stats.passed.get(passDiffers); got != 1 {
-						t.Errorf("%d requests passed because they differ, want 1", got)
+					s.get("/events").expectBody("passed ")
+					s.origin.idle() // the like of it pass at once
+					if got := s.pool.stats.passed.get(passDiffers); got != 2 {
+						t.Errorf("%d requests passed because they differ, want 2", got)
+					}
+					if n := s.logs.FilterMessageSnippet("otherwise than that of a stranger").Len(); n != 1 {
+						t.Errorf("the log says so %d times, want once", n)
 					}
 				})
 			})

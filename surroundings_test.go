@@ -97,6 +97,8 @@ func TestWhatIsNeverReachedBehind(t *testing.T) {
 	for name, directives := range map[string]string{
 		"another handle block": "handle /a {\nsse_fanout\nreverse_proxy " + origin + "\n}\n" +
 			"@m remote_ip 127.0.0.2\nhandle @m {\nreverse_proxy " + origin + "\n}",
+		"what others get":      "handle {\nsse_fanout\nreverse_proxy " + origin + "\n}\n@m remote_ip 127.0.0.2\nrespond @m 403",
+		"what a block answers": "route {\nsse_fanout\nrespond hello\n@m remote_ip 127.0.0.2\nreverse_proxy @m " + origin + "\n}",
 		"errors": "handle {\nsse_fanout\nreverse_proxy " + origin + "\n}\n" +
 			"handle_errors {\n@m remote_ip 127.0.0.2\nrespond @m 200\n}",
 	} {

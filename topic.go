@@ -18,7 +18,6 @@ type topic struct {
 	pool     *pool
 	key      string
 	name     string // for logs and administrators
-	openedBy string // client address, as it is counted
 	request  *topicRequest
 	log      *hub.Topic
 	upstream *upstream
@@ -34,12 +33,13 @@ type topic struct {
 
 	// Guarded by pool.mu.
 	subscribers int
-	guests      int           // subscribers of other addresses than openedBy
-	moved       bool          // its clients are led elsewhere (see detachMoved)
-	linger      *time.Timer   // set while the topic lingers
-	spare       spareKind     // why the topic may be closed to make room
-	spareAt     *list.Element // in its opener's list of this kind
-	spareSince  uint64        // orders the topics of a kind
+	addresses   map[string]int // of the subscribers, and how many there are of each
+	openedBy    string         // the client address that the topic counts for: the one that has opened it, or one that has stayed
+	moved       bool           // its clients are led elsewhere (see detachMoved)
+	linger      *time.Timer    // set while the topic lingers
+	spare       spareKind      // why the topic may be closed to make room
+	spareAt     *list.Element  // in its opener's list of this kind
+	spareSince  uint64         // orders the topics of a kind
 
 	// ending is set once the subscribers are to be ended.
 	ending atomic.Pointer[ending]
@@ -109,6 +109,7 @@ func newTopic(p *pool, key string, req *topicRequest, openedBy string) *topic {
 			Bytes:  int(p.opts.History.Size),
 			Age:    time.Duration(p.opts.History.Age),
 		}),
+		addresses: make(map[string]int, 1),
 		done:      make(chan struct{}),
 		changed:   make(chan struct{}),
 		awaySince: time.Now(),
