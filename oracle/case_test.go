@@ -28,8 +28,10 @@ type testcase struct {
 	// tls is set if clients speak it.
 	tls bool
 
-	// shares is set if clients without a trait must share one connection.
+	// shares is set if clients without a trait, or those in crowd, must share one
+	// connection.
 	shares bool
+	crowd  []identity
 
 	// simpler returns cases that are a part of this one, if it was generated.
 	simpler func() []*testcase

@@ -1,8 +1,10 @@
 package oracle
 
-// table has what can lead a request elsewhere in a Caddyfile, each in its smallest
-// form. Pairs are generated.
-var table = []*testcase{
+// sites are what shares plainly, what was seen to leak, and what puts several sites,
+// blocks, listeners and named routes beside each other. What can lead a request
+// elsewhere in front of the line and behind it is in files of its own. All are in
+// their smallest form; pairs are generated.
+var sites = []*testcase{
 	{
 		name:   "fault 1: the shared request leaves its block",
 		traits: []string{"address"},
@@ -113,6 +115,20 @@ var table = []*testcase{
 	reverse_proxy PUBLIC`),
 	},
 	{
+		name:   "a block, and what others get",
+		shares: true,
+		traits: []string{"address", "path"},
+		config: site(`
+	handle /events* {
+		SHARE
+		reverse_proxy PUBLIC
+	}
+	@inside remote_ip 127.0.0.2
+	respond @inside 403
+	redir /old /new
+	reverse_proxy PRIVATE`),
+	},
+	{
 		name:   "several sites on one server",
 		shares: true,
 		traits: []string{"host", "cookie"},
@@ -141,19 +157,6 @@ http://:PORT2 {
 `,
 	},
 	{
-		name:    "one site, several listeners, told apart behind",
-		clients: []identity{with("at the second port", func(id *identity) { id.secondPort = true })},
-		config: `http://:PORT, http://:PORT2 {
-	@second vars {http.request.local.port} PORT2
-	route {
-		SHARE
-		reverse_proxy @second PRIVATE
-		reverse_proxy PUBLIC
-	}
-}
-`,
-	},
-	{
 		name:   "static directives in front",
 		shares: true,
 		traits: []string{"path", "language"},
@@ -177,297 +180,6 @@ http://:PORT2 {
 		header_up X-Site-Tier {vars.tier}
 		header_up X-Site-Where {where}
 	}`),
-	},
-	{
-		name:   "variable by address, used behind",
-		traits: []string{"address"},
-		config: site(`
-	@inside remote_ip 127.0.0.2
-	vars tier silver
-	vars @inside tier gold
-	SHARE
-	reverse_proxy PUBLIC {
-		header_up X-Site-Tier {vars.tier}
-	}`),
-	},
-	{
-		name:   "map of the language, used behind",
-		traits: []string{"language"},
-		config: site(`
-	map {header.Accept-Language} {tongue} {
-		eo      Esperanto
-		default English
-	}
-	SHARE
-	reverse_proxy PUBLIC {
-		header_up X-Site-Tongue {tongue}
-	}`),
-	},
-	{
-		name:   "map of the address picks the matcher behind",
-		traits: []string{"address"},
-		config: site(`
-	map {http.request.remote.host} {inside} {
-		127.0.0.2 yes
-		default   no
-	}
-	@inside vars {inside} yes
-	SHARE
-	reverse_proxy @inside PRIVATE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "rewrite by agent",
-		traits: []string{"agent"},
-		config: site(`
-	@inside header User-Agent Inside/*
-	rewrite @inside /private{uri}
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "uri by referer",
-		traits: []string{"referer"},
-		config: site(`
-	@inside header Referer *inside*
-	uri @inside replace events secrets
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "request_header by address",
-		traits: []string{"address"},
-		config: site(`
-	@inside remote_ip 127.0.0.2
-	request_header @inside X-Site-User insider
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "request_header to all",
-		traits: []string{"address", "role"},
-		config: site(`
-	request_header X-Site-User somebody
-	request_header -X-Role
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "basic_auth",
-		traits: []string{"authorization"},
-		config: site(`
-	basic_auth {
-		` + alice + `
-	}
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "basic_auth, credentials removed",
-		traits: []string{"authorization"},
-		config: site(`
-	basic_auth {
-		` + alice + `
-	}
-	request_header -Authorization
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "basic_auth, user told to the origin",
-		traits: []string{"authorization"},
-		config: site(`
-	route {
-		@known header Authorization *
-		basic_auth @known {
-			` + alice + `
-		}
-		request_header @known X-Site-User {http.auth.user.id}
-		request_header -Authorization
-		SHARE
-		reverse_proxy PUBLIC
-	}`),
-	},
-	{
-		name:   "forward_auth by address",
-		traits: []string{"address"},
-		config: site(`
-	forward_auth AUTH {
-		uri /check?by=address
-	}
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "forward_auth tells who it is",
-		traits: []string{"address", "forwarded"},
-		config: site(`
-	forward_auth AUTH {
-		uri /who?by=address
-		copy_headers X-Site-User
-	}
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "forward_auth by language, which is removed",
-		traits: []string{"language"},
-		config: site(`
-	forward_auth AUTH {
-		uri /check?by=language
-	}
-	request_header -Accept-Language
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "respond to outsiders",
-		traits: []string{"address"},
-		config: site(`
-	@outside not remote_ip 127.0.0.2
-	respond @outside "go away" 403
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "respond to insiders",
-		traits: []string{"address"},
-		config: site(`
-	@inside remote_ip 127.0.0.2
-	respond @inside "no stream for you"
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "method of outsiders",
-		traits: []string{"language"},
-		config: site(`
-	@outside not header Accept-Language eo
-	method @outside POST
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "error for outsiders",
-		traits: []string{"forwarded"},
-		config: site(`
-	@outside not client_ip 10.0.0.0/8
-	error @outside "go away" 404
-	SHARE
-	reverse_proxy PUBLIC
-	handle_errors {
-		respond "sorry: {err.status_code}"
-	}`),
-	},
-	{
-		name:   "error 503 for outsiders",
-		traits: []string{"address"},
-		config: site(`
-	@outside not remote_ip 127.0.0.2
-	error @outside 503
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "respond 429 to outsiders",
-		traits: []string{"language"},
-		config: site(`
-	@outside not header Accept-Language eo
-	respond @outside 429
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "abort for outsiders",
-		traits: []string{"address"},
-		config: site(`
-	@outside not remote_ip 127.0.0.2
-	abort @outside
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "redir for outsiders",
-		traits: []string{"address"},
-		config: site(`
-	@outside not remote_ip 127.0.0.2
-	redir @outside https://{host}/login
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "handle_errors with another origin",
-		traits: []string{"address"},
-		config: site(`
-	@inside remote_ip 127.0.0.2
-	error @inside 404
-	SHARE
-	reverse_proxy PUBLIC
-	handle_errors {
-		rewrite * /errors{uri}
-		SHARE
-		reverse_proxy PRIVATE
-	}`),
-	},
-	{
-		name:   "an expression that fails without a client",
-		traits: []string{"address"},
-		config: site(`
-	@inside expression ` + "`size({http.request.remote.host}) > 0`" + `
-	SHARE
-	reverse_proxy @inside PRIVATE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:    "intercept",
-		traits:  []string{"address"},
-		clients: []identity{with("of what is not there", func(id *identity) { id.path = "/missing" })},
-		config: site(`
-	@inside remote_ip 127.0.0.1
-	intercept @inside {
-		@missing status 404
-		handle_response @missing {
-			respond "intercepted" 418
-		}
-	}
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "header of the answer by address",
-		traits: []string{"address"},
-		config: site(`
-	@inside remote_ip 127.0.0.2
-	header @inside X-Site-Answer inside
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "reverse_proxy by address",
-		traits: []string{"address"},
-		config: site(`
-	@inside remote_ip 127.0.0.2
-	SHARE
-	reverse_proxy @inside PRIVATE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "reverse_proxy by language",
-		traits: []string{"language"},
-		config: site(`
-	@inside header Accept-Language eo*
-	SHARE
-	reverse_proxy @inside PRIVATE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "reverse_proxy by protocol",
-		traits: []string{"protocol"},
-		config: site(`
-	@inside protocol http/2
-	SHARE
-	reverse_proxy @inside PRIVATE
-	reverse_proxy PUBLIC`),
 	},
 	{
 		name:   "named route with its origin, invoked twice",
@@ -527,42 +239,6 @@ http://inside.test:PORT {
 	php_fastcgi PHP`),
 	},
 	{
-		name:    "php_fastcgi, root by address",
-		traits:  []string{"address"},
-		clients: []identity{with("of the script itself", func(id *identity) { id.path = "/events.php" })},
-		config: site(`
-	@inside remote_ip 127.0.0.2
-	root ROOT
-	root @inside ROOT/private
-	SHARE
-	php_fastcgi PHP`),
-	},
-	{
-		name:   "php_fastcgi by language",
-		traits: []string{"language"},
-		config: site(`
-	root ROOT
-	@inside header Accept-Language eo
-	SHARE
-	php_fastcgi @inside PHP
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:    "a page that is no stream",
-		traits:  []string{"cookie", "accept"},
-		clients: []identity{with("of a page", func(id *identity) { id.path = "/page" })},
-		config: site(`
-	SHARE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name:   "the origin's word: language",
-		traits: []string{"language"},
-		config: site(`
-	SHARE
-	reverse_proxy LANGUAGE`),
-	},
-	{
 		name: "trusted proxy that ends TLS",
 		clients: []identity{with("by TLS", func(id *identity) {
 			id.from = trustedProxy
@@ -594,61 +270,4 @@ http://*.test:PORT {
 }
 `,
 	},
-	{
-		name:   "a WebSocket matcher behind",
-		shares: true,
-		traits: []string{"language"},
-		config: site(`
-	@websocket {
-		header Connection *Upgrade*
-		header Upgrade websocket
-	}
-	SHARE
-	reverse_proxy @websocket PRIVATE
-	reverse_proxy PUBLIC`),
-	},
-	{
-		name: "an answer behind that is no stream",
-		config: site(`
-	route {
-		SHARE
-		respond "gone" 410
-	}
-	handle_errors {
-		respond "sorry"
-	}`),
-	},
-	{
-		name:   "an error behind",
-		traits: []string{"agent"},
-		config: site(`
-	@inside header User-Agent Inside/*
-	route {
-		SHARE
-		error @inside 410
-		reverse_proxy PUBLIC
-	}
-	handle_errors {
-		respond "sorry: {err.status_code}"
-	}`),
-	},
-	{
-		name:   "nothing behind",
-		config: site("\troute {\n\t\tSHARE\n\t}"),
-	},
-	{
-		name:   "two lines",
-		traits: []string{"address"},
-		config: site(`
-	route {
-		SHARE
-		route {
-			SHARE
-			reverse_proxy PUBLIC
-		}
-	}`),
-	},
 }
-
-// alice is the user of basic_auth, whose password is "inside".
-const alice = "alice $2a$04$AWA.EyCIy0GZtZlrredIVukkGwHpUlUkWBw7oL0xy34VucY/jyoGG"

@@ -144,8 +144,8 @@ func (r *recipe) testcase(name string) *testcase {
 		}
 		test.shares = test.shares && c.certain && (c.always || t.shared && !strings.HasPrefix(c.matcher, "not "))
 	}
-	behind := texts[len(texts)-1]
-	shared := "SHARE\n" + behind
+	last := texts[len(texts)-1]
+	shared := "SHARE\n" + last
 	if r.behind.inRoute && !r.wrapper.inRoute {
 		shared = "route {\n" + indent(shared) + "\n}"
 	}
@@ -154,7 +154,7 @@ func (r *recipe) testcase(name string) *testcase {
 		{"DECLARATIONS", strings.Join(declarations, "\n")},
 		{"FRONTS", strings.Join(texts[1:len(texts)-1], "\n")},
 		{"SHARED", shared},
-		{"BEHIND", behind},
+		{"BEHIND", last},
 		{"EXPOSED", strings.Join(exposed, "\n")},
 	} {
 		config = fill(config, part.word, part.text)

@@ -60,10 +60,11 @@ const crowdSize = 4
 // gather counts the streams that origins begin for a crowd.
 func (r *run) gather() {
 	before := r.origins.count()
-	var crowd []*visit
-	for range crowdSize / 2 {
-		crowd = append(crowd, r.connectAll("in the crowd", []identity{plain, another}, roundCrowd)...)
+	ids := r.test.crowd
+	if ids == nil {
+		ids = []identity{plain, another}
 	}
+	crowd := r.connectAll("in the crowd", slices.Repeat(ids, crowdSize/len(ids)), roundCrowd)
 	r.tick()
 	r.crowd = r.origins.count() - before
 	r.leave(crowd)
