@@ -1,11 +1,11 @@
 package oracle
 
-// A testcase is a configuration, and who comes.
+// A testcase is a configuration and the clients that connect.
 type testcase struct {
 	name string
 
 	// config is a Caddyfile without global options. In it, SHARE stands for the
-	// line or for nothing; PORT and PORT2 for the ports that clients come to;
+	// line or for nothing; PORT and PORT2 for the ports that clients connect to;
 	// PUBLIC, PRIVATE, AUTH and PHP for origins, LANGUAGE for one whose answer
 	// varies by language, GREETER for one that begins a stream with an event even
 	// if it resumes; ROOT for a directory of files; TLS for a tls directive, and CA
@@ -18,11 +18,11 @@ type testcase struct {
 	// line is what SHARE stands for, if it is not just the directive.
 	line string
 
-	// traits are those that some of the clients have, each another. Two that
-	// have none come in any case.
+	// traits are those that clients have: one client for each. Two clients that
+	// have none connect in any case.
 	traits []string
 
-	// clients come as well.
+	// clients connect as well.
 	clients []identity
 
 	// tls is set if clients speak it.
@@ -42,7 +42,7 @@ func site(body string) string {
 	return "http://:PORT {\n" + body + "\n}\n"
 }
 
-// identities returns who comes: one without any trait first.
+// identities returns the clients, those without a trait first.
 func (c *testcase) identities() []identity {
 	ids := []identity{plain, another}
 	for _, name := range c.traits {

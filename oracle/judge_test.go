@@ -26,7 +26,7 @@ func judge(with, without *run) []*fault {
 	for i, w := range with.visits {
 		o := without.visits[i]
 		if len(w.got) == 0 || len(o.got) == 0 {
-			break // somebody before has waited in vain
+			break // the script was given up before
 		}
 		var why []string
 		stuck := with.stuck || without.stuck
@@ -65,11 +65,11 @@ func add(faults []*fault, v *visit, why string) []*fault {
 	return append(faults, &fault{v.id, roundOf.ReplaceAllLiteralString(v.url, "round=N"), why, []string{v.what}})
 }
 
-// inFlight is how many events may be on their way through Caddy when a client
-// comes to a stream that goes on without clients: with the line, it gets those.
+// inFlight is how many events may be on their way through Caddy when a client joins
+// a stream that has no other client at the time: with the line, it gets them.
 const inFlight = 2
 
-// from returns the answer without events that had been sent when its client came.
+// from returns the answer without events that were sent before its client connected.
 func (a answer) from(since int) answer {
 	first := 0
 	for first < min(inFlight, len(a.ticks)) && a.ticks[first] <= since {
@@ -102,8 +102,8 @@ func differences(with, without answer) []string {
 	return why
 }
 
-// hurried compares answers if the script was given up in one of the runs, because
-// somebody has waited in vain: not all events have come that would have come.
+// hurried compares answers if the script was given up in one of the runs, because a
+// client has waited in vain: events may be missing for that reason alone.
 func hurried(with, without answer) []string {
 	if without.late {
 		return []string{"without the line: waited in vain, so nothing can be said of this case"}
@@ -128,7 +128,7 @@ func (a answer) String() string {
 	return fmt.Sprintf("%d %q", a.status, a.body)
 }
 
-// newcomer returns the first client of an identity that came after the reload.
+// newcomer returns the first client of an identity that connected after the reload.
 func (r *run) newcomer(id identity) *visit {
 	i := slices.IndexFunc(r.visits, func(v *visit) bool { return v.what == whatComesAgain && v.id.name == id.name })
 	return r.visits[i]
@@ -136,8 +136,8 @@ func (r *run) newcomer(id identity) *visit {
 
 // judgeStayer compares a client that was there when the configuration changed.
 // From then on it may get what its own request has got before, or what a new
-// request of its own gets. If its stream ends, it comes back and is a newcomer. If
-// the script was given up, nothing is said of what is missing.
+// request of its own gets. If its stream ends, it connects again and is judged as a
+// newcomer. If the script was given up, missing events are not counted as a fault.
 func judgeStayer(with, without, newcomer *visit, stuck bool) []string {
 	before, first := without.got[0].from(without.since), with.got[0].from(with.since)
 	if !before.stream || !first.stream || len(newcomer.got) == 0 {

@@ -21,7 +21,7 @@ type origins struct {
 
 	// Guarded by mu.
 	addrs     map[string]string // of those that the Caddyfile names
-	listeners []net.Listener
+	listeners []*listener
 	streams   map[*stream]struct{}
 	last      int // the number of the last tick
 	opened    int // streams, over the whole run
@@ -59,10 +59,11 @@ func (o *origins) addr(name string) (string, error) {
 	if addr := o.addrs[name]; addr != "" {
 		return addr, nil
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", fmt.Errorf("starting origin %s: %w", name, err)
 	}
+	ln := &listener{Listener: tcp}
 	o.listeners = append(o.listeners, ln)
 	o.addrs[name] = ln.Addr().String()
 	switch name {
@@ -76,7 +77,7 @@ func (o *origins) addr(name string) (string, error) {
 	return o.addrs[name], nil
 }
 
-// close ends all streams.
+// close ends all streams and closes all connections.
 func (o *origins) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -84,6 +85,44 @@ func (o *origins) close() {
 	for _, ln := range o.listeners {
 		ln.Close()
 	}
+}
+
+// A listener closes its connections with itself: Caddy would keep them for a while.
+type listener struct {
+	net.Listener
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	conns  []net.Conn
+	closed bool
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		conn.Close()
+		return nil, net.ErrClosed
+	}
+	l.conns = append(l.conns, conn)
+	return conn, nil
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for _, conn := range l.conns {
+		conn.Close()
+	}
+	return l.Listener.Close()
 }
 
 // newest returns the number of the last tick.

@@ -14,21 +14,21 @@ type run struct {
 	line    string // what SHARE stands for
 	origins *origins
 	ports   map[string]int
-	visits  []*visit // in the order in which they came
+	visits  []*visit // in the order of their connections
 	crowd   int      // streams that the origins began for a crowd of equal clients
-	stuck   bool     // a client has waited in vain: nobody else needs to
+	stuck   bool     // a client has waited in vain, so no other is made to
 }
 
-// A visit is a client that has come, over all of its connections.
+// A visit is a client, over all of its connections.
 type visit struct {
-	what    string // when and how it came
+	what    string // when it connected
 	id      identity
 	url     string
-	returns bool // it comes back when its stream ends, as an EventSource does
+	returns bool // it connects again when its stream ends, as an EventSource does
 	client  *client
-	since   int // the newest tick when it came
+	since   int // the newest tick when it connected
 	gone    bool
-	got     []answer // of its connections, once they are over; none if it did not come at all
+	got     []answer // of its connections, once they are over; none if it never connected
 }
 
 // hasStream reports whether the client has got a stream.
@@ -46,8 +46,8 @@ func (r *run) port(word string) int {
 	return r.ports[word]
 }
 
-// connect lets a client come. The parameter makes the URL differ from those of
-// other rounds of the script, so that no stream of theirs is shared.
+// connect connects a client. A query parameter makes the URL differ from those of
+// other rounds of the script, so that rounds share no stream.
 func (r *run) connect(what string, id identity, round int) *visit {
 	query := fmt.Sprintf("round=%d", round)
 	if id.query != "" {
@@ -81,7 +81,7 @@ func (r *run) dial(v *visit, lastID string) {
 	r.stuck = r.stuck || v.client.stuck()
 }
 
-// tick sends an event to all, and waits until all that are here have it.
+// tick sends an event on all streams and waits until all connected clients have it.
 func (r *run) tick() {
 	if r.stuck {
 		return
@@ -102,12 +102,12 @@ func (r *run) tick() {
 	}
 }
 
-// returnPause is how long a client waits before it comes back once more, if it has
-// come back in vain. An EventSource waits longer.
+// returnPause is how long a client waits between two attempts to connect again. An
+// EventSource waits longer.
 const returnPause = 20 * time.Millisecond
 
-// comeBack makes a client whose stream has ended connect again, if it is one that
-// does, and wait for the event that all others have.
+// comeBack connects a client again whose stream has ended, if it is one that returns,
+// and waits until it has the event that all others have.
 func (r *run) comeBack(v *visit, n int) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(returnPause) {
 		ended, lastID := v.client.over()
@@ -122,7 +122,7 @@ func (r *run) comeBack(v *visit, n int) {
 	}
 }
 
-// leave lets clients go.
+// leave disconnects clients.
 func (r *run) leave(visits []*visit) {
 	for _, v := range visits {
 		if !v.gone {
@@ -132,7 +132,7 @@ func (r *run) leave(visits []*visit) {
 	}
 }
 
-// close lets everybody go, and ends the origins.
+// close disconnects all clients and stops the origins.
 func (r *run) close() {
 	r.leave(r.visits)
 	r.origins.close()

@@ -14,7 +14,7 @@ const (
 	roundReload
 )
 
-// What visits are called in messages, and found by.
+// Names of visits in messages, by which judges find them.
 const (
 	whatStays      = "connected before the reload"
 	whatComesAgain = "connecting after the reload"
@@ -22,7 +22,7 @@ const (
 
 // play is what happens under the first configuration. It is the same in both
 // variants of a case: every order in which clients open, join and leave a stream
-// may make a difference. If there will be another configuration, all just come.
+// may make a difference. If the configuration will change, all connect once.
 func (r *run) play() {
 	ids := r.test.identities()
 	if r.test.after != "" {
@@ -35,8 +35,8 @@ func (r *run) play() {
 	r.gather()
 }
 
-// round has all clients come in one order: to streams that nobody has opened, to
-// those that others have opened, and to those that everybody has left.
+// round connects all clients in one order: to streams that are not open yet, to
+// streams that other clients have opened, and to streams that all clients have left.
 func (r *run) round(ids []identity, round int) {
 	first := r.connectAll(fmt.Sprintf("round %d, first", round), ids, round)
 	r.tick()
@@ -54,7 +54,7 @@ func (r *run) round(ids []identity, round int) {
 	}
 }
 
-// crowdSize is how many equal clients come at once.
+// crowdSize is the number of equal clients that connect at once.
 const crowdSize = 4
 
 // gather counts the streams that origins begin for a crowd.
@@ -70,7 +70,7 @@ func (r *run) gather() {
 	r.leave(crowd)
 }
 
-// stay has all clients come that are there when the configuration changes.
+// stay connects the clients that are there when the configuration changes.
 func (r *run) stay() {
 	for _, v := range r.connectAll(whatStays, r.test.identities(), roundReload) {
 		v.returns = true
@@ -78,8 +78,8 @@ func (r *run) stay() {
 	r.tick()
 }
 
-// After a reload, streams may move to the new configuration or end at a time of
-// their own. Nothing depends on when: this is how long, and how often, is looked.
+// After a reload, streams may move to the new configuration, or end, at any time. No
+// verdict depends on when: these bound how long, and how often, events are sent.
 const (
 	looks     = 8
 	lookPause = 20 * time.Millisecond
