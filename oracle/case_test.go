@@ -8,8 +8,9 @@ type testcase struct {
 	// line or for nothing; PORT and PORT2 for the ports that clients connect to;
 	// PUBLIC, PRIVATE, AUTH and PHP for origins, LANGUAGE for one whose answer
 	// varies by language, GREETER for one that begins a stream with an event even
-	// if it resumes; ROOT for a directory of files; TLS for a tls directive, and CA
-	// for the file of the authority that has issued the client's certificate.
+	// if it resumes, and takes its time for that; ROOT for a directory of files; TLS
+	// for a tls directive, and CA for the file of the authority that has issued the
+	// client's certificate.
 	config string
 
 	// after is loaded while clients are connected, unless it is empty.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // origins are the applications behind the sites of one run. All of them answer
@@ -23,8 +24,9 @@ type origins struct {
 	addrs     map[string]string // of those that the Caddyfile names
 	listeners []*listener
 	streams   map[*stream]struct{}
-	last      int // the number of the last tick
-	opened    int // streams, over the whole run
+	last      int           // the number of the last tick
+	opened    int           // streams, over the whole run
+	ticked    chan struct{} // closed at the next tick
 	closed    chan struct{}
 }
 
@@ -48,6 +50,7 @@ func newOrigins() *origins {
 	return &origins{
 		addrs:   make(map[string]string),
 		streams: make(map[*stream]struct{}),
+		ticked:  make(chan struct{}),
 		closed:  make(chan struct{}),
 	}
 }
@@ -140,7 +143,26 @@ func (o *origins) tick() int {
 	for s := range o.streams {
 		s.ticks <- o.last
 	}
+	close(o.ticked)
+	o.ticked = make(chan struct{})
 	return o.last
+}
+
+// lookup is how long an origin takes to find what a client has missed.
+const lookup = 50 * time.Millisecond
+
+// lookUp waits for the next tick and a little longer, so that other streams have
+// brought its event before this one repeats it.
+func (o *origins) lookUp(r *http.Request) {
+	o.mu.Lock()
+	ticked := o.ticked
+	o.mu.Unlock()
+	select {
+	case <-ticked:
+		time.Sleep(lookup)
+	case <-r.Context().Done():
+	case <-o.closed:
+	}
 }
 
 // count returns how many streams the origins have begun.
@@ -191,6 +213,9 @@ func (o *origins) stream(name string) http.HandlerFunc {
 			header.Set("Vary", "Accept-Language")
 		}
 		control := http.NewResponseController(w)
+		if name == "GREETER" && r.Header.Get("Last-Event-ID") != "" {
+			o.lookUp(r)
+		}
 		resumes := o.enter(s, r.Header.Get("Last-Event-ID"))
 		defer o.leave(s)
 		if resumes && name != "GREETER" {
