@@ -26,8 +26,7 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 	id := claimOf(r)
 	a := arrival{handler: h, patient: p.needsOriginsWord(r)}
 	if p.opts.wrapping {
-		newest := p.lineage.newestHandler()
-		a.facts, a.newest = h.factsOf(r), newest != nil && newest.server == h.server
+		a.facts = h.factsOf(r)
 		if passed := p.passing.recall(a.key(req.key())); passed != "" {
 			return passed
 		}
@@ -68,7 +67,6 @@ type admission struct {
 type arrival struct {
 	handler *Handler
 	facts   facts // wrapping form
-	newest  bool  // handler is of the newest configuration
 
 	// patient clients cannot be held without the origin's word: they wait for it
 	// as long as it takes.
@@ -94,19 +92,18 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 	defer front.Stop()
 	expired, unled := false, false
 	for {
+		outdated := !t.pool.lineage.isNewest(a.handler)
 		t.mu.Lock()
 		changed := t.changed
-		adm, known := t.admission(a, expired, unled)
+		adm, known := t.admission(a, expired, unled, outdated)
 		held := t.isConnected && !t.trusted // for its first event, but not for long
 		t.mu.Unlock()
 		switch {
-		case adm.passed == passFront && a.newest:
+		case adm.passed == passFront:
 			a.handler.frontFailed(t, adm.front)
 		case adm.passed == passDiffers:
 			t.pool.passing.remember(a.key(t.key), passDiffers, frontMemory)
 			t.pool.explainDiffers(t, adm.front)
-		case adm.passed == passRefused:
-			t.pool.passing.remember(a.handler.frontKey(t.key), passRefused, time.Duration(opts.Wait))
 		}
 		if known {
 			return adm
@@ -126,6 +123,7 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 		case <-changed:
 		case <-timer.C:
 			expired = true
+			t.seek(a.handler) // the new configuration's connection may have failed
 		case <-front.C:
 			unled = true
 		case <-ctx.Done():
@@ -135,9 +133,9 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 }
 
 // admission returns what is known now of what a client gets: expired says that it has
-// waited for as long as it may, and unled that the stranger should have been led here by
-// now. t.mu must be held.
-func (t *topic) admission(a arrival, expired, unled bool) (adm admission, known bool) {
+// waited for as long as it may, unled that the stranger should have been led here by
+// now, and outdated that its configuration has been replaced. t.mu must be held.
+func (t *topic) admission(a arrival, expired, unled, outdated bool) (adm admission, known bool) {
 	opts := t.pool.opts
 	if no := t.refusal; no != nil {
 		if no.verdict == verdictElsewhere {
@@ -147,17 +145,16 @@ func (t *topic) admission(a arrival, expired, unled bool) (adm admission, known 
 	}
 	through := true // what comes is what the client's configuration would bring
 	if opts.wrapping {
-		switch why, settled := t.homes.judge(a); {
+		why, own := t.homes.judge(a)
+		switch {
 		case why == passDiffers:
-			return admission{passed: why, front: a.facts.differsFrom(t.homes.of(a.handler).facts)}, true
+			return admission{passed: why, front: a.facts.differsFrom(own.facts)}, true
 		case why != "":
 			return admission{passed: why, front: "the stranger is led to another handler"}, true
-		case settled:
-			through = !t.isConnected || t.via.serves(a.handler)
-			if expired && !through {
-				// The old connection goes on, as the origin has not answered the new one.
-				return admission{passed: passRefused}, true
-			}
+		case own != nil:
+			through = !t.isConnected || !t.via.isOlderThan(own)
+		case len(t.homes) > 0 && outdated:
+			return admission{rejected: rejectEnding}, true // it finds the new configuration
 		case unled:
 			return admission{passed: passFront, front: "the site has not answered the stranger in time"}, true
 		default:
@@ -166,7 +163,7 @@ func (t *topic) admission(a arrival, expired, unled bool) (adm admission, known 
 	}
 	known = through && t.trusted && (t.isConnected || t.connects > 0 && !opts.reject)
 	held := t.isConnected && !t.trusted // but not for long
-	if known || expired && !opts.reject && !a.patient && !held {
+	if known || expired && !opts.reject && !a.patient && !held && through {
 		t.admitted = true
 		return admission{header: t.header}, true
 	}

@@ -242,6 +242,13 @@ func (c *catchup) leave(clientIP string) {
 	g.unqueue(c)
 }
 
+// isQueued reports whether c waits for its turn, as others have the connections.
+func (c *catchup) isQueued() bool {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	return !c.started.Load() && !c.parked
+}
+
 // forget makes the next who asks for the id of c start anew. g.mu must be held.
 func (g *catchups) forget(c *catchup) {
 	if g.byID[c.id] == c {
@@ -321,7 +328,7 @@ func (c *catchup) rest() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c.resting = true
-	g.bill(c) // or many could be refused before the first is over
+	g.bill(c, refusedCost) // or many could be refused before the first is over
 	g.startNext()
 }
 

@@ -21,20 +21,23 @@ type home struct {
 
 	print, behind string // of what stands around it (see surroundings)
 	facts         facts
+	nth           int // of the topic's, from 1
 }
 
-// serves reports whether a connection that has come through this home brings what one
-// through the configuration of h would bring.
-func (known *home) serves(h *Handler) bool {
-	return known != nil && (known.server == weak.Make(h.server) || h.surroundings().sameAs(known.print, known.behind))
+// isOlderThan reports whether a connection that has come through this home may bring
+// something else than clients of a later one are to get. Clients of earlier ones have
+// moved on with the topic.
+func (known *home) isOlderThan(later *home) bool {
+	return known.nth < later.nth && (known.print != later.print || known.behind != later.behind)
 }
 
 // homes are those of a topic, the newest last: while a reload is under way, clients
 // of two configurations may come.
 type homes []home
 
-// maxHomes is how many configurations a topic remembers.
-const maxHomes = 2
+// maxHomes is how many configurations a topic remembers: reloads may come faster than
+// the clients of the first one are admitted.
+const maxHomes = 8
 
 // in returns the home in the configuration of h, or nil.
 func (hs homes) in(h *Handler) *home {
@@ -59,21 +62,19 @@ func (hs homes) of(h *Handler) *home {
 	return &hs[i]
 }
 
-// judge says whether a client may share: settled, or why it passes. If neither is
-// known, the stranger has not yet reached the configuration of the client.
-func (hs homes) judge(a arrival) (why passReason, settled bool) {
-	known := hs.of(a.handler)
+// judge says why a client passes, or "" if it may share the topic through a home of
+// its own. If that is nil, the stranger has not yet reached the client's configuration.
+func (hs homes) judge(a arrival) (why passReason, own *home) {
+	own = hs.of(a.handler)
 	switch {
-	case known == nil && len(hs) > 0 && !a.newest:
-		return passFront, true // of a configuration that has been replaced
-	case known == nil:
-		return "", false
-	case known.server == weak.Make(a.handler.server) && known.handler != weak.Make(a.handler):
-		return passFront, true
-	case a.facts.differsFrom(known.facts) != "":
-		return passDiffers, true
+	case own == nil:
+		return "", nil
+	case own.server == weak.Make(a.handler.server) && own.handler != weak.Make(a.handler):
+		return passFront, own
+	case a.facts.differsFrom(own.facts) != "":
+		return passDiffers, own
 	}
-	return "", true
+	return "", own
 }
 
 // errMoved is how a connection ends when the site has come to lead strangers
@@ -116,6 +117,7 @@ func (t *topic) arrive(h *Handler, r *http.Request, a *answer) error {
 		print:   around.print,
 		behind:  around.behind,
 		facts:   found,
+		nth:     t.nextHome(),
 	})
 	if len(t.homes) > maxHomes {
 		t.homes = slices.Delete(t.homes, 0, len(t.homes)-maxHomes)
@@ -123,6 +125,14 @@ func (t *topic) arrive(h *Handler, r *http.Request, a *answer) error {
 	a.via = t.homes[len(t.homes)-1]
 	t.signal()
 	return nil
+}
+
+// nextHome counts the homes of t. t.mu must be held.
+func (t *topic) nextHome() int {
+	if n := len(t.homes); n > 0 {
+		return t.homes[n-1].nth + 1
+	}
+	return 1
 }
 
 // isLeftBehind reports whether the newest configuration is one that the stranger of
@@ -134,9 +144,12 @@ func (t *topic) isLeftBehind() bool {
 	return newest != nil && len(t.homes) > 0 && t.homes.in(newest) == nil
 }
 
-// seek makes the upstream ask through the configuration of h, which is the newest,
-// if the topic is connected through earlier ones alone.
+// seek makes the upstream ask through the configuration of h, if that is the newest and
+// the topic is connected through earlier ones alone.
 func (t *topic) seek(h *Handler) {
+	if !t.pool.opts.wrapping || !t.pool.lineage.isNewest(h) {
+		return
+	}
 	t.mu.Lock()
 	due := len(t.homes) > 0 && (t.homes.in(h) == nil || t.isConnected && t.via.server != weak.Make(h.server))
 	t.mu.Unlock()

@@ -152,6 +152,12 @@ func (l *lineage) source() (source, bool) {
 	return h.upstreamSource(), true
 }
 
+// isNewest reports whether h is of the newest configuration that has started.
+func (l *lineage) isNewest(h *Handler) bool {
+	newest := l.newestHandler()
+	return newest != nil && newest.server == h.server
+}
+
 // newestHandler is newest for those who do not hold l.mu.
 func (l *lineage) newestHandler() *Handler {
 	l.mu.Lock()

@@ -1,6 +1,8 @@
 package ssefanout
 
 import (
+	"time"
+
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
@@ -73,10 +75,25 @@ func (s *session) settle() (id string, how joining) {
 		if s.catchup == nil {
 			return s.catchUp(s.resumeWith)
 		}
+		if s.hasWaitedTooLong() {
+			s.leaveCatchup()
+			return s.live(gap), gap
+		}
 	case idUnsettled:
 	}
 	s.setUnsettled(true)
 	return s.resumeWith.id, pending
+}
+
+// turnPatience is how many times the timeout of a catch-up a client waits for its turn:
+// others may hold the connections with ids that the origin does not answer. After that, a
+// gap is better than no events.
+const turnPatience = 3
+
+// hasWaitedTooLong reports whether s has waited long enough for the turn of its catch-up.
+func (s *session) hasWaitedTooLong() bool {
+	patience := turnPatience * time.Duration(s.topic.pool.opts.Catchup.Timeout)
+	return s.catchup.isQueued() && time.Since(s.started) > patience
 }
 
 // catchUp makes s a part of the catch-up for an id.

@@ -27,9 +27,7 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicReque
 	case rejected != "":
 		return p.turnAway(w, r, rejected, nil)
 	}
-	if arrived.newest {
-		t.seek(arrived.handler)
-	}
+	t.seek(arrived.handler)
 	s := &session{
 		subscriber: newSubscriber(t, ip),
 		timer:      time.NewTimer(time.Hour),
