@@ -2,170 +2,180 @@ package oracle
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"testing"
 )
 
-// meet connects the clients one after the other. After each, the origins tick, and
-// all streams so far must have got it before the next one comes.
-func (v *variant) meet(clients []*client, tick *int, who []identity) []*client {
-	for _, id := range who {
-		clients = append(clients, connect(v.url, id))
-		v.tick(clients, tick)
-	}
-	return clients
+// A fault is a difference that the line has made to a client, and to which visits
+// of it.
+type fault struct {
+	id     identity
+	url    string
+	why    string
+	visits []string
 }
 
-func (v *variant) tick(clients []*client, tick *int) {
-	*tick++
-	v.pub.tick(*tick)
-	v.priv.tick(*tick)
-	var wg sync.WaitGroup
-	for _, c := range clients {
-		if c.isStream() {
-			wg.Go(func() { c.await(*tick) })
-		}
-	}
-	wg.Wait()
+func (f *fault) String() string {
+	return fmt.Sprintf("%s %s\n  %s\n  %s", f.url, f.id, strings.Join(f.visits, "; "), f.why)
 }
 
-func (t *template) who() []identity {
-	if len(t.clients) > 0 {
-		return t.clients
+// judge returns what is wrong with the line in a case, nothing if all is well.
+func judge(with, without *run) []*fault {
+	var faults []*fault
+	for i, w := range with.visits {
+		o := without.visits[i]
+		if len(w.got) == 0 || len(o.got) == 0 {
+			break // the script was given up before
+		}
+		var why []string
+		stuck := with.stuck || without.stuck
+		switch {
+		case w.what == whatStays && with.test.after != "":
+			why = judgeStayer(w, o, without.newcomer(w.id), stuck)
+		case stuck:
+			why = hurried(w.got[0], o.got[0])
+		default:
+			why = differences(w.got[0].from(w.since), o.got[0].from(o.since))
+		}
+		if why != nil {
+			faults = add(faults, w, strings.Join(why, "\n  "))
+		}
 	}
-	return identities
-}
-
-// judge runs templates with the line and without, and compares.
-func judge(t *testing.T, templates []template) {
-	t.Helper()
-	files := newDirectory(t)
-	var pairs [][2]*variant
-	var all []*variant
-	for i := range templates {
-		pair := [2]*variant{templates[i].run(t, false, i, files), templates[i].run(t, true, i, files)}
-		pairs = append(pairs, pair)
-		all = append(all, pair[:]...)
-	}
-	load(t, all, func(v *variant) string { return v.sites }, "the first configuration")
-	t.Cleanup(stop)
-	defer func() {
-		for _, v := range all {
-			for _, c := range slices.Concat(v.clients, v.probes) {
-				c.cancel()
-			}
-		}
-	}()
-
-	ticks := make([]int, len(pairs))
-	each(pairs, func(i int, without, with *variant) {
-		for _, v := range []*variant{without, with} {
-			n := 0
-			v.clients = v.meet(nil, &n, v.who())
-			ticks[i] = n
-		}
-		compare(t, without, with, 1, ticks[i])
-	})
-
-	reloaded := slices.ContainsFunc(templates, func(t template) bool { return t.after != "" })
-	if !reloaded {
-		return
-	}
-	load(t, all, func(v *variant) string {
-		if v.after != "" {
-			return v.after
-		}
-		return v.sites
-	}, "the second configuration")
-	each(pairs, func(i int, without, with *variant) {
-		if without.after != "" {
-			judgeReload(t, without, with, ticks[i])
-		}
-	})
-}
-
-// each calls f for a few pairs at a time.
-func each(pairs [][2]*variant, f func(i int, without, with *variant)) {
-	var wg sync.WaitGroup
-	places := make(chan struct{}, 8)
-	for i, pair := range pairs {
-		places <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-places }()
-			f(i, pair[0], pair[1])
+	if with.test.shares && with.line != "" && !with.stuck && with.crowd != 1 {
+		faults = append(faults, &fault{
+			id:  plain,
+			why: fmt.Sprintf("%d equal clients had %d streams from the origin instead of sharing one", crowdSize, with.crowd),
 		})
 	}
-	wg.Wait()
+	return faults
 }
 
-// compare checks that each client has got with the line what it has got without.
-func compare(t *testing.T, without, with *variant, from, to int) {
-	t.Helper()
-	for i, c := range with.clients {
-		want := without.clients[i]
-		if got, want := c.answer(), want.answer(); got != want {
-			with.complain(t, c, "is answered with %s,\nwithout the line with %s", got, want)
-			continue
-		}
-		if !c.isStream() {
-			continue
-		}
-		if got, want := c.ticks(from, to), want.ticks(from, to); !slices.Equal(got, want) {
-			with.complain(t, c, "gets\n\t%s\nwithout the line\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+var roundOf = regexp.MustCompile(`round=\d`)
+
+// add adds a fault of a visit, or the visit to a fault that is there already.
+func add(faults []*fault, v *visit, why string) []*fault {
+	why = roundOf.ReplaceAllLiteralString(why, "round=N")
+	for _, f := range faults {
+		if f.id.name == v.id.name && f.why == why {
+			f.visits = append(f.visits, v.what)
+			return faults
 		}
 	}
-	if n := with.pub.connections() + with.priv.connections(); with.connections > 0 && n != with.connections {
-		t.Errorf("%s: there were %d connections to the origins, want %d\n%s", with.name, n, with.connections, with.caddyfile(with.sites))
-	}
+	return append(faults, &fault{v.id, roundOf.ReplaceAllLiteralString(v.url, "round=N"), why, []string{v.what}})
 }
 
-func (v *variant) complain(t *testing.T, c *client, format string, args ...any) {
-	t.Helper()
-	t.Errorf("%s: the client %s %s\n%s", v.name, c.name, fmt.Sprintf(format, args...), v.caddyfile(v.sites))
+// inFlight is how many events may be on their way through Caddy when a client joins
+// a stream that has no other client at the time: with the line, it gets them.
+const inFlight = 2
+
+// from returns the answer without events that were sent before its client connected.
+func (a answer) from(since int) answer {
+	first := 0
+	for first < min(inFlight, len(a.ticks)) && a.ticks[first] <= since {
+		first++
+	}
+	a.ticks = a.ticks[first:]
+	return a
 }
 
-// judgeReload checks what clients get after a reload. Those that come then get what
-// they would get without the line. Those that were there get nothing that neither
-// their old stream nor their own new request would bring; if they are ended, they
-// come back and are as those that come then.
-func judgeReload(t *testing.T, without, with *variant, before int) {
-	t.Helper()
-	n, m := before, before
-	without.probes = without.meet(nil, &n, without.who())
-	with.probes = with.meet(nil, &m, with.who())
-	for i, c := range with.probes {
-		want := without.probes[i]
-		if got, want := c.answer(), want.answer(); got != want {
-			with.complain(t, c, "is answered after the reload with %s,\nwithout the line with %s\nThe second configuration:\n%s",
-				got, want, with.caddyfile(with.after))
-			continue
-		}
-		if got, want := c.ticks(before+1, n), want.ticks(before+1, n); c.isStream() && !slices.Equal(got, want) {
-			with.complain(t, c, "gets after the reload\n\t%s\nwithout the line\n\t%s\nThe second configuration:\n%s",
-				strings.Join(got, "\n\t"), strings.Join(want, "\n\t"), with.caddyfile(with.after))
+// differences compares one answer with what it would have been without us.
+func differences(with, without answer) []string {
+	var why []string
+	differ := func(what string, with, without any) {
+		if w, o := fmt.Sprint(with), fmt.Sprint(without); w != o {
+			why = append(why, fmt.Sprintf("%s\n    with the line:    %s\n    without the line: %s", what, w, o))
 		}
 	}
-	for i, c := range with.clients {
-		allowed := append(fingerprints(without.clients[i].ticks(0, n)), fingerprints(without.probes[i].ticks(0, n))...)
-		for _, got := range fingerprints(c.ticks(before+1, m)) {
-			if !slices.Contains(allowed, got) {
-				with.complain(t, c, "who was there before the reload gets %q, which neither its old stream nor its new request brings: %q\nThe second configuration:\n%s",
-					got, allowed, with.caddyfile(with.after))
-				break
+	if with.failed != "" || without.failed != "" || with.stream != without.stream {
+		differ("answer", with, without)
+		return why
+	}
+	differ("status", with.status, without.status)
+	differ("header", with.header, without.header)
+	differ("body", with.body, without.body)
+	differ("events that answer the request", strings.Join(with.saw, "\n                  and "), strings.Join(without.saw, " and "))
+	differ("numbers of the events", with.ticks, without.ticks)
+	differ("also in the stream", with.other, without.other)
+	differ("an event was waited for in vain", with.late, without.late)
+	differ("the stream has ended", with.ended, without.ended)
+	return why
+}
+
+// hurried compares answers if the script was given up in one of the runs, because a
+// client has waited in vain: events may be missing for that reason alone.
+func hurried(with, without answer) []string {
+	if without.late {
+		return []string{"without the line: waited in vain, so nothing can be said of this case"}
+	}
+	if with.late || with.stream != without.stream {
+		return differences(with, without)
+	}
+	without.ticks, without.ended = with.ticks, with.ended
+	if !slices.ContainsFunc(with.saw, func(saw string) bool { return !slices.Contains(without.saw, saw) }) {
+		without.saw = with.saw
+	}
+	return differences(with, without)
+}
+
+func (a answer) String() string {
+	switch {
+	case a.failed != "":
+		return a.failed
+	case a.stream:
+		return fmt.Sprintf("%d, a stream that answers %s", a.status, strings.Join(a.saw, " and "))
+	}
+	return fmt.Sprintf("%d %q", a.status, a.body)
+}
+
+// newcomer returns the first client of an identity that connected after the reload.
+func (r *run) newcomer(id identity) *visit {
+	i := slices.IndexFunc(r.visits, func(v *visit) bool { return v.what == whatComesAgain && v.id.name == id.name })
+	return r.visits[i]
+}
+
+// judgeStayer compares a client that was there when the configuration changed.
+// From then on it may get what its own request has got before, or what a new
+// request of its own gets. If its stream ends, it connects again and is judged as a
+// newcomer. If the script was given up, missing events are not counted as a fault.
+func judgeStayer(with, without, newcomer *visit, stuck bool) []string {
+	before, first := without.got[0].from(without.since), with.got[0].from(with.since)
+	if !before.stream || !first.stream || len(newcomer.got) == 0 {
+		return hurried(first, before)
+	}
+	after := newcomer.got[0]
+	why := foreign(first, before, after)
+	ticks := slices.Clone(first.ticks)
+	for _, a := range with.got[1:] {
+		if !after.stream || !a.stream {
+			if a.String() != after.String() {
+				why = append(why, fmt.Sprintf("answer after coming back\n    with the line:    %s\n    without the line: %s", a, after))
 			}
+			return why
 		}
+		why = append(why, foreign(a, after)...)
+		ticks = append(ticks, a.ticks...)
 	}
+	if slices.ContainsFunc(with.got, func(a answer) bool { return a.late }) {
+		why = append(why, fmt.Sprintf("an event was waited for in vain, over %d connections; it got %v", len(with.got), ticks))
+	}
+	if !stuck && !slices.Equal(ticks, before.ticks) {
+		why = append(why, fmt.Sprintf("numbers of the events, over %d connections\n    with the line:    %v\n    without the line: %v", len(with.got), ticks, before.ticks))
+	}
+	return why
 }
 
-// fingerprints returns what ticks say of the requests that they answer.
-func fingerprints(ticks []string) []string {
-	var all []string
-	for _, tick := range ticks {
-		_, rest, _ := strings.Cut(strings.TrimPrefix(tick, "tick "), " ")
-		all = append(all, rest)
+// foreign tells of events that none of the allowed streams would have brought.
+func foreign(got answer, allowed ...answer) []string {
+	var right []string
+	for _, a := range allowed {
+		right = append(right, a.saw...)
 	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	var why []string
+	for _, saw := range got.saw {
+		if !slices.Contains(right, saw) {
+			why = append(why, fmt.Sprintf("events that answer another request\n    with the line: %s\n    allowed:       %s", saw, strings.Join(right, "\n                   ")))
+		}
+	}
+	return why
 }
