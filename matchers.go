@@ -78,7 +78,9 @@ func (s *surveyor) equalVariables(m any) bool {
 // names them, the site sets them, or no client that shares can carry them.
 func (s *surveyor) equalHeaders(fields caddyhttp.MatchHeader) bool {
 	for name := range fields {
-		compared := slices.Contains(s.options.varyHeaders, canonicalHeader(name)) || slices.Contains(s.headers, canonicalHeader(name))
+		// In front, a header that the site changes may still be as the client has sent it.
+		varies, changed := slices.Contains(s.options.varyHeaders, canonicalHeader(name)), slices.Contains(s.headers, canonicalHeader(name))
+		compared := varies && !(s.front && changed) || changed && !s.front
 		if canonicalHeader(name) != "Host" && !compared && !s.absent(name) {
 			return false
 		}

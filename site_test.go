@@ -613,3 +613,18 @@ func TestReloadOfAWrappingHandlerThatLosesItsConnection(t *testing.T) {
 		c.expect(numbered(3, 3))
 	})
 }
+
+// The new connection resumes while the old one goes on: an event without an id at its
+// start is no sign that what follows has not come there.
+func TestReloadBesideAnOriginThatGreetsEachConnection(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		up, c := s.joinLive(1, 2)
+		after := s.reloadWrapping(surroundings{})
+		after.get("/events")
+		again := after.origin.next().expectResumedWith("id 2")
+		up.events(3, 3)
+		again.accept().send("data: hello\n\n").events(3, 4)
+		c.expect(numbered(3, 3) + "data: hello\n\n" + numbered(4, 4))
+	})
+}

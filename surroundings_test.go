@@ -136,6 +136,7 @@ func TestWhatStandsInFrontIsPlainOrHasAPrint(t *testing.T) {
 		{name: "a rewrite by the client", front: "rewrite * /{header.Accept-Language}{uri}", other: "rewrite * /{header.User-Agent}{uri}"},
 		{name: "a map of the client", front: "map {remote_host} {x} {\na b\n}", other: "map {remote_host} {x} {\na c\n}"},
 		{name: "a header of the client", front: "request_header X-A {remote_host}", other: "request_header X-B {remote_host}"},
+		{name: "a header that is deleted later", front: "@m header Accept-Language eo\nrewrite @m /a\nrequest_header -Accept-Language", other: "request_header -Accept-Language"},
 		{name: "basic_auth", front: "basic_auth {\nalice $2a$04$LQbYWDw2A3pL/O1GZwU4EOQSETPNLnvWlFxcuTosMNSmslvgUuDp2\n}",
 			other: "basic_auth {\nbob $2a$04$LQbYWDw2A3pL/O1GZwU4EOQSETPNLnvWlFxcuTosMNSmslvgUuDp2\n}"},
 		{name: "forward_auth", front: "forward_auth 127.0.0.1:9 {\nuri /auth\n}", other: "forward_auth 127.0.0.1:9 {\nuri /authz\n}"},

@@ -173,6 +173,7 @@ type connection struct {
 	up *upstream
 	beginning
 	replaces *connection // that is to end when this one is accepted
+	overlaps bool        // it resumes while that one goes on
 	answer   *answer
 	decoder  *sse.Decoder
 	cancel   context.CancelCauseFunc
@@ -197,6 +198,7 @@ func (u *upstream) open(ctx context.Context, after beginning, replaces *connecti
 		up:          u,
 		beginning:   after,
 		replaces:    replaces,
+		overlaps:    replaces != nil && after.id != "",
 		established: make(chan struct{}),
 		ended:       make(chan struct{}),
 	}
@@ -314,7 +316,9 @@ func (c *connection) publish(e *sse.Event) {
 	if c.replaying && !greets && c.isReplay(entry) {
 		return
 	}
-	if !greets {
+	if !greets && (entry.SetsID || c.replayed > 0 || !c.overlaps) {
+		// Beside another connection, an event without an id, as some origins begin
+		// each with, is no sign that what follows has not come there.
 		c.replaying = false
 	}
 	awaited := entry.SetsID && entry.ID != "" && t.catchups.any.Load()
