@@ -98,14 +98,15 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 		adm, known := t.admission(a, expired, unled, outdated)
 		held := t.isConnected && !t.trusted // for its first event, but not for long
 		t.mu.Unlock()
-		switch {
-		case adm.passed == passFront:
+		switch adm.passed {
+		case passFront:
 			a.handler.frontFailed(t, adm.front)
-		case adm.passed == passDiffers:
+		case passDiffers:
 			t.pool.passing.remember(a.key(t.key), passDiffers, frontMemory)
 			t.pool.explainDiffers(t, adm.front)
-		case adm.passed == passRefused:
+		case passRefused:
 			t.pool.passing.remember(a.handler.frontKey(t.key), passRefused, time.Duration(opts.Wait))
+		default: // there is nothing to remember
 		}
 		if known {
 			return adm

@@ -80,7 +80,7 @@ func (s *surveyor) equalHeaders(fields caddyhttp.MatchHeader) bool {
 	for name := range fields {
 		// In front, a header that the site changes may still be as the client has sent it.
 		varies, changed := slices.Contains(s.options.varyHeaders, canonicalHeader(name)), slices.Contains(s.headers, canonicalHeader(name))
-		compared := varies && !(s.front && changed) || changed && !s.front
+		compared := varies && !changed || changed && !s.front
 		if canonicalHeader(name) != "Host" && !compared && !s.absent(name) {
 			return false
 		}
