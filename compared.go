@@ -27,6 +27,12 @@ func (s *surveyor) collect(server *caddyhttp.Server) {
 			s.maps = append(s.maps, handler.Destinations...)
 		case *headers.Handler:
 			s.collectHeaders(handler.Request)
+		case *caddyhttp.VarsMiddleware:
+			for name := range *handler {
+				if ownVariable(name) {
+					s.variables = append(s.variables, name)
+				}
+			}
 		default:
 			eachRouteList(reflect.ValueOf(handler), list)
 		}

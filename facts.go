@@ -34,7 +34,7 @@ func (h *Handler) factsOf(r *http.Request) facts {
 	around := h.surroundings()
 	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
-		if !ownVariable(name) && !slices.Contains(h.varyReplacer, "http.vars."+name) {
+		if (!ownVariable(name) || slices.Contains(around.variables, name)) && !slices.Contains(h.varyReplacer, "http.vars."+name) {
 			f = append(f, namedValue{"variable " + name, factValue(vars[name])})
 		}
 	}

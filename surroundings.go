@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
@@ -25,6 +26,9 @@ type surroundings struct {
 	// headers are the names of the request headers that handlers of the server
 	// change. Their values are compared with the stranger's.
 	headers []string
+
+	// variables are those of Caddy's own names that the site sets itself.
+	variables []string
 
 	// plain says that what stands in front treats all requests of a key alike, as
 	// far as Caddy's own modules go: it leads them all where it leads the stranger.
@@ -55,12 +59,12 @@ func survey(server *caddyhttp.Server, h *Handler) *surroundings {
 	}
 	all := &surveyor{server: server, options: &h.Options}
 	all.collect(server)
-	s.maps, s.headers = all.maps, all.headers
+	s.maps, s.headers, s.variables = all.maps, all.headers, all.variables
 
 	behind := &surveyor{server: server, options: &h.Options, maps: all.maps, headers: all.headers}
 	behind.walkBehind(way)
 	if behind.unequal != "" {
-		s.never = "behind it stands a matcher that can tell one client from another: " + behind.unequal
+		s.never = "something behind it can tell one client from another: " + behind.unequal
 	}
 	front := &surveyor{server: server, options: &h.Options, maps: all.maps, headers: all.headers}
 	front.walkFront(way)
@@ -99,8 +103,8 @@ type surveyor struct {
 	server  *caddyhttp.Server
 	options *Options
 
-	maps    []string
-	headers []string
+	maps, headers, variables []string
+
 	front   bool            // requests pass what is looked at
 	unequal string          // the first thing that can tell one client from another
 	print   strings.Builder // everything it has seen
@@ -220,10 +224,53 @@ func (s *surveyor) walkHandlers(handlers []caddyhttp.MiddlewareHandler) {
 		if nested == 0 || !leadsAllAlike[id] {
 			s.describe(handler)
 		}
-		if s.front && nested == 0 && !s.equalPlaceholders(handler) {
-			s.note(id) // what it makes of a request depends on the client
+		if nested == 0 && s.dependsOnClient(id, handler) {
+			s.note(id)
 		}
 	}
+}
+
+// dependsOnClient reports whether what a handler makes of a request, or where it sends
+// it, depends on the client by a placeholder. What a reverse_proxy tells its upstream by
+// one is the operator's business, unless the placeholder is what the site has found out
+// in front.
+func (s *surveyor) dependsOnClient(id string, handler caddyhttp.MiddlewareHandler) bool {
+	switch handler := handler.(type) {
+	case *reverseproxy.Handler:
+		if s.front {
+			return false // it is noted as what it is
+		}
+		for _, upstream := range handler.Upstreams {
+			if !s.equalPlaceholders(upstream.Dial) {
+				return true
+			}
+		}
+		// From a proxy that only it trusts, it passes X-Forwarded-* on.
+		return len(handler.TrustedProxies) > 0 || s.namesFindings(handler)
+	case *headers.Handler:
+		return handler.Request != nil && !s.equalPlaceholders(handler.Request)
+	}
+	return (s.front || changesRequest[id]) && !s.equalPlaceholders(handler)
+}
+
+// changesRequest has the handlers that matchers and handlers after them see the effect of.
+var changesRequest = map[string]bool{
+	"http.handlers.map":     true,
+	"http.handlers.rewrite": true,
+	"http.handlers.vars":    true,
+}
+
+// namesFindings reports whether a handler uses what handlers and matchers in front have
+// found out about a client.
+func (s *surveyor) namesFindings(handler any) bool {
+	for _, found := range placeholder.FindAllStringSubmatch(asJSON(handler), -1) {
+		for _, prefix := range []string{"http.auth.", "http.regexp.", "http.reverse_proxy."} {
+			if strings.HasPrefix(found[1], prefix) && !slices.Contains(s.options.varyReplacer, found[1]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // walkNamed looks at a named route, once: it may invoke itself.

@@ -55,6 +55,9 @@ func TestWhatStandsBehindDecidesWhetherToShare(t *testing.T) {
 		{name: "a header's absence", behind: "@m header !Cookie\nreverse_proxy @m " + origin},
 		{name: "a header that vary names", options: "vary X-Tenant", behind: "@m header X-Tenant a\nreverse_proxy @m " + origin},
 		{name: "Host as a header", behind: "@m header Host a\nreverse_proxy @m " + origin},
+		{name: "a placeholder of the client for the upstream", behind: "reverse_proxy " + origin + " {\nheader_up X-IP {remote_host}\n}"},
+		{name: "a user that vary names", options: "vary {http.auth.user.id}", behind: "reverse_proxy " + origin + " {\nheader_up X-User {http.auth.user.id}\n}"},
+		{name: "a response header from a placeholder", behind: "header X-A {remote_host}\nreverse_proxy " + origin},
 		{name: "nested", behind: "handle /a {\nhandle /a/b {\nreverse_proxy " + origin + "\n}\n}"},
 
 		{name: "remote_ip", behind: "@m remote_ip 127.0.0.2\nreverse_proxy @m " + origin, want: "remote_ip"},
@@ -72,6 +75,14 @@ func TestWhatStandsBehindDecidesWhetherToShare(t *testing.T) {
 		{name: "a placeholder of the client", behind: "@m vars {http.request.remote.host} 127.0.0.2\nreverse_proxy @m " + origin, want: "vars"},
 		{name: "a placeholder in a path", behind: "@m path /{header.User-Agent}\nreverse_proxy @m " + origin, want: "path"},
 		{name: "a placeholder in a file", behind: "@m file {header.User-Agent}\nreverse_proxy @m " + origin, want: "file"},
+		{name: "a variable from a placeholder", behind: "vars ip {remote_host}\n@m vars ip 127.0.0.2\nrespond @m 403\nreverse_proxy " + origin, want: "vars"},
+		{name: "a rewrite by a placeholder", behind: "rewrite * /{remote_host}\nreverse_proxy " + origin, want: "rewrite"},
+		{name: "a map of a placeholder", behind: "map {remote_host} {x} {\na b\n}\n@m vars {x} b\nreverse_proxy @m " + origin, want: "map"},
+		{name: "a request header from a placeholder", behind: "request_header X-A {remote_host}\nreverse_proxy " + origin, want: "headers"},
+		{name: "an upstream from a placeholder", behind: "reverse_proxy {http.reverse_proxy.header.X-Up}", want: "reverse_proxy"},
+		{name: "what forward_auth has found", behind: "reverse_proxy " + origin + " {\nheader_up X-Tenant {rp.header.X-Tenant}\n}", want: "reverse_proxy"},
+		{name: "a capture", behind: "reverse_proxy " + origin + " {\nheader_up X-A {re.a.1}\n}", want: "reverse_proxy"},
+		{name: "a proxy of its own that it trusts", behind: "reverse_proxy " + origin + " {\ntrusted_proxies 127.0.0.0/8\n}", want: "reverse_proxy"},
 		{name: "nested remote_ip", behind: "handle /a {\n@m remote_ip 127.0.0.2\nreverse_proxy @m " + origin + "\n}\nreverse_proxy " + origin, want: "remote_ip"},
 		{name: "in a named route", behind: "invoke r", want: "remote_ip"},
 		{name: "in an answer's routes", behind: "reverse_proxy " + origin + " {\nhandle_response {\n@m remote_ip 127.0.0.2\nrespond @m 200\n}\n}", want: "remote_ip"},
@@ -84,7 +95,7 @@ func TestWhatStandsBehindDecidesWhetherToShare(t *testing.T) {
 			switch {
 			case tc.want == "" && got != "":
 				t.Errorf("shares nothing: %s", got)
-			case tc.want != "" && !strings.HasSuffix(got, ": "+tc.want):
+			case tc.want != "" && !strings.HasSuffix(got, ": "+tc.want) && !strings.HasSuffix(got, "."+tc.want):
 				t.Errorf("got %q, want a word on %s", got, tc.want)
 			}
 		})
