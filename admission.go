@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
 // joinAgainError tells a client, as an error, to join again: with these headers in
@@ -54,6 +56,7 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 // An admission is what a client that has joined a topic gets to hear.
 type admission struct {
 	header   http.Header // of the origin's answer
+	from     hub.Cursor  // what is in the log before this is of a configuration that the client has not come through
 	refusal  *refusal    // the origin's no
 	rejected rejection
 	passed   passReason // its own request goes through one to one
@@ -171,7 +174,7 @@ func (t *topic) admission(a arrival, expired, unled, outdated bool) (adm admissi
 	held := t.isConnected && !t.trusted // but not for long
 	if known || expired && !opts.reject && !a.patient && !held && through {
 		t.admitted = true
-		return admission{header: t.header}, true
+		return admission{header: t.header, from: t.switchedAt}, true
 	}
 	return admission{}, false
 }

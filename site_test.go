@@ -499,7 +499,7 @@ func TestReloadToAnOriginThatIsDown(t *testing.T) {
 		late.expect("")
 
 		after.origin.next().accept().events(4, 4)
-		late.expect(primer("2") + numbered(3, 4)) // nothing since it came is lost
+		late.expect(primer("3") + numbered(4, 4)) // nothing of the old configuration
 		c.expect(numbered(4, 4))
 	})
 }
