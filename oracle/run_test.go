@@ -2,7 +2,9 @@ package oracle
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -33,6 +35,14 @@ type visit struct {
 
 // hasStream reports whether the client has got a stream.
 func (v *visit) hasStream() bool { return len(v.got) > 0 && v.got[0].stream }
+
+// isInconclusive reports whether Caddy alone was too slow, or could not reach an origin,
+// as happens on a machine that has too much to do. No site of these tests answers 502.
+func (r *run) isInconclusive() bool {
+	return slices.ContainsFunc(r.visits, func(v *visit) bool {
+		return slices.ContainsFunc(v.got, func(a answer) bool { return a.late || a.status == http.StatusBadGateway })
+	})
+}
 
 func newRun(test *testcase, line string) *run {
 	return &run{test: test, line: line, origins: newOrigins(), ports: make(map[string]int)}
