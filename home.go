@@ -159,12 +159,17 @@ func (t *topic) seek(h *Handler) {
 	if !t.pool.opts.wrapping || !t.pool.lineage.isNewest(h) {
 		return
 	}
-	t.mu.Lock()
-	due := len(t.homes) > 0 && (t.homes.in(h) == nil || t.isConnected && t.via.server != weak.Make(h.server))
-	t.mu.Unlock()
-	if due {
+	if t.isConnectedThroughOlderThan(h) {
 		t.reroute()
 	}
+}
+
+// isConnectedThroughOlderThan reports whether the stranger of t has been through earlier
+// configurations than that of h alone, or its connection goes through one.
+func (t *topic) isConnectedThroughOlderThan(h *Handler) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.homes) > 0 && (t.homes.in(h) == nil || t.isConnected && t.via.server != weak.Make(h.server))
 }
 
 // reroute makes the upstream ask through the newest configuration.

@@ -113,7 +113,11 @@ func (u *upstream) follow(ctx context.Context, c *connection) *connection {
 		case <-c.ended:
 			return c
 		case <-u.rerouted:
-			c = u.replace(ctx, c)
+			// Several clients may have asked for it, and the first was heard.
+			newest := u.topic.pool.lineage.newestHandler()
+			if newest != nil && u.topic.isConnectedThroughOlderThan(newest) {
+				c = u.replace(ctx, c)
+			}
 		case <-doubt:
 			if !u.hasBegun.Load() && u.topic.roster.hasBystanders() {
 				c.cancel(errSilentToID)
