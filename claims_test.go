@@ -501,7 +501,7 @@ func TestWaitingForATurnHasAnEnd(t *testing.T) {
 		c := s.getFrom("198.51.100.1", "/events", "Last-Event-ID", "98")
 		time.Sleep(turnPatience*defaultCatchupTimeout + defaultHeartbeat)
 		up.events(102, 102)
-		if got := c.read(); !strings.Contains(got, gapComment) || !strings.HasSuffix(got, numbered(102, 102)) {
+		if got := c.read(); !strings.Contains(got, gapComment) || !strings.Contains(got, numbered(102, 102)) { // heartbeats may follow
 			t.Errorf("the client that waited got %q", got)
 		}
 	})
