@@ -60,7 +60,7 @@ type admission struct {
 	refusal  *refusal    // the origin's no
 	rejected rejection
 	passed   passReason // its own request goes through one to one
-	front    string     // what of the front is the reason for that
+	front    string     // why the site has not led its stranger here, or the fact that differs
 	moved    bool       // the topic is over because the site leads elsewhere now: join again
 	gone     bool       // the client did not wait
 }

@@ -470,8 +470,8 @@ func TestRefusedIDsHoldUpNobody(t *testing.T) {
 	})
 }
 
-// Who has asked in vain for much, and then for what others have, does not make them
-// wait.
+// An address that has asked in vain for much, and then for what others have, does not
+// make them wait.
 func TestOthersDoNotWaitForAnAddressThatHasToWait(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})

@@ -66,10 +66,14 @@ func (h *Handler) frontReached() {
 // requests for its key pass for a while. A handler that strangers have reached just
 // before goes on asking for other keys.
 func (h *Handler) frontFailed(t *topic, why string) {
-	t.pool.passing.remember(h.frontKey(t.key), passFront, frontMemory)
 	f := &h.front
 	now := time.Now()
 	f.mu.Lock()
+	if t.pool.passing.recall(h.frontKey(t.key)) != "" {
+		f.mu.Unlock()
+		return // another client of this key has noted it
+	}
+	t.pool.passing.remember(h.frontKey(t.key), passFront, frontMemory)
 	f.failures++
 	if f.failures >= frontFailures && now.Sub(f.arrived) >= frontMemory {
 		f.until = now.Add(frontMemory)

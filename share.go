@@ -164,7 +164,7 @@ type hint struct {
 	header string
 }
 
-// hintPrivate is the reason of a hint about streams that are shared all the same.
+// hintPrivate is the reason of a hint about streams that are private by their header, and shared.
 const hintPrivate = "private"
 
 // The names of headers are the clients' choice: they must not fill the log, nor

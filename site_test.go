@@ -211,6 +211,26 @@ func TestABannedStrangerCostsLittle(t *testing.T) {
 	})
 }
 
+// The clients that wait for one key are one failure.
+func TestManyClientsOfOneKeyDoNotShutOffTheHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		hung := make(chan struct{})
+		s.lead(answerStrangers(func(w http.ResponseWriter) error { <-hung; w.WriteHeader(403); return nil }))
+		var waiting []*client
+		for range 2 * frontFailures {
+			waiting = append(waiting, s.get("/private"))
+		}
+		close(hung)
+		for _, c := range waiting {
+			c.expectBody("passed ")
+		}
+		s.lead(nil)
+		s.get("/public")
+		s.origin.next().accept()
+	})
+}
+
 // One client that asks for what strangers do not get must not keep all others from
 // sharing.
 func TestKeysThatFailDoNotShutOffAHandlerThatIsReached(t *testing.T) {
