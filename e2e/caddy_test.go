@@ -12,13 +12,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/e2e/adminapi"
 )
 
 // A caddy is a running Caddy process.
 type caddy struct {
 	*process
 	http, https string // where it listens, as URLs
-	admin       string
+	admin       adminapi.Endpoint
 
 	dir    string
 	config func(globals, sites string) (caddyfile string)
@@ -33,7 +35,7 @@ func runCaddy(t *testing.T, globals, sites string) *caddy {
 	c := &caddy{
 		http:   fmt.Sprintf("http://127.0.0.1:%d", httpPort),
 		https:  fmt.Sprintf("https://localhost:%d", httpsPort),
-		admin:  fmt.Sprintf("http://127.0.0.1:%d", admin),
+		admin:  adminapi.Endpoint(fmt.Sprintf("http://127.0.0.1:%d", admin)),
 		dir:    t.TempDir(),
 		secure: strings.Contains(sites, "HTTPS"),
 	}

@@ -3,11 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"regexp"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -19,42 +16,16 @@ import (
 // also if nothing has changed.
 func (c *caddy) load(t *testing.T, globals, sites string) error {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.admin+"/load", strings.NewReader(c.config(globals, sites)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "text/caddyfile")
-	req.Header.Set("Cache-Control", "must-revalidate")
-	req.Close = true // each load restarts the admin endpoint, which closes what is idle
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", resp.Status, body)
-	}
-	return nil
+	return c.admin.Load(t.Context(), c.config(globals, sites))
 }
 
 // figure reads a number that a profile of the process begins with, or ends with.
 func (c *caddy) figure(t *testing.T, profile, pattern string) int {
 	t.Helper()
-	resp, err := http.Get(c.admin + "/debug/pprof/" + profile)
+	n, err := c.admin.Figure(t.Context(), profile, regexp.MustCompile(pattern))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := regexp.MustCompile(pattern).FindSubmatch(body)
-	if found == nil {
-		t.Fatalf("the profile %s has no %s", profile, pattern)
-	}
-	n, _ := strconv.Atoi(string(found[1]))
 	return n
 }
 

@@ -2,18 +2,18 @@ package faults
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/e2e/adminapi"
 )
 
 // A caddy is the Caddy under test, over all its restarts.
@@ -62,14 +62,13 @@ func (c *caddy) keepLog() string {
 
 // keepStacks saves what all goroutines are at.
 func (c *caddy) keepStacks(t *testing.T) {
-	client := http.Client{Timeout: 5 * time.Second}
-	resp, err := client.Get(c.adminURL("/debug/pprof/goroutine?debug=2"))
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	stacks, err := c.adminEndpoint().Get(ctx, "/debug/pprof/goroutine?debug=2")
 	if err != nil {
 		t.Logf("asking what Caddy is at: %v", err)
 		return
 	}
-	defer resp.Body.Close()
-	stacks, _ := io.ReadAll(resp.Body)
 	name := filepath.Join(os.TempDir(), fmt.Sprintf("sse-faults-%d.stacks", os.Getpid()))
 	_ = os.WriteFile(name, stacks, 0o600)
 	t.Logf("what Caddy is at: %s", name)
@@ -165,26 +164,11 @@ func (c *caddy) launch(t *testing.T) {
 
 // reload loads the configuration, also if nothing in it has changed.
 func (c *caddy) reload() error {
-	req, err := http.NewRequest(http.MethodPost, c.adminURL("/load"), strings.NewReader(c.caddyfile()))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "text/caddyfile")
-	req.Header.Set("Cache-Control", "must-revalidate")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(resp.Body)
-		return fmt.Errorf("reloading: %s: %s", resp.Status, body)
-	}
-	return nil
+	return c.adminEndpoint().Load(context.Background(), c.caddyfile())
 }
 
-func (c *caddy) adminURL(path string) string {
-	return fmt.Sprintf("http://127.0.0.1:%d%s", c.admin, path)
+func (c *caddy) adminEndpoint() adminapi.Endpoint {
+	return adminapi.Endpoint(fmt.Sprintf("http://127.0.0.1:%d", c.admin))
 }
 
 // A footprint is what Caddy takes.
@@ -207,27 +191,11 @@ var (
 )
 
 func (c *caddy) footprint() (footprint, error) {
-	heap, err := c.profile("heap?debug=1&gc=1", heapInUse)
+	ctx := context.Background()
+	heap, err := c.adminEndpoint().Figure(ctx, "heap?debug=1&gc=1", heapInUse)
 	if err != nil {
 		return footprint{}, err
 	}
-	goroutines, err := c.profile("goroutine?debug=1", goroutineTotal)
+	goroutines, err := c.adminEndpoint().Figure(ctx, "goroutine?debug=1", goroutineTotal)
 	return footprint{goroutines, c.files(), c.status("VmRSS"), heap >> 10}, err
-}
-
-func (c *caddy) profile(name string, figure *regexp.Regexp) (int, error) {
-	resp, err := http.Get(c.adminURL("/debug/pprof/" + name))
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return 0, err
-	}
-	found := figure.FindSubmatch(body)
-	if found == nil {
-		return 0, fmt.Errorf("the profile %s does not say: %.200s", name, body)
-	}
-	return strconv.Atoi(string(found[1]))
 }
