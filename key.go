@@ -42,8 +42,7 @@ type topicRequest struct {
 	tls     bool
 	trusted bool   // it came through a proxy that trusted_proxies names
 	host    string // lower case, with the port if the client named one
-	url     url.URL
-	orig    url.URL      // wrapping form: before rewrites; else the same as url
+	url     url.URL      // wrapping form: before rewrites; facts have what these have made of it
 	vars    []namedValue // endpoint form: of sharedVars, those that are set
 	vary    []namedValue // placeholders
 	header  http.Header  // headers that vary names, and learned, and forwardedHeaders of a trusted proxy
@@ -62,10 +61,9 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 		url:    streamURL(r.URL),
 		header: make(http.Header),
 	}
-	req.orig = req.url
 	if h.wraps() {
 		if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-			req.orig = streamURL(orig.URL)
+			req.url = streamURL(orig.URL)
 		}
 	} else {
 		vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
@@ -195,7 +193,7 @@ func (req *topicRequest) key() string {
 	k.addFlag(req.tls)
 	k.addFlag(req.trusted)
 	k.add(req.host)
-	k.addURL(&req.orig)
+	k.addURL(&req.url)
 	k.addValues(req.vars)
 	k.addValues(req.vary)
 	k.addHeader(req.header)
@@ -263,7 +261,7 @@ var nameKey = func() []byte {
 func (req *topicRequest) publicName(key string) string {
 	mac := hmac.New(sha256.New, nameKey)
 	mac.Write([]byte(key))
-	return req.host + req.orig.EscapedPath() + " " + hex.EncodeToString(mac.Sum(nil)[:6])
+	return req.host + req.url.EscapedPath() + " " + hex.EncodeToString(mac.Sum(nil)[:6])
 }
 
 // validVary reports whether name is a header name or a placeholder in braces.

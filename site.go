@@ -144,11 +144,11 @@ func (q *inquiry) serve(h *Handler, r *http.Request, next caddyhttp.Handler) err
 // function of the topic's key (R1).
 func newStrangerRequest(ctx context.Context, t *topic, local net.Addr) *http.Request {
 	req := t.request
-	orig := req.orig
+	asked := req.url
 	r := &http.Request{
 		Method:     http.MethodGet,
-		URL:        &orig,
-		RequestURI: orig.RequestURI(),
+		URL:        &asked,
+		RequestURI: asked.RequestURI(),
 		Proto:      "HTTP/1.1",
 		ProtoMajor: 1,
 		ProtoMinor: 1,
