@@ -58,6 +58,7 @@ type catchup struct {
 	floor    hub.Cursor    // the oldest entry of the topic's log at the start, behind its last gap
 	floorID  string        // in force behind that entry, or the first since the gap
 	start    hub.Position  // where the topic's log ended then (see topic.logEnd)
+	before   string        // the firstID of the catch-up that this one continues
 	firstID  string        // of the first event here that has one
 	lastID   string        // of the newest event here
 	quietOn  int           // the connection of the topic during which the origin was quiet
@@ -90,6 +91,7 @@ var (
 	errCatchupEnded   = errors.New("the origin has ended the stream")
 	errCatchupQueue   = errors.New("too many wait for one")
 	errCatchupQuiet   = errors.New("the origin has had no more to send yet")
+	errCatchupFull    = errors.New("the origin has sent as much as one catch-up takes")
 	errCatchupRefused = errors.New("the origin has answered with something else than an event stream")
 )
 
@@ -157,6 +159,10 @@ func (s *catchupStream) publish(e *sse.Event) {
 		close(c.begun)
 	}
 	if entry.ID != "" {
+		if c.startsOver(entry.ID) {
+			c.finish(false, 0, errCatchupIgnored)
+			return
+		}
 		if c.firstID == "" {
 			c.firstID = entry.ID
 		}
@@ -185,9 +191,30 @@ func (s *catchupStream) publish(e *sse.Event) {
 		c.finish(false, 0, errCatchupQuiet)
 	case greeted && c.firstID == "" && t.log.Newest().ID == "":
 		c.finish(false, 0, errCatchupNoIDs) // what comes next is what the log gets
-	case c.bytes > int(t.pool.opts.History.Size) && c.events > 1:
+	case c.bytes <= int(t.pool.opts.History.Size):
+	case c.canBeContinued():
+		c.finish(false, 0, errCatchupFull)
+	case c.events > 1:
 		c.finish(false, 0, errCatchupSize)
 	}
+}
+
+// canBeContinued reports whether a client that has got all that is here can ask for
+// what follows, as if it had come back with the last id. However much a client has
+// missed, no more than a log's worth is held for it at once. c.mu must be held.
+func (c *catchup) canBeContinued() bool {
+	here := claim{id: c.lastID}
+	return c.id.id != "" && c.lastID != c.id.id && here.usable() && c.group.topic.askableID(here.id) != ""
+}
+
+// startsOver reports whether the origin has ignored the id of a catch-up that continues
+// another, and has come to an event again that the other had. It would do so for ever.
+// c.mu must be held.
+func (c *catchup) startsOver(id string) bool {
+	if c.before == "" {
+		return false
+	}
+	return c.firstID == "" && id == c.before || c.lastID != c.id.id && id == c.id.id
 }
 
 // hold keeps an event back until one has an id. From an origin that sends none, the

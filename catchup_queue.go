@@ -74,9 +74,9 @@ func newCatchups(t *topic) *catchups {
 }
 
 // join makes a subscriber part of the catch-up for an id, which is started when its
-// turn comes. It returns nil if there can be none. was says whether the origin has been
-// quiet behind that id: then the catch-up is parked.
-func (g *catchups) join(id claim, clientIP string, was quiet) *catchup {
+// turn comes. It returns nil if there can be none. was is what is known of the catch-up
+// that it continues: if the origin was quiet behind that, this one is parked.
+func (g *catchups) join(id claim, clientIP string, was leg) *catchup {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.topic.pool.opts.Catchup.Connections < 0 || g.closed {
@@ -92,6 +92,7 @@ func (g *catchups) join(id claim, clientIP string, was quiet) *catchup {
 			return nil
 		}
 		c = g.add(id)
+		c.before = was.firstID
 		g.park(c, was)
 	}
 	c.subscribers++
@@ -110,8 +111,8 @@ func (g *catchups) add(id claim) *catchup {
 	c := &catchup{
 		group: g,
 		id:    id,
-		// It is given up before it grows beyond a log's worth, and nobody
-		// in it lags.
+		// It is ended when it has a log's worth and one event, and nobody in it
+		// lags.
 		log: hub.NewAfter(id.id, hub.Limits{
 			Events: int(opts.History.Size),
 			Bytes:  int(min(2*(opts.History.Size+opts.MaxEventSize), math.MaxInt)),
@@ -237,16 +238,18 @@ func (c *catchup) leave(clientIP string) {
 	g.forget(c) // it may take a while to end, which nobody can join any more
 	if started {
 		c.cancel()
+		g.topic.pool.backlogs.release(c)
 		return
 	}
 	g.unqueue(c)
 }
 
-// isQueued reports whether c waits for its turn, as others have the connections.
-func (c *catchup) isQueued() bool {
+// hasQueuedFor reports whether c has waited for its turn for as long as that, as others
+// have the connections.
+func (c *catchup) hasQueuedFor(d time.Duration) bool {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
-	return !c.started.Load() && !c.parked
+	return !c.started.Load() && !c.parked && time.Since(c.since) > d
 }
 
 // forget makes the next who asks for the id of c start anew. g.mu must be held.
@@ -301,13 +304,23 @@ func (g *catchups) start(c *catchup, ip string, now time.Time) {
 	g.topic.helpers.Go(func() {
 		defer cancel()
 		c.run(ctx)
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.settle(c)
-		g.running = slices.DeleteFunc(g.running, func(other *catchup) bool { return other == c })
-		g.forget(c)
-		g.startNext()
+		g.topic.pool.dropBacklogs(g.finished(c))
 	})
+}
+
+// finished takes note that a catch-up is over, and returns those whose logs are to be
+// dropped.
+func (g *catchups) finished(c *catchup) (drop []*catchup) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.settle(c)
+	g.running = slices.DeleteFunc(g.running, func(other *catchup) bool { return other == c })
+	g.forget(c)
+	if c.subscribers > 0 {
+		drop = g.topic.pool.backlogs.keep(c)
+	}
+	g.startNext()
+	return drop
 }
 
 // hasRoom reports whether there can be one more connection. g.mu must be held.

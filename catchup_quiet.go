@@ -58,6 +58,12 @@ func (c *catchup) hasEndedQuiet() bool {
 	return errors.Is(c.why, errCatchupQuiet)
 }
 
+// goesOn reports whether those who have all of a catch-up that is over ask for what
+// follows.
+func goesOn(why error) bool {
+	return errors.Is(why, errCatchupQuiet) || errors.Is(why, errCatchupFull)
+}
+
 // isAtEnd reports whether c has come to where another has found the origin quiet, and
 // is to be parked, too. c.mu must be held.
 func (c *catchup) isAtEnd() bool {
@@ -69,10 +75,11 @@ func (c *catchup) isAtEnd() bool {
 	return true
 }
 
-// A quiet is what a catch-up knows of an origin that has had no more to send.
-type quiet struct {
-	connection int           // of the topic, during which that was so; 0: it was not so
-	pause      time.Duration // after which the origin is asked again if nothing happens
+// A leg is what is known of the catch-up that another one continues.
+type leg struct {
+	firstID string        // of its events
+	quietOn int           // the connection of the topic during which the origin had no more; 0: it had
+	pause   time.Duration // after which a quiet origin is asked again if nothing happens
 }
 
 // A quiet origin is left alone for as long as this, and longer each time that it has
@@ -84,13 +91,13 @@ const (
 
 // park makes a catch-up wait for the topic's next event before the origin is asked.
 // g.mu must be held.
-func (g *catchups) park(c *catchup, was quiet) {
-	if was.connection == 0 {
+func (g *catchups) park(c *catchup, was leg) {
+	if was.quietOn == 0 {
 		return
 	}
 	c.pause = was.pause
 	g.anyParked.Store(true)
-	if connected, connects := g.topic.connection(); connected && connects == was.connection && g.topic.isNowhere() {
+	if connected, connects := g.topic.connection(); connected && connects == was.quietOn && g.topic.isNowhere() {
 		c.parked = true
 		g.parked[c] = struct{}{}
 	}
@@ -135,12 +142,12 @@ func (g *catchups) resumeOverdue(now time.Time, atLatest func(time.Duration)) {
 	}
 }
 
-// here returns what a client has that has got all that is here, when the origin was
-// quiet. It is left alone for longer each time that it had nothing.
-func (c *catchup) here() (id claim, was quiet) {
+// here returns the id that a client has which has got all that is here. A quiet origin is
+// left alone for longer each time that it had nothing.
+func (c *catchup) here() (id claim, was leg) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	was = quiet{c.quietOn, shortestQuiet}
+	was = leg{c.firstID, c.quietOn, shortestQuiet}
 	if c.events == 0 {
 		was.pause = min(max(was.pause, 2*c.pause), longestQuiet)
 	}

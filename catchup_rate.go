@@ -1,9 +1,6 @@
 package ssefanout
 
-import (
-	"errors"
-	"time"
-)
+import "time"
 
 // Fetches of a topic have a rate. Clients that come back with an id each cost the
 // origin no more than if they had asked it themselves, and that many a second it is
@@ -144,7 +141,7 @@ func (g *catchups) giveUpOverdue(now time.Time, atLatest func(time.Duration)) {
 // be held.
 func (g *catchups) settle(c *catchup) {
 	c.mu.Lock()
-	served := c.spliced || c.events > 0 && errors.Is(c.why, errCatchupQuiet)
+	served := c.spliced || c.events > 0 && goesOn(c.why)
 	c.mu.Unlock()
 	if served {
 		g.refund(c)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -880,6 +881,101 @@ func (f sourceFunc) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 
 // The log of a catch-up has room for the largest history and event, also where an
 // int has 32 bits.
+// However much a client has missed, it gets all of it, a log's worth at a time.
+func TestCatchupThatIsLargerThanTheHistory(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}, History: History{Size: 100}})
+		up, _ := s.joinLive(40, 41)
+		c := s.get("/events", "Last-Event-ID", "7")
+		other := s.get("/events", "Last-Event-ID", "7")
+		c.expect(primer("7"))
+		asked, got := 7, ""
+		for asked < 39 {
+			conn := s.origin.next()
+			if id := conn.request.Header.Get("Last-Event-ID"); id != strconv.Itoa(asked) {
+				t.Fatalf("the origin was asked for what follows %s, want %d", id, asked)
+			}
+			conn.accept().events(asked+1, min(asked+20, 41))
+			if synctest.Wait(); !conn.closed() {
+				t.Error("the origin goes on sending what nobody takes")
+			}
+			part := c.read()
+			if len(part) > 200 {
+				t.Fatalf("a client got %d bytes of one catch-up, want 100 and an event at most", len(part))
+			}
+			got += part
+			blocks := strings.Split(strings.TrimSuffix(got, "\n\n"), "\n\n")
+			_, _ = fmt.Sscanf(blocks[len(blocks)-1], "id: %d", &asked)
+		}
+		up.events(42, 42)
+		if got += c.read(); got != numbered(8, 42) {
+			t.Errorf("got %q, want 8 to 42", got)
+		}
+		other.expect(primer("7") + numbered(8, 42))
+		if got := s.pool.stats.gaps.Load(); got != 0 {
+			t.Errorf("counted %d gaps, want none", got)
+		}
+	})
+}
+
+// An origin that ignores ids, and begins with a large backlog each time, must not send
+// it for ever.
+func TestLargeCatchupOfAnOriginThatIgnoresIDs(t *testing.T) {
+	for name, from := range map[string]func(n int) int{
+		"from the start":           func(int) int { return 1 },
+		"from a moving start":      func(n int) int { return 1 + n },
+		"from before what was had": func(n int) int { return max(1, 2*n) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}, History: History{Size: 100}})
+				up, _ := s.joinLive(40, 41)
+				c := s.get("/events", "Last-Event-ID", "7")
+				n := 0
+				s.origin.keepAnswering(time.Minute, func(conn *conn) {
+					conn.accept().events(from(n), from(n)+9)
+					n++
+				})
+				if n > 2 {
+					t.Errorf("the origin was asked %d times, want twice at most", n)
+				}
+				up.events(42, 42)
+				if got := c.read(); strings.Count(got, gapComment) != 1 || !strings.HasSuffix(got, numbered(42, 42)) {
+					t.Errorf("got %q, want a gap, and 42", got)
+				}
+			})
+		})
+	}
+}
+
+// A client whose large catch-up has taken long is no client that has waited long for
+// its turn.
+func TestContinuedCatchupWaitsForItsTurn(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{
+			Heartbeat: Heartbeat{Interval: -1},
+			History:   History{Size: 100},
+			Catchup:   Catchup{Connections: 1},
+		})
+		s.joinLive(40, 41)
+		c := s.get("/events", "Last-Event-ID", "7")
+		c.expect(primer("7"))
+		first := s.origin.next().accept()
+		other := s.get("/events", "Last-Event-ID", "38")
+		other.expect(primer("38"))
+		for i := range 4 { // slowly
+			first.events(8+i, 8+i)
+			time.Sleep(turnPatience * defaultCatchupTimeout / 3)
+		}
+		first.events(12, 12) // it is full
+		c.expect(numbered(8, 12))
+		s.origin.next().accept().events(39, 40)
+		other.expect(numbered(39, 41))
+		s.origin.next().accept().events(13, 16)
+		c.expect(numbered(13, 16))
+	})
+}
+
 func TestCatchupWithTheLargestLimits(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}, History: History{Size: 4 << 30}, MaxEventSize: largestEventSize})

@@ -32,6 +32,7 @@ type pool struct {
 	yielded   atomic.Uint64 // topics that have made room for others
 	passing   passMemory
 	varying   keyMemory[[]string] // the headers that have joined a key
+	backlogs  *backlogs
 
 	mu sync.Mutex
 
@@ -68,6 +69,7 @@ func newPool(l *lineage, h *Handler) *pool {
 		closing:   make(map[string]chan struct{}),
 		limitLogs: make(map[rejection]*limitLog),
 		spares:    newSpares(),
+		backlogs:  newBacklogs(&opts),
 		perIP:     make(map[string]*holder),
 	}
 	for _, why := range limits {

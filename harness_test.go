@@ -354,6 +354,9 @@ func (s *setup) provision() {
 			s.t.Errorf("left behind: %d subscribers, %d topics, %d detached, %d closing, %d client addresses, %d lingering",
 				p.total, len(p.topics), len(p.detached), len(p.closing), len(p.perIP), p.spares.idle)
 		}
+		if p.backlogs.held != 0 || len(p.backlogs.kept) != 0 || len(p.backlogs.byIP) != 0 {
+			s.t.Errorf("left behind: %d bytes of %d catch-ups of %d addresses", p.backlogs.held, len(p.backlogs.kept), len(p.backlogs.byIP))
+		}
 		for _, other := range alive.all() {
 			if other == p {
 				s.t.Error("the pool is still alive")

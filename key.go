@@ -40,8 +40,8 @@ var forwardedHeaders = []string{"X-Forwarded-Proto", "X-Forwarded-Host"}
 // the upstream request is made from it alone, and so is the topic's key (R1).
 type topicRequest struct {
 	tls     bool
-	trusted bool   // it came through a proxy that trusted_proxies names
-	host    string // lower case, with the port if the client named one
+	trusted bool         // it came through a proxy that trusted_proxies names
+	host    string       // lower case, with the port if the client named one
 	url     url.URL      // wrapping form: before rewrites; facts have what these have made of it
 	vars    []namedValue // endpoint form: of sharedVars, those that are set
 	vary    []namedValue // placeholders

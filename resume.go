@@ -92,13 +92,12 @@ const turnPatience = 3
 
 // hasWaitedTooLong reports whether s has waited long enough for the turn of its catch-up.
 func (s *session) hasWaitedTooLong() bool {
-	patience := turnPatience * time.Duration(s.topic.pool.opts.Catchup.Timeout)
-	return s.catchup.isQueued() && time.Since(s.started) > patience
+	return s.catchup.hasQueuedFor(turnPatience * time.Duration(s.topic.pool.opts.Catchup.Timeout))
 }
 
 // catchUp makes s a part of the catch-up for an id.
 func (s *session) catchUp(id claim) (string, joining) {
-	s.catchup = s.topic.catchups.join(id, s.clientIP, s.quiet)
+	s.catchup = s.topic.catchups.join(id, s.clientIP, s.leg)
 	if s.catchup == nil && s.topic.catchups.closing() {
 		s.comeBack()
 		s.setUnsettled(true)
@@ -200,10 +199,10 @@ func (s *session) endCatchup(spliced bool, at hub.Cursor) ([]byte, hub.Batch) {
 	return batch.Bytes, batch
 }
 
-// comeAgain makes s go on with the newest id that it has got, now that it has all that
-// the origin has for the one that it brought.
+// comeAgain makes s go on with the newest id that it has got, now that it has all of its
+// catch-up.
 func (s *session) comeAgain() {
-	s.resumeWith, s.quiet = s.catchup.here()
+	s.resumeWith, s.leg = s.catchup.here()
 	s.leaveCatchup()
 	s.log, s.beat = s.topic.log, s.topic.log.Look(0).Beat // that of the catch-up goes
 	s.setUnsettled(true)

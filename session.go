@@ -161,7 +161,7 @@ type session struct {
 	// it is known whether the stream can go on from there.
 	resumeWith claim
 	unsettled  bool
-	quiet      quiet // behind that id
+	leg        leg // the catch-up that has ended with that id, if one has
 	catchup    *catchup
 	spoken     time.Time // when it was last written to, while it waits
 
@@ -257,15 +257,15 @@ func (s *session) next() ([]byte, hub.Batch) {
 	if !s.unsettled {
 		batch = s.read()
 	}
-	if s.catchup != nil && len(batch.Bytes) == 0 && !s.unsettled {
+	if s.catchup != nil && len(batch.Bytes) == 0 && !batch.Lagged && !s.unsettled {
 		if over, spliced, at, why := s.catchup.result(); over {
 			batch = s.read()
 			switch {
-			case len(batch.Bytes) > 0:
+			case len(batch.Bytes) > 0, batch.Lagged:
 			case errors.Is(why, errTopicClosing):
 				s.comeBack()
 				return nil, batch
-			case errors.Is(why, errCatchupQuiet):
+			case goesOn(why):
 				s.comeAgain()
 				return s.next()
 			default:

@@ -265,11 +265,24 @@ func (l *log) expire(now time.Duration) {
 	switch l.tail {
 	case tail:
 	case l.head:
-		l.newest, l.ring = nil, nil
-		l.index = make(map[string]Cursor)
+		l.clear()
 	default:
 		l.fit()
 	}
+}
+
+// drop forgets all entries.
+func (l *log) drop() {
+	for l.tail < l.head {
+		l.evict()
+	}
+	l.clear()
+}
+
+// clear gives back the memory of a log that has no entries.
+func (l *log) clear() {
+	l.newest, l.ring = nil, nil
+	l.index = make(map[string]Cursor)
 }
 
 // due returns when the oldest entry will have grown too old.

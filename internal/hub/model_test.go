@@ -201,7 +201,7 @@ func rehearse(t *testing.T, script []byte) {
 	r.model.startAfter(start)
 	r.check()
 	for len(script) > 0 {
-		switch next() % 9 {
+		switch next() % 10 {
 		case 0, 1:
 			r.publish(r.entry(next(), next()))
 		case 2:
@@ -227,6 +227,10 @@ func rehearse(t *testing.T, script []byte) {
 			r.expire()
 		case 8:
 			r.hold(next())
+		case 9:
+			if next() < 64 {
+				r.drop()
+			}
 		}
 		r.check()
 	}
@@ -288,6 +292,13 @@ func (r *rehearsal) expire() {
 	}
 	if ok && !next.Equal(r.model.kept[0].at.Add(r.model.limits.Age)) {
 		r.t.Fatalf("Expire() is due at %v, want %v", next, r.model.kept[0].at.Add(r.model.limits.Age))
+	}
+}
+
+func (r *rehearsal) drop() {
+	r.topic.Drop()
+	for len(r.model.kept) > 0 {
+		r.model.drop()
 	}
 }
 

@@ -140,6 +140,15 @@ func (t *Topic) Append(e Entry) {
 	t.mu.Unlock()
 }
 
+// Drop forgets all entries, as if they had grown too old: a reader that has not come to
+// the end lags.
+func (t *Topic) Drop() {
+	t.mu.Lock()
+	t.log.drop()
+	t.mu.Unlock()
+	t.Wake()
+}
+
 // Wake makes every waiting reader look again. It may be for a reason of the
 // caller's own: a reader that looks for it after Read has returned the channel
 // to wait on, and before it waits, does not miss it.

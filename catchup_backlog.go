@@ -1,0 +1,119 @@
+package ssefanout
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+)
+
+// The log of a catch-up that is over stays for as long as one of its subscribers has
+// not read all of it. Many clients that bring old ids and do not read would hold a log
+// each until their writes time out. So all that are kept in a pool have one bound.
+
+// minBacklogBound is what the kept logs of a pool may hold together at least, in bytes.
+const minBacklogBound = 64 << 20
+
+// entryOverhead is about what a log knows of an event beside its bytes (see hub.Limits).
+const entryOverhead = 200
+
+// backlogs are the catch-ups of a pool that are over and still read. Its lock is taken
+// inside of catchups.mu.
+type backlogs struct {
+	bound    int
+	dropped  atomic.Uint64 // catch-ups
+	limitLog limitLog
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	held int            // bytes
+	kept []backlog      // the oldest first
+	byIP map[string]int // bytes, by the address in whose turn the catch-up was started
+}
+
+type backlog struct {
+	catchup *catchup
+	ip      string
+	size    int
+}
+
+func newBacklogs(o *Options) *backlogs {
+	return &backlogs{
+		// One that is as large as can be has its place, and another one beside it.
+		bound: int(min(max(minBacklogBound, 2*(o.History.Size+o.MaxEventSize)), math.MaxInt)),
+		byIP:  make(map[string]int),
+	}
+}
+
+// keep takes note of a catch-up that is over and has subscribers, and returns those
+// whose logs are to be dropped for it: the oldest of the address that holds most.
+func (b *backlogs) keep(c *catchup) (drop []*catchup) {
+	c.mu.Lock()
+	size := c.bytes + c.events*entryOverhead
+	c.mu.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.kept = append(b.kept, backlog{c, c.billed, size})
+	b.held += size
+	b.byIP[c.billed] += size
+	for b.held > b.bound && len(b.kept) > 1 {
+		i := b.next()
+		drop = append(drop, b.kept[i].catchup)
+		b.remove(i)
+	}
+	return drop
+}
+
+// next returns the index of what is dropped first. b.mu must be held.
+func (b *backlogs) next() int {
+	first := 0
+	for i := range b.kept {
+		if b.byIP[b.kept[i].ip] > b.byIP[b.kept[first].ip] {
+			first = i
+		}
+	}
+	return first
+}
+
+// remove takes one from among those that are kept. b.mu must be held.
+func (b *backlogs) remove(i int) {
+	gone := b.kept[i]
+	b.held -= gone.size
+	if b.byIP[gone.ip] -= gone.size; b.byIP[gone.ip] <= 0 {
+		delete(b.byIP, gone.ip)
+	}
+	b.kept = slices.Delete(b.kept, i, i+1)
+}
+
+// release takes note that nobody reads a catch-up any more.
+func (b *backlogs) release(c *catchup) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range b.kept {
+		if b.kept[i].catchup == c {
+			b.remove(i)
+			return
+		}
+	}
+}
+
+// dropBacklogs ends those who still read catch-ups: they come back with the id that they
+// have come to. No lock may be held.
+func (p *pool) dropBacklogs(drop []*catchup) {
+	for _, c := range drop {
+		c.log.Drop()
+		p.backlogs.dropped.Add(1)
+	}
+	if len(drop) == 0 {
+		return
+	}
+	if n, ok := p.backlogs.limitLog.due(p.backlogs.dropped.Load); ok {
+		p.log().Warn("ending clients that are too slow to read what they have missed, as too much is held for them",
+			zap.Uint64("catch_ups", n),
+			zap.Int("bytes_held_at_most", p.backlogs.bound),
+			zap.String("hint", "they come back and go on where they are"))
+	}
+}
