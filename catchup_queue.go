@@ -70,6 +70,7 @@ func newCatchups(t *topic) *catchups {
 		byID:   make(map[claim]*catchup),
 		parked: make(map[*catchup]struct{}),
 		queues: make(map[string]*queue),
+		rates:  fetchRates{futile: debts{allowance: futileInTopic}, all: &t.pool.futile},
 	}
 }
 

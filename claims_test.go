@@ -395,7 +395,7 @@ func TestMadeUpIDsHaveARate(t *testing.T) {
 						t.Errorf("a client was told of a gap: %q", c.all())
 					}
 					c.leave()
-					most := int64(futileBurst + 15)
+					most := int64(futileInTopic.burst + 15)
 					if name == "refused" {
 						most = int64(float64(most) / refusedCost)
 					}
@@ -413,6 +413,44 @@ func TestMadeUpIDsHaveARate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An address that brings made-up ids gains little from bringing them to many topics, and
+// other addresses lose nothing by it.
+func TestMadeUpIDsHaveARateOverAllTopics(t *testing.T) {
+	const topics = 20
+	bothWriters(t, func(t *testing.T) {
+		s, o := newNumbererSetup(t, 100, Options{History: History{Events: 1}})
+		var lies atomic.Int64
+		s.handler.source = sourceFunc(func(w http.ResponseWriter, r *http.Request) error {
+			if strings.HasPrefix(r.Header.Get("Last-Event-ID"), "lie") {
+				lies.Add(1)
+				w.WriteHeader(http.StatusGone)
+				return nil
+			}
+			return o.ServeHTTP(w, r, nil)
+		})
+		path := func(topic int) string { return fmt.Sprint("/events?n=", topic) }
+		for n := range topics {
+			s.getFrom("203.0.113.9", path(n))
+		}
+		o.tick(2)
+		for n := range topics {
+			for i := range 100 {
+				s.getFrom("203.0.113.1", path(n), "Last-Event-ID", fmt.Sprint("lie ", i))
+			}
+		}
+		time.Sleep(10 * time.Second)
+		most := int64((futileInPool.burst+10*futileInPool.rate)/refusedCost + topics*defaultCatchups)
+		if lies := lies.Load(); lies > most {
+			t.Errorf("the origin was asked for %d made-up ids in 10 s, want %d at most", lies, most)
+		}
+		for n := range topics {
+			c := s.getFrom("203.0.113.2", path(n), "Last-Event-ID", "50")
+			time.Sleep(time.Second)
+			c.expectEvents(51, 102)
+		}
+	})
 }
 
 // That one id came to nothing says nothing about others, of the same address or not.
@@ -456,8 +494,8 @@ func TestRefusedIDsHoldUpNobody(t *testing.T) {
 			c.answer(http.StatusGone).end()
 		})
 		for i := range times {
-			if j := i + fetchBurst + fetchRate; j < len(times) && times[j].Sub(times[i]) < time.Second {
-				t.Fatalf("the origin was asked more than %d times in a second", fetchBurst+fetchRate)
+			if j := i + int(fetches.burst) + int(fetches.rate); j < len(times) && times[j].Sub(times[i]) < time.Second {
+				t.Fatalf("the origin was asked more than %d times in a second", int(fetches.burst)+int(fetches.rate))
 			}
 		}
 		up.events(1001, 1001)

@@ -33,6 +33,7 @@ type pool struct {
 	passing   passMemory
 	varying   keyMemory[[]string] // the headers that have joined a key
 	backlogs  *backlogs
+	futile    poolDebts // fetches that have come to nothing
 
 	mu sync.Mutex
 
@@ -70,6 +71,7 @@ func newPool(l *lineage, h *Handler) *pool {
 		limitLogs: make(map[rejection]*limitLog),
 		spares:    newSpares(),
 		backlogs:  newBacklogs(&opts),
+		futile:    poolDebts{debts: debts{allowance: futileInPool}},
 		perIP:     make(map[string]*holder),
 	}
 	for _, why := range limits {
@@ -192,9 +194,12 @@ func (p *pool) joinOrOpen(h *Handler, req *topicRequest, id claim, clientIP stri
 	}
 	p.stopLinger(t)
 	t.subscribers++
-	t.addresses[clientIP]++
+	address := p.holder(clientIP)
+	if t.addresses[clientIP]++; t.addresses[clientIP] == 1 {
+		address.uses++
+	}
+	address.subscribers++
 	p.total++
-	p.holder(clientIP).subscribers++
 	p.passOn(t)
 	p.sortOut(t)
 	return t, yielded, "", ""
@@ -239,6 +244,7 @@ func (p *pool) leave(t *topic, clientIP string) {
 	t.subscribers--
 	if t.addresses[clientIP]--; t.addresses[clientIP] == 0 {
 		delete(t.addresses, clientIP)
+		p.holder(clientIP).uses--
 	}
 	p.total--
 	p.holder(clientIP).subscribers--

@@ -111,7 +111,7 @@ func (p *pool) makeRoom(clientIP string) (yielded *topic, ok bool) {
 	if t == nil {
 		return nil, false
 	}
-	if t.spare == spareOwn {
+	if t.spare == spareOwn || t.spare == spareShared {
 		yielded = t
 	}
 	p.giveUp(t)
@@ -126,12 +126,13 @@ func (p *pool) makeRoom(clientIP string) (yielded *topic, ok bool) {
 // the newest of those that it has for itself alone. To end streams takes more than
 // to end a wait: the address must have more than twice as many topics as the newcomer
 // will have, so that two addresses do not end each other's by turns, and more than
-// twice as many as any with a lingering topic. p.mu must be held.
+// twice as many as any with a lingering topic. Last come topics that several addresses
+// use, if all of them hold more than twice as many. p.mu must be held.
 func (p *pool) nextToYield(clientIP string) *topic {
 	if o := p.spares.most(mostRefused); o != nil {
 		return o.oldest(spareRefused)
 	}
-	has := p.perIP[clientIP].topics()
+	has := p.perIP[clientIP].holds()
 	own, idle := p.spares.most(mostOwn), p.spares.most(mostLingering)
 	least := has + 1
 	if idle != nil && idle.topics >= has {
@@ -142,7 +143,7 @@ func (p *pool) nextToYield(clientIP string) *topic {
 	if own != nil && own.topics > 2*least {
 		return own.newest(spareOwn)
 	}
-	return nil
+	return p.sharedToYield(2 * least)
 }
 
 // giveUp hides t from newcomers, and closes it unless it has subscribers. p.mu must

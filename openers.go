@@ -3,6 +3,7 @@ package ssefanout
 import (
 	"container/heap"
 	"container/list"
+	"slices"
 )
 
 // Where a limit of topics is reached, the client address that has opened most of
@@ -14,16 +15,18 @@ import (
 type spareKind int
 
 const (
-	notSpare       spareKind = iota // it has subscribers of other addresses, or newcomers cannot join it
+	notSpare       spareKind = iota // too many use it, or newcomers cannot join it
 	spareRefused                    // the origin has said no, and it only answers those who come next
 	spareLingering                  // it has no subscribers
 	spareOwn                        // all its subscribers are of the address that opened it
+	spareShared                     // it has subscribers of some addresses, which may hold much, all of them
 	spareKinds
 )
 
 // A holder is what the clients of one address hold of a pool.
 type holder struct {
 	subscribers int     // of topics, and streams that pass one to one
+	uses        int     // topics that it has subscribers of
 	opened      *opener // nil if there are none
 }
 
@@ -35,11 +38,20 @@ func (h *holder) topics() int {
 	return h.opened.topics
 }
 
+// holds returns how many topics the address has opened, or uses: addresses that use each
+// other's hold no less than if they had opened them all.
+func (h *holder) holds() int {
+	if h == nil {
+		return 0
+	}
+	return max(h.topics(), h.uses)
+}
+
 // An opener has the topics that a client address has opened and that newcomers may
 // join.
 type opener struct {
 	topics int
-	spare  [spareKinds]list.List // of *topic: those that may be closed, the longest there first
+	spare  [spareKinds]list.List // of *topic: those that may be closed, the longest there first, but for spareShared
 	rank   [rankings]int         // 1 + its index in a ranking, or 0
 }
 
@@ -64,6 +76,7 @@ const (
 	mostRefused   = iota // those with refused topics, by all topics
 	mostLingering        // those with lingering topics, by all topics
 	mostOwn              // those with topics for themselves alone, by all topics
+	mostShared           // those with topics that some others use, by all topics
 	mostIdle             // those with lingering topics, by these
 	rankings
 )
@@ -145,6 +158,8 @@ func (r *ranking) kind() spareKind {
 		return spareRefused
 	case mostOwn:
 		return spareOwn
+	case mostShared:
+		return spareShared
 	default:
 		return spareLingering
 	}
@@ -237,8 +252,48 @@ func (p *pool) sortOut(t *topic) {
 		kind = spareLingering
 	case len(t.addresses) == 1 && t.addresses[t.openedBy] > 0:
 		kind = spareOwn
+	case len(t.addresses) <= mostSharing:
+		kind = spareShared
 	}
 	p.spares.set(t, p.holder(t.openedBy).opened, kind)
+}
+
+// mostSharing is how many addresses may use a topic that is closed to make room.
+const mostSharing = 256
+
+// sharedToYield returns a topic of those that some addresses use, if one has opened more
+// than enough topics, and each of the others holds as much: two that use each other's must
+// not keep all for themselves. It looks at some only, and at others the next time. p.mu
+// must be held.
+func (p *pool) sharedToYield(enough int) *topic {
+	const openers, topics = 8, 8
+	ranked := p.spares.rankings[mostShared].openers
+	for _, o := range slices.Clone(ranked[:min(len(ranked), openers)]) {
+		if o.topics <= enough {
+			continue
+		}
+		list := &o.spare[spareShared]
+		for range min(list.Len(), topics) {
+			t := list.Back().Value.(*topic)
+			if p.allHoldMore(t, enough) {
+				return t
+			}
+			list.MoveToFront(t.spareAt)
+		}
+		p.spares.rerank(o)
+	}
+	return nil
+}
+
+// allHoldMore reports whether each address that uses t holds more than enough topics.
+// p.mu must be held.
+func (p *pool) allHoldMore(t *topic, enough int) bool {
+	for ip := range t.addresses {
+		if p.perIP[ip].holds() <= enough {
+			return false
+		}
+	}
+	return true
 }
 
 // passOn makes a topic that the address which has opened it has left count for another
