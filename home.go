@@ -108,7 +108,8 @@ func (t *topic) arrive(h *Handler, r *http.Request, a *answer) error {
 		t.reroute()
 		return errMoved
 	}
-	if n := len(t.homes); n > 0 && !around.plain && around.print != t.homes[n-1].print {
+	leadsAllAlike := around.plain && !t.request.trusted // whom a trusted proxy speaks for may have changed
+	if n := len(t.homes); n > 0 && !leadsAllAlike && around.print != t.homes[n-1].print {
 		return errMoved
 	}
 	t.homes = append(t.homes, home{

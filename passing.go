@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -40,25 +39,6 @@ func (why passReason) presumesStream() bool {
 	default:
 		return true
 	}
-}
-
-// wantsOnlyEventStream reports whether the Accept header names text/event-stream and
-// nothing else. Where it names more, the answer may be anything: clients of MCP accept
-// a stream or JSON with each POST.
-func wantsOnlyEventStream(header http.Header) bool {
-	if !acceptsEventStream(header) {
-		return false
-	}
-	for _, value := range header["Accept"] {
-		for item := range strings.SplitSeq(value, ",") {
-			mediaType, params, _ := strings.Cut(item, ";")
-			mediaType = strings.TrimSpace(mediaType)
-			if mediaType != "" && !strings.EqualFold(mediaType, "text/event-stream") && !refusedByWeight(params) {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 // A passedWriter is the response writer of a request that passes one to one. It looks

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,7 +31,7 @@ const (
 	passBody        passReason = "body"         // wrapping form: carries a body
 	passUpgrade     passReason = "upgrade"      // asks for a WebSocket
 	passError       passReason = "error_route"  // inside handle_errors
-	passAccept      passReason = "accept"       // wrapping form: does not ask for an event stream
+	passAccept      passReason = "accept"       // wrapping form: does not ask for an event stream before all else
 	passCertificate passReason = "client_cert"  // carries a client certificate
 	passHeader      passReason = "header"       // carries a header that may identify the client
 	passNotStream   passReason = "not_a_stream" // the origin answered something else
@@ -58,7 +59,7 @@ func (h *Handler) whyPass(r *http.Request) passReason {
 		return passUpgrade
 	case r.Context().Value(caddyhttp.ErrorCtxKey) != nil:
 		return passError
-	case h.wrapping && !acceptsEventStream(r.Header):
+	case h.wrapping && !prefersEventStream(r.Header):
 		return passAccept
 	case h.wrapping && hasBody(r):
 		return passBody
@@ -258,33 +259,50 @@ func (p *pool) explainRefusal(t *topic, no *refusal, r *http.Request) {
 	}
 }
 
-// acceptsEventStream reports whether the Accept header names text/event-stream.
-// A wildcard is not enough: every page load carries one.
-func acceptsEventStream(header http.Header) bool {
+// prefersEventStream reports whether the Accept header gives text/event-stream a greater
+// weight than anything else. The shared request asks for nothing else: a server that
+// would choose another type for this client must be asked by the client itself. A wildcard
+// is not enough: every page load carries one.
+func prefersEventStream(header http.Header) bool {
+	eventStream, others := accepted(header)
+	return eventStream > others
+}
+
+// wantsOnlyEventStream reports whether the Accept header admits text/event-stream and
+// nothing else. Where it admits more, the answer may be anything: clients of MCP accept
+// a stream or JSON with each POST.
+func wantsOnlyEventStream(header http.Header) bool {
+	eventStream, others := accepted(header)
+	return eventStream > 0 && others == 0
+}
+
+// accepted returns the weights that the Accept header gives text/event-stream, and the
+// greatest that it gives anything else.
+func accepted(header http.Header) (eventStream, others float64) {
 	for _, value := range header["Accept"] {
 		for item := range strings.SplitSeq(value, ",") {
 			mediaType, params, _ := strings.Cut(item, ";")
-			if !strings.EqualFold(textproto.TrimString(mediaType), "text/event-stream") {
-				continue
-			}
-			if !refusedByWeight(params) {
-				return true
+			switch mediaType = textproto.TrimString(mediaType); {
+			case strings.EqualFold(mediaType, "text/event-stream"):
+				eventStream = max(eventStream, weight(params))
+			case mediaType != "":
+				others = max(others, weight(params))
 			}
 		}
 	}
-	return false
+	return eventStream, others
 }
 
-// refusedByWeight reports whether the parameters of a media range hold a weight
-// of zero (RFC 9110, section 12.4.2).
-func refusedByWeight(params string) bool {
+// weight returns the weight in the parameters of a media range (RFC 9110, section
+// 12.4.2). What is no number has none.
+func weight(params string) float64 {
 	for param := range strings.SplitSeq(params, ";") {
-		name, weight, _ := strings.Cut(textproto.TrimString(param), "=")
-		if strings.EqualFold(name, "q") {
-			return strings.Trim(weight, "0.") == ""
+		if name, value, _ := strings.Cut(textproto.TrimString(param), "="); strings.EqualFold(name, "q") {
+			n, _ := strconv.ParseFloat(value, 64)
+			return n
 		}
 	}
-	return false
+	return 1
 }
 
 // harmless reports whether a request header, in canonical form, says nothing

@@ -2,6 +2,7 @@ package ssefanout
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"reflect"
 	"slices"
 	"strconv"
@@ -67,6 +68,7 @@ func survey(server *caddyhttp.Server, h *Handler) *surroundings {
 		s.never = "something behind it can tell one client from another: " + behind.unequal
 	}
 	front := &surveyor{server: server, options: &h.Options, maps: all.maps, headers: all.headers}
+	front.describeTrust()
 	front.walkFront(way)
 	s.plain = front.unequal == ""
 	s.print, s.behind = hash(front.print.String()), hash(behind.print.String())
@@ -294,6 +296,25 @@ func (s *surveyor) describe(v any) {
 	describe := printer{w: &s.print}
 	describe.value(reflect.ValueOf(v), 0)
 }
+
+// describeTrust adds to the print which proxies a server trusts to tell who the client is.
+// Matchers in front decide by it.
+func (s *surveyor) describeTrust() {
+	s.describe(s.server.ClientIPHeaders)
+	s.describe(s.server.TrustedProxiesStrict)
+	s.describe(s.server.TrustedProxiesUnix)
+	proxies := reflect.ValueOf(s.server).Elem().FieldByName(trustedProxiesField)
+	if !proxies.IsValid() {
+		s.describe(fmt.Sprintf("%p", s.server)) // nobody knows: it is like no other
+		return
+	}
+	describe := printer{w: &s.print}
+	describe.value(proxies, 0)
+}
+
+// trustedProxiesField has the module that says whom a caddyhttp.Server trusts. It is not
+// exported, and Caddy drops the JSON that it was made of.
+const trustedProxiesField = "trustedProxies"
 
 func hash(text string) string {
 	sum := sha256.Sum256([]byte(text))

@@ -1,9 +1,12 @@
 package ssefanout
 
 import (
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // theHandler returns the only handler of the wrapping form that is in use.
@@ -193,6 +196,34 @@ func TestHeadersThatTheSiteSetsAreCompared(t *testing.T) {
 
 // After a reload that changes nothing around the handler, clients share at once what
 // comes over the old connection.
+// Whom the server trusts to tell who the client is decides what matchers in front say.
+func TestTrustedProxiesArePartOfThePrint(t *testing.T) {
+	if _, found := reflect.TypeFor[caddyhttp.Server]().FieldByName(trustedProxiesField); !found {
+		t.Fatalf("caddyhttp.Server has no field %s: any reload looks as if other proxies were trusted", trustedProxiesField)
+	}
+	prints := map[string]string{}
+	for _, trust := range []string{
+		"", "trusted_proxies static 127.0.0.4", "trusted_proxies static 127.0.0.5", "trusted_proxies static private_ranges",
+		"trusted_proxies static 127.0.0.4\nclient_ip_headers X-Real-IP",
+		"trusted_proxies static 127.0.0.4\ntrusted_proxies_strict",
+	} {
+		load := func() string {
+			s := newSite(t)
+			s.options = "servers {\n" + trust + "\n}"
+			s.loadSites("http://127.0.0.1:" + port(s) + " {\nhandle {\nsse_fanout\nreverse_proxy 127.0.0.1:9\n}\n}")
+			return theHandler(t).surroundings().print
+		}
+		print := load()
+		if print != load() {
+			t.Errorf("%q has two prints", trust)
+		}
+		if other, found := prints[print]; found {
+			t.Errorf("%q has the print of %q", trust, other)
+		}
+		prints[print] = trust
+	}
+}
+
 func TestWhatIsBehindHasAPrint(t *testing.T) {
 	load := func(behind string) *surroundings {
 		s := newSite(t)

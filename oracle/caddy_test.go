@@ -15,18 +15,20 @@ import (
 	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 )
 
-// globalOptions are in front of each case. Only one address is a proxy that is
+// trusting returns the global options of a case. Only one address is a proxy that is
 // trusted, so that other clients are who they are.
-const globalOptions = `{
+func trusting(proxy string) string {
+	return `{
 	admin off
 	auto_https off
 	default_bind 127.0.0.1
 	servers {
 		protocols h1 h2 h2c
-		trusted_proxies static ` + trustedProxy + `
+		trusted_proxies static ` + proxy + `
 	}
 }
 `
+}
 
 // words are what a Caddyfile of a case may name in capitals.
 var words = regexp.MustCompile(`\b(SHARE|PORT2?|PUBLIC|PRIVATE|LANGUAGE|GREETER|AUTH|PHP|ROOT|TLS|CA)\b`)
@@ -53,7 +55,10 @@ func (r *run) render(template string) (string, error) {
 		}
 		return addr
 	})
-	return globalOptions + config, failed
+	if !strings.HasPrefix(config, "{") {
+		config = trusting(trustedProxy) + config
+	}
+	return config, failed
 }
 
 // A merged configuration holds those of many runs.

@@ -4,7 +4,7 @@ package oracle
 type testcase struct {
 	name string
 
-	// config is a Caddyfile without global options. In it, SHARE stands for the
+	// config is a Caddyfile, without global options if they are the usual ones. In it, SHARE stands for the
 	// line or for nothing; PORT and PORT2 for the ports that clients connect to;
 	// PUBLIC, PRIVATE, AUTH and PHP for origins, LANGUAGE for one whose answer
 	// varies by language, GREETER for one that begins a stream with an event even

@@ -239,13 +239,8 @@ http://inside.test:PORT {
 	php_fastcgi PHP`),
 	},
 	{
-		name: "trusted proxy that ends TLS",
-		clients: []identity{with("by TLS", func(id *identity) {
-			id.from = trustedProxy
-			id.header["X-Forwarded-For"] = "10.1.2.3"
-			id.header["X-Forwarded-Proto"] = "https"
-			id.header["X-Forwarded-Host"] = "public.test"
-		})},
+		name:    "trusted proxy that ends TLS",
+		clients: []identity{proxied},
 		config: site(`
 	SHARE
 	reverse_proxy PUBLIC`),

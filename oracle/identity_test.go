@@ -198,7 +198,7 @@ var traits = map[string]trait{
 		asks: hasHeader("X-Forwarded-Method", "POST"),
 	},
 	"accept": {
-		insider: withHeader("insider by Accept", "Accept", "text/html, */*"),
+		insider: withHeader("insider by Accept", "Accept", "text/html, text/event-stream"),
 		matchers: []string{
 			"header Accept *html*",
 		},
@@ -235,6 +235,14 @@ var traits = map[string]trait{
 		asks: hasHeader("X-Forwarded-Uri", "/inside/"),
 	},
 }
+
+// proxied is a client of a proxy that is trusted.
+var proxied = with("by TLS", func(id *identity) {
+	id.from = trustedProxy
+	id.header["X-Forwarded-For"] = "10.1.2.3"
+	id.header["X-Forwarded-Proto"] = "https"
+	id.header["X-Forwarded-Host"] = "public.test"
+})
 
 // trustedProxy is the one address whose X-Forwarded-For the sites believe.
 const trustedProxy = "127.0.0.4"

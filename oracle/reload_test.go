@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -229,6 +230,32 @@ var reloads = []*testcase{
 	rewrite /inside/* /events?{query}
 	SHARE
 	reverse_proxy PUBLIC`),
+	},
+	{
+		name: "one of two proxies is no longer trusted, and another origin",
+		clients: []identity{traits["forwarded"].insider, with("behind the other proxy", func(id *identity) {
+			id.from = "127.0.0.9"
+			id.header["X-Forwarded-For"] = "10.1.2.4"
+		})},
+		config: trusting(trustedProxy+" 127.0.0.9") + site(`
+	@proxy client_ip 127.0.0.9
+	respond @proxy 403
+	SHARE
+	reverse_proxy PUBLIC`),
+		after: trusting(trustedProxy) + site(`
+	@proxy client_ip 127.0.0.9
+	respond @proxy 403
+	SHARE
+	reverse_proxy PRIVATE`),
+	},
+	{
+		name: "one of two proxies is no longer trusted for what it says of host and scheme",
+		clients: []identity{proxied, with("behind the other proxy", func(id *identity) {
+			id.from = "127.0.0.9"
+			id.header = maps.Clone(proxied.header)
+		})},
+		config: trusting(trustedProxy+" 127.0.0.9") + site("\tSHARE\n\treverse_proxy PUBLIC"),
+		after:  trusting(trustedProxy) + site("\tSHARE\n\treverse_proxy PRIVATE"),
 	},
 	{
 		name:   "another site for the same host",
