@@ -96,17 +96,17 @@ func (a *answer) writeHeader(status int) {
 		close(a.refused)
 		return
 	}
-	encoding := strings.ToLower(strings.TrimSpace(a.header.Get("Content-Encoding")))
-	if encoding != "" && encoding != "identity" && !inflatable(encoding) {
+	coding, ok := codingOf(a.header)
+	if !ok {
 		a.refusal.verdict = verdictUnavailable
-		a.closed = fmt.Errorf("decoding the event stream: its content encoding %q is none of gzip, zstd and br; "+
-			"it was asked not to compress", encoding)
+		a.closed = fmt.Errorf("decoding the event stream: its content coding %q is not one of gzip, zstd and br; "+
+			"the origin was asked not to compress", strings.Join(a.header["Content-Encoding"], ", "))
 		close(a.refused)
 		return
 	}
 	a.stream = a.accept(a.header)
-	if inflatable(encoding) {
-		a.inflate = newInflater(encoding, a.stream)
+	if coding != "" {
+		a.inflate = newInflater(coding, a.stream)
 	}
 }
 

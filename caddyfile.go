@@ -46,6 +46,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	    # who shares what
 //	    name         <text>
 //	    vary         <header or placeholder...>
+//	    ignore_query <name...>
 //	    credentials  strip|pass
 //	    ask_from     <ip>
 //	    cors_origins <origin...>|*
@@ -93,6 +94,9 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //
 // "vary" makes requests that differ in a header or a placeholder separate
 // topics. It also lets the origin see that header, which it otherwise does not.
+//
+// "ignore_query" takes cache busters out of the URL, so that pages that add one share
+// a topic.
 //
 // "credentials strip" shares requests that carry cookies or the like, without
 // what they carry: who is allowed to see the stream must have been decided
@@ -227,6 +231,7 @@ func (h *Handler) FinalizeUnmarshalCaddyfile(helper httpcaddyfile.Helper) error 
 var usage = map[string]string{
 	"name":               "<text>",
 	"vary":               "<header or placeholder...>",
+	"ignore_query":       "<name...>",
 	"credentials":        "strip|pass",
 	"ask_from":           "<ip>",
 	"source":             "{ <directives...> }",
@@ -277,6 +282,8 @@ func (o *Options) parse(name string, args *arguments) {
 		o.Name = args.text()
 	case "vary":
 		o.Vary = args.texts()
+	case "ignore_query":
+		o.IgnoreQuery = args.texts()
 	case "credentials":
 		o.Credentials = args.text()
 	case "ask_from":

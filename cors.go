@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -12,6 +13,7 @@ import (
 type corsPolicy struct {
 	any     bool
 	origins map[string]bool // serialized: scheme://host[:port]
+	headers []string        // that a page may send besides preflightHeaders
 }
 
 func newCORSPolicy(origins []string) (corsPolicy, error) {
@@ -80,7 +82,9 @@ func (c *corsPolicy) apply(header http.Header, r *http.Request) {
 
 // preflightHeaders are what a page that reads an event stream may want to send
 // beyond what needs no preflight.
-var preflightHeaders = headerSet("Last-Event-ID Cache-Control Accept")
+var preflightHeaders = []string{"Last-Event-Id", "Cache-Control", "Accept"}
+
+func (c *corsPolicy) allowedHeaders() []string { return slices.Concat(preflightHeaders, c.headers) }
 
 // answersPreflight reports whether r asks for no more than to read an event
 // stream from an allowed origin. Every other preflight is the origin's business.
@@ -94,7 +98,7 @@ func (c *corsPolicy) answersPreflight(r *http.Request) bool {
 	}
 	for _, names := range r.Header["Access-Control-Request-Headers"] {
 		for name := range strings.SplitSeq(names, ",") {
-			if name = strings.TrimSpace(name); name != "" && !preflightHeaders[canonicalHeader(name)] {
+			if name = strings.TrimSpace(name); name != "" && !slices.Contains(c.allowedHeaders(), canonicalHeader(name)) {
 				return false
 			}
 		}
@@ -106,7 +110,7 @@ func (c *corsPolicy) servePreflight(w http.ResponseWriter, r *http.Request) erro
 	header := w.Header()
 	c.apply(header, r)
 	header.Set("Access-Control-Allow-Methods", http.MethodGet)
-	header.Set("Access-Control-Allow-Headers", "Last-Event-ID, Cache-Control, Accept")
+	header.Set("Access-Control-Allow-Headers", strings.Join(c.allowedHeaders(), ", "))
 	header.Set("Access-Control-Max-Age", "86400")
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -225,6 +225,36 @@ func preflight(header ...string) *http.Request {
 	return r
 }
 
+// What vary names is meant to be sent.
+func TestPreflightsForWhatVaryNamesAreAnswered(t *testing.T) {
+	for vary, asks := range map[string]string{
+		"Authorization":                     "authorization",
+		"X-Api-Key":                         "X-API-KEY, last-event-id",
+		"{http.request.header.X-Tenant}":    "x-tenant",
+		"{http.request.header.x-tenant-id}": "X-Tenant-Id",
+	} {
+		for form, make := range map[string]func(*testing.T, Options) *setup{"endpoint": newSetup, "wrapping": newWrappingSetup} {
+			t.Run(vary+", "+form, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := make(t, Options{CORSOrigins: []string{"https://app.example"}, Vary: []string{"X-Other", vary}})
+					c := s.serve(preflight("Access-Control-Request-Headers", asks))
+					c.expectStatus(http.StatusNoContent)
+					allowed := strings.Split(strings.ToLower(c.header.Get("Access-Control-Allow-Headers")), ", ")
+					for name := range strings.SplitSeq(strings.ToLower(asks), ", ") {
+						if !slices.Contains(allowed, name) {
+							t.Errorf("%s is not among the allowed headers %q", name, allowed)
+						}
+					}
+					s.serve(preflight("Access-Control-Request-Headers", asks+", x-unknown"))
+					if synctest.Wait(); s.pool.stats.passed.get(passMethod) != 1 {
+						t.Error("a preflight for another header was answered here")
+					}
+				})
+			})
+		}
+	}
+}
+
 func TestPreflightsForReadingAStreamAreAnswered(t *testing.T) {
 	const headers = "Access-Control-Request-Headers"
 	list, all := []string{"https://app.example"}, []string{"*"}
@@ -269,7 +299,7 @@ func TestPreflightsForReadingAStreamAreAnswered(t *testing.T) {
 					want := http.Header{
 						"Access-Control-Allow-Origin":  {tc.request.Header.Get("Origin")},
 						"Access-Control-Allow-Methods": {"GET"},
-						"Access-Control-Allow-Headers": {"Last-Event-ID, Cache-Control, Accept"},
+						"Access-Control-Allow-Headers": {"Last-Event-Id, Cache-Control, Accept"},
 						"Access-Control-Max-Age":       {"86400"},
 						"Vary":                         {"Origin"},
 					}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -72,6 +73,73 @@ func TestCompressedStreamIsDecodedEventByEvent(t *testing.T) {
 					t.Errorf("%d clean ends in the log, want 1", n)
 				}
 			})
+		})
+	}
+}
+
+// Whatever a Content-Encoding names that is no coding, the stream is what it is.
+func TestContentEncodingThatIsNoCoding(t *testing.T) {
+	for _, encoding := range []string{
+		"", "none", "None", "identity", "utf-8", "UTF8", "chunked", "text", "off", "*", "none, identity", " , none", "gzip;q=0", "binary", "8bit",
+	} {
+		t.Run(encoding, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{})
+				c := s.get("/events")
+				s.origin.next().answer(200, "Content-Type", "text/event-stream", "Content-Encoding", encoding).events(1, 2)
+				c.expect(primer("") + numbered(1, 2))
+				if got := c.header["Content-Encoding"]; got != nil {
+					t.Errorf("Content-Encoding is %q, want none", got)
+				}
+			})
+		})
+	}
+}
+
+// A coding that nobody here decodes is told, and never taken for text.
+func TestContentEncodingThatIsNotDecoded(t *testing.T) {
+	for _, encoding := range []string{"deflate", "compress", "X-Compress", "lzma", "xz", "dcz", "gzip, br", "gzip, gzip", "none, deflate"} {
+		t.Run(encoding, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{})
+				s.get("/events")
+				up := s.origin.next().answer(200, "Content-Type", "text/event-stream", "Content-Encoding", encoding).send(numbered(1, 2))
+				if synctest.Wait(); !up.closed() {
+					t.Error("the connection goes on")
+				}
+				why, _ := s.lastUpstreamLog().ContextMap()["error"].(string)
+				if !strings.Contains(why, strconv.Quote(encoding)) {
+					t.Errorf("the log says %q, want the coding", why)
+				}
+			})
+		})
+	}
+}
+
+// The media type is passed on with its parameters: a client may take a text without a
+// charset for something else than UTF-8.
+func TestContentTypeIsTheOrigins(t *testing.T) {
+	for _, contentType := range []string{
+		"text/event-stream", "text/event-stream; charset=utf-8", "text/event-stream;charset=UTF-8", "Text/Event-Stream",
+		`text/event-stream; charset="utf-8"; profile=a`, "text/event-stream;", "text/event-stream; =", "text/event-stream;charset=utf-8;charset=utf-8",
+	} {
+		t.Run(contentType, func(t *testing.T) {
+			for form, make := range map[string]func(*testing.T, Options) *setup{"endpoint": newSetup, "wrapping": newWrappingSetup} {
+				t.Run(form, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						s := make(t, Options{})
+						first := s.get("/events")
+						s.origin.next().answer(200, "Content-Type", contentType).events(1, 1)
+						later := s.get("/events")
+						synctest.Wait()
+						for _, c := range []*client{first, later} {
+							if got := c.header.Get("Content-Type"); got != contentType {
+								t.Errorf("Content-Type is %q, want %q", got, contentType)
+							}
+						}
+					})
+				})
+			}
 		})
 	}
 }

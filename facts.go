@@ -18,7 +18,7 @@ type facts []namedValue
 
 // factsOf returns the facts of a request that has reached h.
 func (h *Handler) factsOf(r *http.Request) facts {
-	u := streamURL(r.URL)
+	u := h.streamURL(r.URL)
 	var address keyBuilder
 	address.addURL(&u)
 	method := r.Method

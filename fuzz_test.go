@@ -94,16 +94,16 @@ func FuzzLastEventID(f *testing.F) {
 			t.Errorf("the id %q has blanks around it", brought.id)
 		}
 		if brought.param != "" {
-			u := brought.resumption().inQuery(url.URL{RawQuery: withoutLastEventID(query)})
+			u := brought.resumption().inQuery(url.URL{RawQuery: new(Options).streamQuery(query)})
 			if again := claimOf(&http.Request{URL: &u}); again != brought {
 				t.Errorf("%q is forwarded as %q", brought, again)
 			}
 		}
-		kept := withoutLastEventID(query)
+		kept := new(Options).streamQuery(query)
 		if len(kept) > len(query) || !isSubsequence(kept, query) {
 			t.Errorf("%q without its id is %q", query, kept)
 		}
-		if again := withoutLastEventID(kept); again != kept {
+		if again := new(Options).streamQuery(kept); again != kept {
 			t.Errorf("%q still holds an id", kept)
 		}
 	})

@@ -543,7 +543,7 @@ func (c *client) read() string {
 		c.t.Errorf("not flushed: %q", all[c.flushed:])
 	}
 	// Until the status is sent, the header is the handler's.
-	if c.status != 0 && c.header.Get("Content-Type") == "text/event-stream" && all != "" && !strings.HasSuffix(all, "\n\n") {
+	if c.status != 0 && isEventStream(c.header) && all != "" && !strings.HasSuffix(all, "\n\n") {
 		c.t.Errorf("ends within a block: %q", all)
 	}
 	text := all[c.taken:]

@@ -5,17 +5,43 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/textproto"
+	"strings"
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
 )
 
-func inflatable(encoding string) bool {
-	switch encoding {
-	case "gzip", "x-gzip", "zstd", "br":
-		return true
+// codings are what a Content-Encoding may name that changes the bytes of a body, and
+// whether it is decoded here: those of IANA's registry (RFC 9110, section 16.6.1), and
+// some that were never registered. Any other name (none, utf-8, chunked) is taken for a
+// mistake, as browsers do: some servers send one to keep others from compressing.
+var codings = map[string]bool{
+	"br": true, "gzip": true, "x-gzip": true, "zstd": true,
+
+	"aes128gcm": false, "compress": false, "x-compress": false, "dcb": false, "dcz": false,
+	"deflate": false, "exi": false, "pack200-gzip": false,
+
+	"bzip2": false, "lz4": false, "lzma": false, "sdch": false, "snappy": false, "xz": false,
+}
+
+// codingOf returns the coding that a body has, or "" if it has none. It reports false
+// if nothing here decodes it.
+func codingOf(header http.Header) (coding string, ok bool) {
+	ok = true
+	for _, value := range header["Content-Encoding"] {
+		for name := range strings.SplitSeq(value, ",") {
+			name = strings.ToLower(textproto.TrimString(name))
+			decodable, isCoding := codings[name]
+			if !isCoding {
+				continue
+			}
+			ok = ok && decodable && coding == "" // nobody compresses twice
+			coding = name
+		}
 	}
-	return false
+	return coding, ok
 }
 
 // maxInflateWindow bounds the memory that a compressed stream can ask for, at

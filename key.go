@@ -58,12 +58,12 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 	req := &topicRequest{
 		tls:    r.TLS != nil,
 		host:   strings.ToLower(r.Host),
-		url:    streamURL(r.URL),
+		url:    h.streamURL(r.URL),
 		header: make(http.Header),
 	}
 	if h.wraps() {
 		if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-			req.url = streamURL(orig.URL)
+			req.url = h.streamURL(orig.URL)
 		}
 	} else {
 		vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
@@ -118,23 +118,23 @@ func serverOf(r *http.Request) *caddyhttp.Server {
 }
 
 // streamURL returns what of u names a stream: path and query, without a last
-// event id.
-func streamURL(u *url.URL) url.URL {
+// event id, and without what ignore_query names.
+func (o *Options) streamURL(u *url.URL) url.URL {
 	return url.URL{
 		Path:       u.Path,
 		RawPath:    u.RawPath,
-		RawQuery:   withoutLastEventID(u.RawQuery),
+		RawQuery:   o.streamQuery(u.RawQuery),
 		ForceQuery: u.ForceQuery,
 	}
 }
 
-// withoutLastEventID removes the parameters of lastEventIDParams from a query
+// streamQuery removes the parameters of lastEventIDParams and ignore_query from a query
 // and leaves the rest as it is, to the byte.
-func withoutLastEventID(query string) string {
+func (o *Options) streamQuery(query string) string {
 	found := false
 	kept := make([]string, 0, 8)
 	for param := range strings.SplitSeq(query, "&") {
-		if _, _, ok := lastEventIDParam(param); ok {
+		if name, _ := splitParam(param); lastEventIDParams[name] || slices.Contains(o.IgnoreQuery, name) {
 			found = true
 		} else {
 			kept = append(kept, param)
@@ -149,11 +149,17 @@ func withoutLastEventID(query string) string {
 // lastEventIDParam returns the unescaped name and the value of a query parameter that
 // holds a last event id; ok is false for any other.
 func lastEventIDParam(param string) (name, value string, ok bool) {
+	name, value = splitParam(param)
+	return name, value, lastEventIDParams[name]
+}
+
+// splitParam returns the unescaped name and the value of a query parameter.
+func splitParam(param string) (name, value string) {
 	name, value, _ = strings.Cut(param, "=")
 	if unescaped, err := url.QueryUnescape(name); err == nil {
 		name = unescaped
 	}
-	return name, value, lastEventIDParams[name]
+	return name, value
 }
 
 // claimOf returns what a client wants to resume with: the id of the header, or else

@@ -223,9 +223,37 @@ func TestLastEventIDIsTakenOutOfTheQuery(t *testing.T) {
 		{"a=lastEventId=1", "a=lastEventId=1"},
 		{"lastEventId+=1", "lastEventId+=1"},
 	} {
-		if got := withoutLastEventID(tc.query); got != tc.want {
+		if got := new(Options).streamQuery(tc.query); got != tc.want {
 			t.Errorf("%q: got %q, want %q", tc.query, got, tc.want)
 		}
+	}
+}
+
+// What ignore_query names makes no topics, and the origin of a shared request does not
+// see it.
+func TestIgnoredQueryParameters(t *testing.T) {
+	for form, make := range map[string]func(*testing.T, Options) *setup{"endpoint": newSetup, "wrapping": newWrappingSetup} {
+		t.Run(form, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := make(t, Options{IgnoreQuery: []string{"_", "cache buster"}})
+				s.get("/events?room=7&_=1")
+				up := s.origin.next()
+				if got := up.request.URL.RequestURI(); got != "/events?room=7" {
+					t.Errorf("the origin was asked for %s, want /events?room=7", got)
+				}
+				up.accept().events(1, 1)
+				for _, other := range []string{"/events?_=2&room=7", "/events?room=7&%5F=3&cache+buster=4", "/events?room=7&_", "/events?room=7"} {
+					s.get(other).expectServed()
+				}
+				s.origin.idle()
+				for _, other := range []string{"/events?room=7&__=1", "/events?room=8&_=1", "/events?_=1"} {
+					s.get(other)
+					s.origin.next().accept().events(1, 1)
+				}
+				s.get("/events").expectServed() // as without a query
+				s.origin.idle()
+			})
+		})
 	}
 }
 

@@ -34,6 +34,11 @@ type Options struct {
 	// names it in its own Vary. Default: none.
 	Vary []string `json:"vary,omitempty"`
 
+	// Query parameters that mean nothing to the stream, such as those that pages add
+	// to get past caches ("_", "_ts"): requests that differ in these alone share a
+	// topic, and the origin of a shared request does not see them. Default: none.
+	IgnoreQuery []string `json:"ignore_query,omitempty"`
+
 	// What becomes of requests that carry credentials or anything else that may
 	// identify a client: "strip" shares them like any other, without what they
 	// carry, and drops the cookies of the origin's answer; "pass" lets them
@@ -352,6 +357,12 @@ func (o *Options) provision(wrapping bool) error {
 	if err != nil {
 		return err
 	}
+	o.cors.headers = slices.Clone(o.varyHeaders)
+	for _, placeholder := range o.varyReplacer {
+		if name, ok := strings.CutPrefix(placeholder, "http.request.header."); ok {
+			o.cors.headers = append(o.cors.headers, canonicalHeader(name))
+		}
+	}
 	if !o.cors.enabled() {
 		// The origin decides which pages may read the stream, so it must see
 		// who asks, and its answer holds for them alone.
@@ -449,6 +460,11 @@ func (o *Options) validate() error {
 	atLeastMillisecond("heartbeat", o.Heartbeat.Interval)
 	atLeastMillisecond("retry", o.Retry)
 	atLeastMillisecond("reconnect", o.Reconnect.Min)
+	for _, name := range o.IgnoreQuery {
+		if name == "" || strings.ContainsAny(name, "=&?#") {
+			complain("ignore_query: %q is not the name of a query parameter", name)
+		}
+	}
 	for _, name := range o.Vary {
 		switch {
 		case !validVary(name):

@@ -333,7 +333,7 @@ func TestHeadersThatAreShared(t *testing.T) {
 				c.expectStatus(200)
 				check(t, c.header)
 				for name, want := range map[string]string{
-					"Content-Type":      "text/event-stream",
+					"Content-Type":      "Text/Event-Stream;charset=utf-8",
 					"Cache-Control":     "no-cache, no-transform",
 					"X-Accel-Buffering": "no",
 					"Incremental":       "?1",

@@ -126,7 +126,9 @@ func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.
 	header := w.Header()
 	copyHeader(header, origins)
 	p.opts.cors.apply(header, r)
-	header.Set("Content-Type", "text/event-stream")
+	if !isEventStream(header) {
+		header.Set("Content-Type", "text/event-stream")
+	}
 	// no-transform keeps compressing handlers away, ours and those on the way;
 	// the two others are what nginx and RFC 10036 have for the same purpose.
 	header.Set("Cache-Control", "no-cache, no-transform")

@@ -241,7 +241,7 @@ func TestHeaderOfAStream(t *testing.T) {
 			c.expectStatus(http.StatusOK)
 			c.expect(primer("")) // at once, and flushed (R6)
 			for name, want := range map[string]string{
-				"Content-Type":      "text/event-stream",
+				"Content-Type":      "text/event-stream; charset=utf-8",
 				"Cache-Control":     "no-cache, no-transform",
 				"X-Accel-Buffering": "no",
 				"Incremental":       "?1",
