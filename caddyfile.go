@@ -53,6 +53,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //
 //	    # what clients get
 //	    heartbeat   off|<duration> [comment <text> | event <name>]
+//	    primer      auto|on|off
 //	    history     <events> [<age> [<size>]]
 //	    first_event newest|oldest|<n>
 //	    greeting    <n>|<event name>
@@ -237,6 +238,7 @@ var usage = map[string]string{
 	"source":             "{ <directives...> }",
 	"cors_origins":       "<origin...>|*",
 	"heartbeat":          "off|<duration> [comment <text> | event <name>]",
+	"primer":             "auto|on|off",
 	"history":            "<events> [<age> [<size>]]",
 	"first_event":        "newest|oldest|<n>",
 	"greeting":           "<n>|<event name>",
@@ -304,6 +306,8 @@ func (o *Options) parse(name string, args *arguments) {
 		} else if args.next("event") {
 			o.Heartbeat.Event = args.text()
 		}
+	case "primer":
+		o.Primer = args.text()
 	case "history":
 		o.History.Events = args.number()
 		if args.more() {

@@ -18,12 +18,12 @@ import (
 // reload that leaves the handler's configuration as it was, then for as long as
 // it takes to end its subscribers.
 type pool struct {
-	lineage   *lineage
-	opts      *Options
-	heartbeat []byte // in wire form
-	stats     *stats
-	sockets   sockets
-	direct    *direct.Writer
+	lineage *lineage
+	opts    *Options
+	words   [audiences]words
+	stats   *stats
+	sockets sockets
+	direct  *direct.Writer
 
 	logger    atomic.Pointer[zap.Logger]
 	hints     hints
@@ -62,7 +62,7 @@ func newPool(l *lineage, h *Handler) *pool {
 	p := &pool{
 		lineage:   l,
 		opts:      &opts,
-		heartbeat: opts.Heartbeat.wire(),
+		words:     newWords(&opts),
 		stats:     new(stats),
 		sockets:   h.sockets,
 		topics:    make(map[string]*topic),
@@ -81,9 +81,8 @@ func newPool(l *lineage, h *Handler) *pool {
 		p.sockets = kernelSockets{}
 	}
 	p.direct = direct.NewWriter(direct.Options{
-		Heartbeat: p.heartbeat,
-		Timeout:   p.dispatchTimeout(),
-		Network:   p.sockets.network,
+		Timeout: p.dispatchTimeout(),
+		Network: p.sockets.network,
 	})
 	p.logger.Store(h.logger)
 	counted.add(p)

@@ -67,7 +67,7 @@ func (s *session) handOver() bool {
 	h := direct.Handover{
 		FD:        fd,
 		Client:    s.subscriber,
-		Stream:    t,
+		Stream:    delivery{t, s.audience},
 		Log:       t.log,
 		Cursor:    s.cursor,
 		Events:    s.events.Load(),
@@ -189,6 +189,3 @@ func (t *topic) Delivered(clients int, d direct.Delivery) {
 
 // Beaten implements direct.Stream.
 func (t *topic) Beaten(clients int) { t.pool.stats.heartbeats.Add(uint64(clients)) }
-
-// Interface guards
-var _ direct.Stream = (*topic)(nil)

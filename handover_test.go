@@ -95,7 +95,7 @@ func TestHTTP10IsNotHandedOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprint(conn, "GET /events HTTP/1.0\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n")
+	fmt.Fprint(conn, "GET /events HTTP/1.0\r\nHost: a\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\nPragma: no-cache\r\nUser-Agent: Mozilla/5.0\r\n\r\n")
 	waitFor(t, "the origin", func() bool { return origin.open() == 1 })
 	origin.send(numbered(1, 1))
 	var got strings.Builder

@@ -187,7 +187,11 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why rejection, o
 		panic(http.ErrAbortHandler)
 	}
 	p.writeHeader(w, r, origins)
-	if _, err := w.Write(append(appendRetryField(nil, delay), '\n')); err == nil { //nolint:gosec // a number
+	var words []byte
+	if p.words[p.opts.audienceOf(r)].primer {
+		words = append(appendRetryField(nil, delay), '\n')
+	}
+	if _, err := w.Write(words); err == nil { //nolint:gosec // a number
 		_ = control.Flush()
 	}
 	return nil // the header is out: an error page would end up in the stream

@@ -21,10 +21,8 @@ import (
 func (s *setup) getFrom(ip, target string, header ...string) *client {
 	s.t.Helper()
 	r := httptest.NewRequest(http.MethodGet, target, nil)
-	r.Header.Set("Accept", "text/event-stream")
-	for i := 0; i < len(header); i += 2 {
-		r.Header.Add(header[i], header[i+1])
-	}
+	asBrowser(r)
+	addHeader(r, header)
 	r.RemoteAddr = ip + ":4711"
 	return s.serve(r)
 }

@@ -300,7 +300,7 @@ func newDelivery(tb testing.TB) (deliver func()) {
 	p := &pool{opts: &Options{DispatchTimeout: 1e9}, stats: new(stats)}
 	w := discarding{make(http.Header)}
 	t := &topic{pool: p, log: log}
-	s := &session{subscriber: newSubscriber(t, ""), w: w, control: http.NewResponseController(w), deadline: &deadline{control: http.NewResponseController(w), standing: true}, log: log}
+	s := &session{subscriber: newSubscriber(t, "", browsers), w: w, control: http.NewResponseController(w), deadline: &deadline{control: http.NewResponseController(w), standing: true}, log: log}
 	log.Publish(hub.Entry{Wire: []byte("id: 1\ndata: x\n\n"), ID: "1", SetsID: true})
 	return func() {
 		s.cursor = 0

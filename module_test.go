@@ -144,7 +144,7 @@ func do(t *testing.T, client *http.Client, url string, header ...string) (*http.
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header.Set("Accept", "text/event-stream")
+	asBrowser(r)
 	for i := 0; i < len(header); i += 2 {
 		if header[i] == "Host" {
 			r.Host = header[i+1]
@@ -354,7 +354,7 @@ func TestManyClientsShareOneConnectionToTheOrigin(t *testing.T) {
 			for i := range streams {
 				opening.Go(func() {
 					streams[i] = open(t, clients[i%2], url+"/events", "Cookie", "session=secret", "Authorization", "Bearer secret",
-						"User-Agent", "secret", "X-Forwarded-For", "203.0.113.7", "X-Secret", strconv.Itoa(i))
+						"User-Agent", "Mozilla/secret", "X-Forwarded-For", "203.0.113.7", "X-Secret", strconv.Itoa(i))
 				})
 			}
 			opening.Wait()

@@ -55,6 +55,12 @@ type Options struct {
 	// What is sent when a topic has been quiet.
 	Heartbeat Heartbeat `json:"heartbeat,omitzero"`
 
+	// Who gets a block without data at the start of a stream, with the reconnection time
+	// and the position, and is told at its end when to come back: "auto" gives it to
+	// the EventSource of browsers, "on" to all clients, "off" to none. Some libraries
+	// take such a block for an event. Default: "auto".
+	Primer string `json:"primer,omitempty"`
+
 	// What a topic remembers for clients that resume or join late.
 	History History `json:"history,omitzero"`
 
@@ -175,14 +181,6 @@ type Heartbeat struct {
 	// If set, an event of this type, with empty data and without an id, is
 	// sent in place of the comment, so that scripts in a page can see it.
 	Event string `json:"event,omitempty"`
-}
-
-// wire returns what is sent.
-func (h *Heartbeat) wire() []byte {
-	if h.Event != "" {
-		return sse.Append(nil, &sse.Event{Type: []byte(h.Event), HasData: true})
-	}
-	return append(sse.AppendComment(nil, h.Comment), '\n')
 }
 
 // History bounds what a topic remembers.
@@ -403,6 +401,7 @@ func (o *Options) validate() error {
 
 	oneOf("credentials", o.Credentials, "strip", "pass")
 	oneOf("unavailable", o.Unavailable, "hold", "reject")
+	oneOf("primer", o.Primer, "auto", "on", "off")
 	oneOf("ids", o.IDs, "origin", "assign")
 	oneOf("on_end", o.OnEnd, "reconnect", "close")
 	oneOf("direct", o.Direct, "on", "off")

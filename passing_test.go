@@ -375,7 +375,7 @@ func TestAnswerThatIsCutIsReplaced(t *testing.T) {
 					"Access-Control-Allow-Origin":      {"https://example.org"},
 					"Access-Control-Allow-Credentials": {"true"},
 				}}
-				s, ask := newForm(t, "wrapping", Options{Unavailable: unavailable, MaxSubscribers: SubscriberLimits{Total: 1}}, source)
+				s, ask := newForm(t, "wrapping", Options{Unavailable: unavailable, Primer: "on", MaxSubscribers: SubscriberLimits{Total: 1}}, source)
 				post := func() *client {
 					r := accepting("*/*", request(http.MethodPost, "x", "Origin", "https://example.org"))
 					return ask("203.0.113.1", r)

@@ -74,7 +74,7 @@ func (w ownWord) answer(c *conn) {
 
 // visitor is what every client of these tests brings, none of which identifies it.
 var visitor = []string{
-	"Accept-Language", "fr", "User-Agent", "somebody", "Sec-Fetch-Site", "same-origin", "DNT", "1",
+	"Accept-Language", "fr", "User-Agent", "Mozilla/somebody", "Sec-Fetch-Site", "same-origin", "DNT", "1",
 	"Sec-CH-UA-Mobile", "?0", "CF-IPCountry", "FR", "Referer", "http://example.com/", "X-Forwarded-For", "198.51.100.1",
 	"X-Request-ID", "1", "Traceparent", "1", "If-None-Match", "1",
 }

@@ -150,7 +150,8 @@ func (s *session) greet() (wire []byte, how joining) {
 
 // primer returns the first bytes of a stream: a comment, the reconnection time,
 // and the id in force just before the first event that this subscriber will
-// get. A connection that breaks before that event thus resumes without loss.
+// get. A connection that breaks before that event thus resumes without loss. Clients that
+// would take this for an event get what is one alone.
 func (s *session) primer() []byte {
 	t := s.topic
 	var (
@@ -163,16 +164,33 @@ func (s *session) primer() []byte {
 	} else {
 		id, how = s.settle()
 	}
+	if !s.words().primer {
+		return s.begin(how, greeting)
+	}
 	b := sse.AppendComment(nil, "sse_fanout")
 	b = appendRetryField(b, t.reconnectionTime())
 	b = appendPosition(b, id, how == gap)
 	if how == gap {
 		// In one block with the position: a client that has the one has the
 		// other, wherever its connection is cut.
-		return t.pool.gapNotice(b)
+		return append(b, s.words().gap...)
 	}
 	b = append(b, '\n')
 	return append(b, greeting...)
+}
+
+// begin is primer for clients that get no block without data.
+func (s *session) begin(how joining, greeting []byte) (b []byte) {
+	if d, said := s.topic.saidRetry(); said && s.audience == libraries {
+		s.retry = appendRetryField(nil, d)
+	}
+	switch {
+	case how == gap:
+		return s.words().gap
+	case len(greeting) > 0:
+		return s.withRetry(greeting)
+	}
+	return nil
 }
 
 // appendPosition appends the field that makes id the client's last event id. If
@@ -225,7 +243,11 @@ func (s *session) leaveCatchup() {
 // gapNotice returns what is sent in the middle of a stream to tell of a gap,
 // after which id is in force.
 func (s *session) gapNotice(id string) ([]byte, hub.Batch) {
-	return s.topic.pool.gapNotice(appendPosition(nil, id, true)), hub.Batch{Next: s.cursor, Beat: s.beat}
+	var b []byte
+	if s.words().primer {
+		b = appendPosition(nil, id, true)
+	}
+	return append(b, s.words().gap...), hub.Batch{Next: s.cursor, Beat: s.beat}
 }
 
 // setUnsettled takes note of whether it is known what s reads.
@@ -239,14 +261,4 @@ func (s *session) setUnsettled(unsettled bool) {
 	} else {
 		s.topic.unsettled.Add(-1)
 	}
-}
-
-// gapNotice returns what tells a client that events may be missing: fields, a
-// comment, and the event that the operator has chosen for it.
-func (p *pool) gapNotice(fields []byte) []byte {
-	b := sse.AppendComment(fields, "gap: events may be missing here")
-	if p.opts.GapEvent == "" {
-		return append(b, '\n')
-	}
-	return sse.Append(b, &sse.Event{Type: []byte(p.opts.GapEvent), HasData: true})
 }

@@ -29,7 +29,7 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicReque
 	}
 	t.seek(arrived.handler)
 	s := &session{
-		subscriber: newSubscriber(t, ip),
+		subscriber: newSubscriber(t, ip, p.opts.audienceOf(r)),
 		timer:      time.NewTimer(time.Hour),
 		w:          w,
 		r:          r,
@@ -166,6 +166,7 @@ type session struct {
 	leg        leg // the catch-up that has ended with that id, if one has
 	catchup    *catchup
 	spoken     time.Time // when it was last written to, while it waits
+	retry      []byte    // to be written in front of the first event
 
 	ending *ending // the last seen
 	endAt  time.Time
@@ -215,6 +216,9 @@ func (s *session) run(gone <-chan struct{}) endReason {
 			s.reason = endSlow
 			return s.end()
 		case len(out) > 0:
+			if batch.Next != s.cursor && !batch.Gap {
+				out = s.withRetry(out)
+			}
 			if err := s.write(out); err != nil {
 				return s.failed(err)
 			}
@@ -232,7 +236,7 @@ func (s *session) run(gone <-chan struct{}) endReason {
 		if s.deleted.Load() {
 			continue // it came before the timer was set
 		}
-		if s.detachable && s.handOver() {
+		if s.detachable && len(s.retry) == 0 && s.handOver() {
 			return ""
 		}
 		select {
@@ -277,7 +281,7 @@ func (s *session) next() ([]byte, hub.Batch) {
 	}
 	if len(batch.Bytes) == 0 && (batch.Beat != s.beat || s.isLeftOut()) && !batch.Lagged {
 		s.topic.pool.stats.heartbeats.Add(1)
-		return s.topic.pool.heartbeat, batch
+		return s.words().heartbeat, batch
 	}
 	return batch.Bytes, batch
 }
@@ -300,6 +304,9 @@ func (s *session) read() hub.Batch {
 	batch := s.log.Read(s.cursor, s.wake)
 	if batch.Wake != nil {
 		s.wake = batch.Wake
+	}
+	if batch.Gap {
+		batch.Bytes = s.words().gap
 	}
 	return batch
 }
@@ -336,12 +343,32 @@ func appendRetryField(b []byte, d time.Duration) []byte {
 }
 
 // reconnectionTime is what clients are told: the operator's word, else the
-// origin's.
+// origin's, else what browsers do by themselves.
 func (t *topic) reconnectionTime() time.Duration {
-	if d := time.Duration(t.upstream.retry.Load()); d >= 0 && t.pool.opts.Retry == 0 {
+	if d, said := t.saidRetry(); said {
 		return d
 	}
-	return t.pool.opts.reconnectionTime()
+	return defaultRetry
+}
+
+// saidRetry returns the reconnection time that the operator or the origin has named.
+func (t *topic) saidRetry() (d time.Duration, said bool) {
+	if t.pool.opts.Retry > 0 {
+		return time.Duration(t.pool.opts.Retry), true
+	}
+	d = time.Duration(t.upstream.retry.Load())
+	return d, d >= 0
+}
+
+// withRetry puts the reconnection time in front of the first event: alone, it would be a
+// block without data.
+func (s *session) withRetry(events []byte) []byte {
+	if len(s.retry) == 0 {
+		return events
+	}
+	events = append(s.retry, events...)
+	s.retry = nil
+	return events
 }
 
 // reconnectionTime is what clients are told if the origin has said nothing.

@@ -59,10 +59,8 @@ func (s *setup) fate(r *http.Request) passReason {
 // streamRequest is a browser's request for an event stream, with header pairs.
 func streamRequest(header ...string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "http://example.com/events", nil)
-	r.Header.Set("Accept", "text/event-stream")
-	for i := 0; i < len(header); i += 2 {
-		r.Header.Add(header[i], header[i+1])
-	}
+	asBrowser(r)
+	addHeader(r, header)
 	return r
 }
 

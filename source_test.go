@@ -192,7 +192,7 @@ func TestUpstreamRequestAfterARewrite(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := tt.new(t, Options{})
 				r := httptest.NewRequest(http.MethodGet, "/old?a=1&lastEventId=9", nil)
-				r.Header.Set("Accept", "text/event-stream")
+				asBrowser(r)
 				s.serveAfter(r, func(r *http.Request) {
 					r.URL.Path, r.URL.RawQuery, r.RequestURI = "/new", "b=2", "/new?b=2"
 				})

@@ -22,6 +22,7 @@ type subscriber struct {
 	started  time.Time
 
 	bystander bool // it has not brought the id that the topic was opened with
+	audience  audience
 
 	outcome atomic.Int32 // a joining
 
@@ -32,11 +33,12 @@ type subscriber struct {
 // lastSubscriber is the number of the newest subscriber of the process.
 var lastSubscriber atomic.Uint64
 
-func newSubscriber(t *topic, clientIP string) *subscriber {
+func newSubscriber(t *topic, clientIP string, a audience) *subscriber {
 	s := &subscriber{
 		number:   lastSubscriber.Add(1),
 		topic:    t,
 		clientIP: clientIP,
+		audience: a,
 		started:  time.Now(),
 	}
 	s.outcome.Store(int32(pending))
@@ -89,8 +91,12 @@ func (s *subscriber) hurry() {
 }
 
 // Farewell returns what the client is told when its stream ends. Where many end at
-// once, each is told a different time to come back.
+// once, each is told a different time to come back. Where the origin has ended the stream,
+// its own word holds.
 func (s *subscriber) Farewell(reason endReason) []byte {
+	if !s.words().primer || reason == endUpstreamEnded {
+		return nil
+	}
 	if reason == endYielded {
 		return append(appendRetryField(nil, turnAwayDelay()), '\n')
 	}

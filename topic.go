@@ -215,7 +215,7 @@ func (t *topic) connected(id string, brought bool, blamed string, header http.He
 		t.pool.stats.gaps.Add(uint64(max(0, followers)))
 		end := t.log.Newest()
 		t.notice, t.noticeID = end.Cursor+1, end.ID
-		t.log.Append(hub.Entry{Wire: t.pool.gapNotice(nil)})
+		t.log.Append(hub.Entry{Gap: true})
 	}
 	if blamed != "" {
 		t.blamedID, t.blamedAt = blamed, t.log.Newest().Cursor

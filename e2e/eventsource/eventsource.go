@@ -103,6 +103,8 @@ func (s *Source) connect(ctx context.Context) error {
 	}
 	req.Header.Set("Accept", "text/event-stream")
 	req.Header.Set("Cache-Control", "no-cache")
+	req.Header.Set("Pragma", "no-cache")
+	req.Header.Set("User-Agent", "Mozilla/5.0")
 	asked := s.LastID
 	if asked != "" {
 		req.Header.Set("Last-Event-ID", asked)

@@ -41,6 +41,8 @@ type counted struct {
 func (*counted) Ending() *direct.Ending                     { return nil }
 func (c *counted) Delivered(clients int, _ direct.Delivery) { c.taken <- clients }
 func (*counted) Beaten(int)                                 {}
+func (*counted) Heartbeat() []byte                          { return []byte(":\n\n") }
+func (*counted) Gap() []byte                                { return []byte(": gap\n\n") }
 
 type nobody struct{}
 

@@ -115,7 +115,7 @@ func (g *group) end(k *Socket, e *Ending) {
 // round gives those in the group one batch. It reports whether there may be more.
 func (g *group) round() (more bool) {
 	g.heed(g.stream.Ending())
-	batch := g.log.Look(g.cursor)
+	batch := g.look(g.cursor)
 	switch {
 	case len(g.live) == 0:
 		g.skip(batch)
@@ -142,11 +142,20 @@ func (g *group) round() (more bool) {
 		return true
 	case batch.Beat != g.beat:
 		g.beat = batch.Beat
-		if n := g.deliver(g.shard.writer.beat, Delivery{}, true); n > 0 {
+		if n := g.deliver(g.shard.frame(g.stream.Heartbeat()), Delivery{}, true); n > 0 {
 			g.stream.Beaten(n)
 		}
 	}
 	return false
+}
+
+// look returns what the log has at a cursor, with the words for a gap in place of one.
+func (g *group) look(at hub.Cursor) hub.Batch {
+	batch := g.log.Look(at)
+	if batch.Gap {
+		batch.Bytes = g.stream.Gap()
+	}
+	return batch
 }
 
 // skip keeps the place of a group that has nobody in it near the log's head.
@@ -182,7 +191,7 @@ func (g *group) deliver(frame []byte, d Delivery, beat bool) (taken int) {
 			held = true
 		}
 	}
-	if held && !beat {
+	if held {
 		s.hold()
 	}
 	return taken

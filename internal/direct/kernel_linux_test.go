@@ -73,7 +73,7 @@ func newLobby(t *testing.T, open func() (direct.Network, error), network, addres
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lobby{t: t, listen: ln, writer: direct.NewWriter(direct.Options{Heartbeat: []byte(":\n\n"), Timeout: 3 * time.Second, Network: open})}
+	l := &lobby{t: t, listen: ln, writer: direct.NewWriter(direct.Options{Timeout: 3 * time.Second, Network: open})}
 	t.Cleanup(func() {
 		ln.Close()
 		l.writer.Close()

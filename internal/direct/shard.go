@@ -290,7 +290,7 @@ func (s *shard) serve(k *Socket) {
 			g.rejoin(k)
 			return
 		}
-		batch := g.log.Look(k.cursor)
+		batch := g.look(k.cursor)
 		switch {
 		case batch.Lagged:
 			s.farewell(k, Slow)

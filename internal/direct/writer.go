@@ -13,10 +13,6 @@ import (
 
 // Options are the same for all that a writer delivers.
 type Options struct {
-	// Heartbeat is sent when the log has counted one. It may be empty if it
-	// never does.
-	Heartbeat []byte
-
 	// Timeout is how long a socket may take nothing of what is to be sent.
 	Timeout time.Duration
 
@@ -30,6 +26,12 @@ type Stream interface {
 	// Ending says that all clients are to end, and how; nil means that they are
 	// not. It is asked whenever the log wakes its readers.
 	Ending() *Ending
+
+	// Heartbeat returns what is sent when the log has counted one.
+	Heartbeat() []byte
+
+	// Gap returns what is sent in place of a gap in the log. It is never empty.
+	Gap() []byte
 
 	// Delivered is told that a batch has been written to a number of clients.
 	Delivered(clients int, d Delivery)
@@ -101,7 +103,6 @@ type Handover struct {
 // sockets, and a little longer.
 type Writer struct {
 	opts  Options
-	beat  []byte // a framed heartbeat
 	start time.Time
 
 	mu sync.Mutex
@@ -125,9 +126,6 @@ func NewWriter(opts Options) *Writer {
 		start:   time.Now(),
 		shards:  make([]*shard, min(runtime.GOMAXPROCS(0), maxShards)),
 		running: make(map[*shard]struct{}),
-	}
-	if len(opts.Heartbeat) > 0 {
-		w.beat = appendChunk(nil, opts.Heartbeat)
 	}
 	return w
 }

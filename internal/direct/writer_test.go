@@ -43,6 +43,10 @@ func (s *stream) Delivered(clients int, d direct.Delivery) {
 	s.bytes += clients * d.Bytes
 }
 
+func (s *stream) Heartbeat() []byte { return []byte(":\n\n") }
+
+func (s *stream) Gap() []byte { return []byte(": gap\n\n") }
+
 func (s *stream) Beaten(clients int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,7 +194,7 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	h := &house{t: t}
-	h.writer = direct.NewWriter(direct.Options{Heartbeat: []byte(":\n\n"), Timeout: 10 * time.Second, Network: h.sockets.Open})
+	h.writer = direct.NewWriter(direct.Options{Timeout: 10 * time.Second, Network: h.sockets.Open})
 	t.Cleanup(func() {
 		h.writer.Close()
 		h.writer.Wait()
@@ -306,6 +310,25 @@ func TestHeartbeats(t *testing.T) {
 		full.expect(":\n\n" + event(0)) // the event was life enough
 		if s.beaten != 3 {
 			t.Errorf("told of %d heartbeats, want 3", s.beaten)
+		}
+	})
+}
+
+// A gap in the log is told in the words of the stream, also to who is behind.
+func TestGaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s := newHouse(t), newStream(roomy)
+		c, full := h.join(s, 0), h.join(s, 0)
+		full.take(0)
+		s.publish(0, 1)
+		s.log.Publish(hub.Entry{Gap: true})
+		s.publish(2, 2)
+		want := event(0) + event(1) + ": gap\n\n" + event(2)
+		c.expect(want)
+		full.take(-1)
+		full.expect(want)
+		if s.delivered != 8 || s.bytes != 2*len(want) {
+			t.Errorf("told of %d events and %d bytes, want 8 and %d", s.delivered, s.bytes, 2*len(want))
 		}
 	})
 }

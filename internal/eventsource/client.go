@@ -192,8 +192,10 @@ func (c *Client) request(ctx context.Context) (*http.Request, error) {
 	}
 	request.Header.Set("Accept", "text/event-stream")
 	request.Header.Set("Accept-Encoding", "identity")
+	// As a browser has them: sse_fanout tells a client that is one when to come back.
 	request.Header.Set("Cache-Control", "no-cache")
-	request.Header.Set("User-Agent", "caddy-sse-fanout")
+	request.Header.Set("Pragma", "no-cache")
+	request.Header.Set("User-Agent", "Mozilla/5.0 (compatible; caddy-sse-fanout)")
 	maps.Copy(request.Header, c.Header)
 	if host := c.Header.Get("Host"); host != "" {
 		request.Host = host

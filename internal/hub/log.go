@@ -52,6 +52,7 @@ type entry struct {
 	offset  uint32 // below maxSegment, as what is larger has a segment of its own
 	setsID  bool
 	aside   bool
+	gap     bool
 }
 
 // A log is a ring of the newest entries. The entry with sequence number c is
@@ -179,7 +180,16 @@ func (l *log) append(e *Entry, now time.Duration) {
 	}
 	l.fit()
 
-	s, offset := l.write(e.Wire)
+	var (
+		s      *segment
+		offset int
+	)
+	if e.Gap {
+		l.seal() // it stands between two runs of bytes
+		s = new(segment)
+	} else {
+		s, offset = l.write(e.Wire)
+	}
 	s.last = l.head
 
 	if e.SetsID {
@@ -196,6 +206,7 @@ func (l *log) append(e *Entry, now time.Duration) {
 		offset:  uint32(offset),
 		setsID:  e.SetsID,
 		aside:   e.Aside,
+		gap:     e.Gap,
 	}
 	l.head++
 	l.bytes += len(e.Wire)
@@ -242,10 +253,7 @@ func (l *log) write(wire []byte) (*segment, int) {
 		s.buf = append(s.buf, wire...)
 		return s, len(s.buf) - len(wire)
 	}
-	if s != nil && cap(s.buf)-len(s.buf) > len(s.buf)/8 {
-		// Too much would stay empty. Who reads the old bytes goes on with them.
-		s.buf = slices.Clip(bytes.Clone(s.buf))
-	}
+	l.seal()
 	s = new(segment)
 	if room := min(maxSegment, max(minSegment, l.bytes)); len(wire) < room/4 {
 		s.buf = append(make([]byte, 0, room), wire...)
@@ -254,6 +262,15 @@ func (l *log) write(wire []byte) (*segment, int) {
 	}
 	l.newest = s
 	return s, 0
+}
+
+// seal ends the newest segment.
+func (l *log) seal() {
+	if s := l.newest; s != nil && cap(s.buf)-len(s.buf) > len(s.buf)/8 {
+		// Too much would stay empty. Who reads the old bytes goes on with them.
+		s.buf = slices.Clip(bytes.Clone(s.buf))
+	}
+	l.newest = nil
 }
 
 // expire drops the entries that have reached their age.

@@ -254,6 +254,9 @@ func (r *rehearsal) entry(kind, size int) Entry {
 	e := Entry{}
 	switch kind % 8 {
 	case 0:
+		if kind < 32 {
+			return Entry{Gap: true}
+		}
 	case 1:
 		e.Aside = kind < 128
 	case 2: // resets the id
@@ -391,8 +394,17 @@ func (r *rehearsal) checkAt(c Cursor) {
 		if batch.Lagged || batch.Bytes != nil || batch.Wake == nil || batch.Next != c {
 			t.Fatalf("Read(%d) = %+v at the head", c, batch)
 		}
+	case m.entry(c).Gap:
+		if batch.Lagged || !batch.Gap || batch.Bytes != nil || batch.Wake != nil || batch.Next != c+1 {
+			t.Fatalf("Read(%d) = %+v at a gap", c, batch)
+		}
 	default:
-		if batch.Lagged || batch.Wake != nil || batch.Next <= c || batch.Next > m.head() {
+		for c := c; c < batch.Next; c++ {
+			if m.entry(c).Gap {
+				t.Fatalf("Read(%d) = %+v goes across a gap at %d", c, batch, c)
+			}
+		}
+		if batch.Gap || batch.Lagged || batch.Wake != nil || batch.Next <= c || batch.Next > m.head() {
 			t.Fatalf("Read(%d) = %+v, head is %d", c, batch, m.head())
 		}
 		if !m.has(batch.Bytes, c, batch.Next) {

@@ -23,13 +23,17 @@ type Position struct {
 
 // An Entry is one event in wire form.
 type Entry struct {
-	// Wire is never empty. It is copied by Publish; the caller may reuse it.
+	// Wire is never empty, but for a gap. It is copied by Publish; the caller may reuse it.
 	Wire []byte
 
 	// ID is the id that this entry sets, if SetsID. An entry that sets the
 	// empty id puts no id in force.
 	ID     string
 	SetsID bool
+
+	// Gap says that events may be missing at this place. Such an entry has no Wire:
+	// each reader has words of its own for it.
+	Gap bool
 
 	// Aside says that the entry is no event, as a reconnection time alone is
 	// none: it sets no id, and does not part the events around it.
@@ -64,6 +68,9 @@ type Batch struct {
 
 	// Lagged says that the log no longer has the entry at the cursor.
 	Lagged bool
+
+	// Gap says that the entry at the cursor is a gap. Then there are no Bytes.
+	Gap bool
 
 	// Beat counts the heartbeats of the topic so far (see Topic.Beat).
 	Beat uint64
@@ -237,7 +244,7 @@ func (t *Topic) Read(c Cursor, had <-chan struct{}) Batch {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	batch := t.read(c)
-	if len(batch.Bytes) == 0 && !batch.Lagged {
+	if len(batch.Bytes) == 0 && !batch.Gap && !batch.Lagged {
 		batch.Wake = t.wait(had)
 	}
 	return batch
@@ -256,8 +263,13 @@ func (t *Topic) read(c Cursor) Batch {
 	case c < t.log.tail:
 		batch.Lagged = true
 	case c < t.log.head:
-		batch.Bytes, batch.Next = t.log.run(c)
-		batch.Since = t.start.Add(t.log.at(c).time)
+		e := t.log.at(c)
+		if batch.Gap = e.gap; e.gap {
+			batch.Next = c + 1
+		} else {
+			batch.Bytes, batch.Next = t.log.run(c)
+		}
+		batch.Since = t.start.Add(e.time)
 	}
 	return batch
 }

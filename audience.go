@@ -1,0 +1,99 @@
+package ssefanout
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
+)
+
+// What is added to a stream must be invisible: no client may take it for an event, nor
+// lose one for it. By the standard (WHATWG HTML, section 9.2.6, "Interpreting an event
+// stream"), a comment is nothing, and a block without data no event. Clients differ.
+// Several libraries dispatch an empty event for a block that has an id or a reconnection
+// time and no data, and for a comment that is followed by a blank line. Readers that were
+// written by hand split at blank lines and look at the first field: what stands in front of
+// an event makes them lose it.
+
+// An audience is clients that read what is no event alike.
+type audience uint8
+
+const (
+	browsers  audience = iota // a browser's own EventSource, which keeps to the standard
+	libraries                 // other clients that ask for an event stream
+	readers                   // those that do not ask for one
+	audiences
+)
+
+// audienceOf tells by a request who reads the answer. An EventSource asks for an event
+// stream alone, past all caches. In doubt, a client is none.
+func (o *Options) audienceOf(r *http.Request) audience {
+	accept, cache, pragma := r.Header["Accept"], r.Header["Cache-Control"], r.Header["Pragma"]
+	alone := func(values []string, value string) bool { return len(values) == 1 && values[0] == value }
+	switch {
+	case o.Primer == "on":
+		return browsers
+	case o.Primer != "off" && alone(accept, "text/event-stream") && alone(cache, "no-cache") && alone(pragma, "no-cache") &&
+		strings.HasPrefix(r.UserAgent(), "Mozilla/"):
+		return browsers
+	}
+	if eventStream, _ := accepted(r.Header); eventStream > 0 {
+		return libraries
+	}
+	return readers
+}
+
+// words are what an audience is told besides events.
+type words struct {
+	heartbeat, gap []byte
+
+	// primer says that a stream begins with a block of its own, and may end with one.
+	primer bool
+}
+
+func newWords(o *Options) (w [audiences]words) {
+	const missing = "gap: events may be missing here"
+	for a := range audiences {
+		w[a] = words{
+			heartbeat: sse.AppendComment(nil, o.Heartbeat.Comment),
+			gap:       sse.AppendComment(nil, missing),
+			primer:    a == browsers,
+		}
+	}
+	// A comment of its own, so that it is not the first line of an event.
+	for _, a := range []audience{browsers, readers} {
+		w[a].heartbeat = append(w[a].heartbeat, '\n')
+	}
+	w[readers].gap = append(w[readers].gap, '\n')
+	for a := range audiences {
+		if o.Heartbeat.Event != "" {
+			w[a].heartbeat = sse.Append(nil, &sse.Event{Type: []byte(o.Heartbeat.Event), HasData: true})
+		}
+		switch {
+		case o.GapEvent != "":
+			w[a].gap = sse.Append(w[a].gap, &sse.Event{Type: []byte(o.GapEvent), HasData: true})
+		case a == browsers:
+			w[a].gap = append(w[a].gap, '\n')
+		}
+	}
+	return w
+}
+
+// words returns what s is told besides events.
+func (s *subscriber) words() *words { return &s.topic.pool.words[s.audience] }
+
+// A delivery is a topic as direct delivery has it: for one audience.
+type delivery struct {
+	*topic
+	audience audience
+}
+
+// Heartbeat implements direct.Stream.
+func (d delivery) Heartbeat() []byte { return d.pool.words[d.audience].heartbeat }
+
+// Gap implements direct.Stream.
+func (d delivery) Gap() []byte { return d.pool.words[d.audience].gap }
+
+// Interface guards
+var _ direct.Stream = delivery{}
