@@ -75,7 +75,7 @@ func TestBackoffEndsOnceAConnectionHasProvedItself(t *testing.T) {
 				s.origin.keepAnswering(2*time.Hour, unavailable["503"])
 				tt.answer(s.origin.await())
 				delay := s.delays(1, unavailable["503"])[0]
-				if reset := delay <= 2*time.Second; reset != tt.reset {
+				if reset := delay <= defaultRetry; reset != tt.reset {
 					t.Errorf("the origin was asked again after %s, want the first delay: %t", delay, tt.reset)
 				}
 			})

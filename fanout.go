@@ -339,6 +339,17 @@ func (p *pool) closeTopic(t *topic) {
 	p.retire()
 }
 
+// closeUnused closes a topic that has no subscribers, and reports whether it has none.
+func (p *pool) closeUnused(t *topic) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.subscribers > 0 {
+		return false
+	}
+	p.closeTopic(t)
+	return true
+}
+
 // closed is called when the upstream of a topic has ended.
 func (p *pool) closed(t *topic) {
 	p.mu.Lock()

@@ -62,9 +62,13 @@ func (s *session) settle() (id string, how joining) {
 	switch known {
 	case idKnown:
 		s.leaveCatchup()
-		s.begins(resumed)
+		how = resumed
+		if oldest, ambiguous := t.isAmbiguous(pos.ID, pos.Cursor); ambiguous {
+			pos, how = oldest, gap
+		}
+		s.begins(how)
 		s.follow(t.log, pos.Cursor)
-		return pos.ID, resumed
+		return pos.ID, how
 	case idLost:
 		if !s.resumeWith.usable() {
 			t.pool.stats.ignoredIDs.Add(1)

@@ -71,11 +71,12 @@ type topic struct {
 	isOpened    bool       // the origin has answered with a stream to the opener's id
 	openedAt    hub.Cursor // what follows that id begins here
 	refusal     *refusal
-	header      http.Header // of the origin's answer, what is shared
-	homes       homes       // wrapping form
-	via         home        // that the last connection has come through
-	refusedHome int         // through which the origin has said no, while an older connection goes on; 0: none
-	switchedAt  hub.Cursor  // where the log ended when the connection came to bring something else after a reload
+	header      http.Header  // of the origin's answer, what is shared
+	homes       homes        // wrapping form
+	via         home         // that the last connection has come through
+	refusedHome int          // through which the origin has said no, while an older connection goes on; 0: none
+	runs        []hub.Cursor // where the origin has begun its stream anew, as far as the log reaches
+	switchedAt  hub.Cursor   // where the log ended when the connection came to bring something else after a reload
 }
 
 // An ending tells subscribers to end.

@@ -43,6 +43,9 @@ type upstream struct {
 
 	hasBegun atomic.Bool // an event has come
 
+	starts       []runStart // what connections have begun with, the newest last
+	endedCleanly bool       // the last connection
+
 	wire []byte // reused by publish
 }
 
@@ -191,8 +194,10 @@ type connection struct {
 	nth       int        // of the topic, from 1; 0 until it is accepted
 	replaying bool       // all events so far were in the log already
 	replayed  hub.Cursor // up to here
-	events    int        // published, with data
-	fresh     bool       // something was appended and nobody woken yet
+	begun     bool       // an event has come
+	rerun     rerun
+	events    int  // published, with data
+	fresh     bool // something was appended and nobody woken yet
 }
 
 // open starts a connection.
@@ -317,7 +322,10 @@ func (c *connection) publish(e *sse.Event) {
 	}
 	u.hasBegun.Store(true)
 	greets := t.greeting.greets(e, c.events)
-	if c.replaying && !greets && c.isReplay(entry) {
+	if !c.begun && !greets {
+		c.begins(&entry)
+	}
+	if c.replaying && !greets && c.isReplay(entry) && !c.isNewRun(c.replayed) {
 		return
 	}
 	if !greets && (entry.SetsID || c.replayed > 0 || !c.overlaps) {
@@ -325,6 +333,21 @@ func (c *connection) publish(e *sse.Event) {
 		// each with, is no sign that what follows has not come there.
 		c.replaying = false
 	}
+	c.append(entry)
+	if greets {
+		t.greeting.add(entry.Wire, c.events == 0, t.log.Newest().Cursor)
+	}
+	if e.HasData {
+		c.events++
+	}
+	if cap(u.wire) > maxKeptBuffer {
+		u.wire = nil
+	}
+}
+
+// append adds an event to the log.
+func (c *connection) append(entry hub.Entry) {
+	t := c.up.topic
 	awaited := entry.SetsID && entry.ID != "" && t.catchups.any.Load()
 	if awaited {
 		t.catchups.follows(t.log.Newest().ID, entry.ID)
@@ -340,16 +363,7 @@ func (c *connection) publish(e *sse.Event) {
 		// The next of its size may push it out of the log.
 		t.log.Wake()
 	}
-	if greets {
-		t.greeting.add(entry.Wire, c.events == 0, t.log.Newest().Cursor)
-	}
-	if e.HasData {
-		c.events++
-	}
 	c.fresh = true
-	if cap(u.wire) > maxKeptBuffer {
-		u.wire = nil
-	}
 }
 
 // maxKeptBuffer is how large a buffer is kept for the next event.
@@ -389,8 +403,13 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	switch v := out.verdict; v {
 	case verdictStream:
 		u.noSince = time.Time{}
-		if out.err == nil && t.pool.opts.OnEnd == "close" {
+		u.endedCleanly = out.err == nil
+		if u.endedCleanly && t.pool.opts.OnEnd == "close" {
 			return u.over(ending{Reason: endUpstreamEnded, Drain: true}, out.status)
+		}
+		if u.endedCleanly && t.pool.closeUnused(t) {
+			u.logClosed(zapcore.InfoLevel, string(endUpstreamEnded), out.status)
+			return 0, true
 		}
 	case verdictUnavailable:
 		u.noSince = time.Time{}
@@ -415,7 +434,7 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	if c.events > 0 || !c.accepted.IsZero() && time.Since(c.accepted) >= proofTime {
 		u.failures = 0
 	}
-	delay = max(u.backoff(), min(time.Duration(u.retry.Load()), longestRetryAfter), out.retryAfter)
+	delay = max(u.backoff(), u.pause(out), out.retryAfter)
 	if u.failures == 0 {
 		u.troubled = time.Now()
 		u.remindAt = u.troubled.Add(firstReminder)
@@ -424,6 +443,16 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	t.pool.stats.reconnects.Add(1)
 	u.logLost(c, delay)
 	return delay, false
+}
+
+// pause returns how long the origin has asked to be left alone. A stream that has ended as
+// it should is asked for no sooner than an EventSource would.
+func (u *upstream) pause(out *outcome) time.Duration {
+	retry := time.Duration(u.retry.Load())
+	if retry < 0 && out.verdict == verdictStream && out.err == nil {
+		retry = defaultRetry
+	}
+	return min(retry, longestRetryAfter)
 }
 
 // isLedElsewhere reports whether the site does not lead the stranger any more where

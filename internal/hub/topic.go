@@ -357,6 +357,38 @@ func (t *Topic) KeptAfter(id string) (Position, bool) {
 	return Position{Cursor: c, ID: id}, ok
 }
 
+// FirstAfter returns the position just after the oldest entry that can be replayed and
+// has set id. It looks through all of them.
+func (t *Topic) FirstAfter(id string) (Position, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for c := t.log.oldest(); c < t.log.head; c++ {
+		if e := t.log.at(c); e.setsID && e.id == id {
+			return Position{Cursor: c + 1, ID: id}, true
+		}
+	}
+	return Position{}, false
+}
+
+// Entry returns the entry at cursor c, if the log has it. Its bytes are shared: they are
+// never to be modified.
+func (t *Topic) Entry(c Cursor) (Entry, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if c < t.log.tail || c >= t.log.head {
+		return Entry{}, false
+	}
+	e := t.log.at(c)
+	entry := Entry{SetsID: e.setsID, Aside: e.aside, Gap: e.gap}
+	if e.setsID {
+		entry.ID = e.id
+	}
+	if !e.gap {
+		entry.Wire = t.log.wire(e)
+	}
+	return entry, true
+}
+
 // Tail returns the position before the oldest entry that is kept.
 func (t *Topic) Tail() Position {
 	now := t.now()
