@@ -30,6 +30,7 @@ type answer struct {
 
 	header  http.Header
 	request atomic.Pointer[http.Request] // as the source has it
+	gone    chan struct{}                // closed when nothing more is taken
 	refused chan struct{}                // closed when it turns out not to be an event stream that is shared
 	session atomic.Bool                  // it is one that begins a session (see newDecoder)
 
@@ -61,6 +62,7 @@ func newAnswer(accept func(http.Header) io.Writer, heard func(), restricts func(
 		restricts: restricts,
 		header:    make(http.Header),
 		refused:   make(chan struct{}),
+		gone:      make(chan struct{}),
 	}
 }
 
@@ -196,7 +198,10 @@ func (a *answer) close() error {
 		a.refusal.restriction = restriction{pass: passSession}
 	}
 	why := a.closed
-	a.closed = errAbandoned
+	if !errors.Is(why, errAbandoned) {
+		a.closed = errAbandoned
+		close(a.gone)
+	}
 	return why
 }
 

@@ -326,7 +326,7 @@ func (g *catchups) finished(c *catchup) (drop []*catchup) {
 
 // hasRoom reports whether there can be one more connection. g.mu must be held.
 func (g *catchups) hasRoom() bool {
-	connections := 0
+	connections := int(g.topic.abandoned.Load())
 	for _, c := range g.running {
 		if !c.resting {
 			connections++

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -84,11 +85,22 @@ func ask(ctx context.Context, src source, t *topic, from resumption, a *answer) 
 	defer cancelPlain()
 	defer context.AfterFunc(ctx, cancelPlain)()
 	done := make(chan error, 1)
-	go func() { done <- src.serve(plain, t, from, a) }()
+	var left atomic.Bool // by the first of both to end, this call or the source
+	go func() {
+		done <- src.serve(plain, t, from, a)
+		if left.Swap(true) {
+			t.abandoned.Add(-1)
+			t.catchups.wake()
+		}
+	}()
 
-	err := awaitSource(ctx, cancel, done, a)
+	err := awaitSource(ctx, cancel, done, t, a)
 	a.finish(err)
 	cut := a.close()
+	t.abandoned.Add(1)
+	if left.Swap(true) {
+		t.abandoned.Add(-1)
+	}
 
 	out := outcome{refusal: a.refusal, err: err, address: a.address()}
 	switch cause := context.Cause(ctx); {
@@ -129,7 +141,7 @@ const (
 
 // awaitSource waits for the source to return. If it was cancelled, the error
 // says why.
-func awaitSource(ctx context.Context, cancel context.CancelCauseFunc, done <-chan error, a *answer) error {
+func awaitSource(ctx context.Context, cancel context.CancelCauseFunc, done <-chan error, t *topic, a *answer) error {
 	select {
 	case err := <-done:
 		return err
@@ -144,12 +156,23 @@ func awaitSource(ctx context.Context, cancel context.CancelCauseFunc, done <-cha
 	case <-ctx.Done():
 	}
 	// Every handler of Caddy's own ends soon after its request, but FastCGI
-	// notices only at its next byte. What it writes is refused.
+	// notices only at its next byte.
 	select {
 	case <-done: //nolint:errcheck // that of a source that was cancelled says nothing
+		return context.Cause(ctx)
 	case <-time.After(sourceGrace):
 	}
-	return context.Cause(ctx)
+	if errors.Is(context.Cause(ctx), errIdle) {
+		// It was too quiet, and still holds its place at the origin. Another one beside
+		// it would be as quiet, and after half an hour there were 55.
+		t.upstream.logDeaf(a.address())
+		select {
+		case <-done: //nolint:errcheck // see above
+		case <-a.gone:
+		case <-t.ctx.Done():
+		}
+	}
+	return context.Cause(ctx) // what it still writes is refused
 }
 
 // serveSource calls the source and turns a panic into an error: for a handler,

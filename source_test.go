@@ -271,73 +271,156 @@ func TestAnswerWithoutAnExplicitHeader(t *testing.T) {
 	}
 }
 
-// A source such as FastCGI may not notice that its request is over.
-func TestSourceThatIgnoresItsContextIsAbandoned(t *testing.T) {
-	for _, tt := range []struct {
-		name  string
-		begin func(*conn)
-		late  func(w http.ResponseWriter) error // what it does when it comes to
-	}{
-		{"in the stream", func(c *conn) { c.accept().events(1, 1) }, func(w http.ResponseWriter) error {
+// A deaf source does not notice that its request is over until it writes: FastCGI is one.
+var deafSources = map[string]struct {
+	begin func(*conn)
+	late  func(w http.ResponseWriter) error // what it does when it comes to
+	got   string                            // by a client, if it is still listened to
+}{
+	"in the stream": {
+		begin: func(c *conn) { c.accept().events(1, 1) },
+		late: func(w http.ResponseWriter) error {
 			_, err := io.WriteString(w, numbered(2, 2))
 			return err
-		}},
-		{"in an event", func(c *conn) { c.accept().send(numbered(1, 1) + "id: 2\n") }, func(w http.ResponseWriter) error {
-			_, err := io.WriteString(w, "data: late\n\n")
+		},
+		got: numbered(2, 2),
+	},
+	"in an event": {
+		begin: func(c *conn) { c.accept().send(numbered(1, 1) + "id: 2\n") },
+		late: func(w http.ResponseWriter) error {
+			_, err := io.WriteString(w, "data: event 2\n\n")
 			return err
-		}},
-		{"in a compressed stream", func(c *conn) {
+		},
+		got: numbered(2, 2),
+	},
+	"in a compressed stream": {
+		begin: func(c *conn) {
 			c.answer(200, "Content-Type", "text/event-stream", "Content-Encoding", "gzip")
-		}, func(w http.ResponseWriter) error {
+		},
+		late: func(w http.ResponseWriter) error {
 			_, err := io.WriteString(w, "late")
 			return err
-		}},
-		{"before the header", func(*conn) {}, func(w http.ResponseWriter) error {
+		},
+	},
+	"before the header": {
+		begin: func(*conn) {},
+		late: func(w http.ResponseWriter) error {
 			w.Header().Set("Content-Type", "text/event-stream")
 			w.WriteHeader(http.StatusOK)
 			_, err := io.WriteString(w, numbered(2, 2))
 			return err
-		}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := newSetup(t, Options{IdleTimeout: caddy.Duration(5 * time.Second)})
+		},
+		got: numbered(2, 2),
+	},
+}
+
+// untilReleased makes the source of a connection deaf until release is closed.
+func (c *conn) untilReleased(late func(w http.ResponseWriter) error) (release chan struct{}, wrote chan error) {
+	c.t.Helper()
+	release, wrote = make(chan struct{}), make(chan error, 1)
+	c.step(func(w http.ResponseWriter) error {
+		<-release
+		err := late(w)
+		wrote <- err
+		return err
+	})
+	return release, wrote
+}
+
+// However long a source is silent that does not notice its cancellation, there is one of it,
+// and what it sends then is delivered.
+func TestDeafSourceThatIsIdleIsTheOnlyOne(t *testing.T) {
+	for name, tt := range deafSources {
+		t.Run(name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newSetup(t, Options{IdleTimeout: caddy.Duration(5 * time.Second), Heartbeat: Heartbeat{Interval: -1}})
 				c := s.get("/events")
 				up := s.origin.next()
 				tt.begin(up)
-				release, refused := make(chan struct{}), make(chan error, 1)
-				up.step(func(w http.ResponseWriter) error {
-					<-release
-					err := tt.late(w)
-					refused <- err
-					return err
-				})
+				release, _ := up.untilReleased(tt.late)
+				time.Sleep(30 * time.Minute)
+				if n := s.origin.total.Load(); n != 1 {
+					t.Fatalf("the origin was asked %d times, want once", n)
+				}
+				if n := s.logs.FilterMessage("waiting for a source that has not noticed that its request is over").Len(); n != 1 {
+					t.Errorf("%d lines in the log, want 1", n)
+				}
 				before := c.read()
-
-				time.Sleep(7*time.Second - 1)
-				s.origin.idle()
-				time.Sleep(time.Second + 1)
-				again := s.origin.next().accept()
-				before += c.read()
 				close(release)
-				if err := <-refused; err == nil {
-					t.Error("what an abandoned source writes is not refused")
+				c.expect(tt.got)
+				if !strings.HasPrefix(before, primer("")) {
+					t.Errorf("got %q, want a primer", before)
 				}
-				c.expect("")
-				again.events(2, 3)
-				c.expect(numbered(2, 3))
-				if again.closed() {
-					t.Error("the new connection was closed")
-				}
-				if want := 1; strings.Count(before, "sse_fanout") != want {
-					t.Errorf("client got %q, want %d primer", before, want)
+				up = s.origin.await().accept().events(3, 3)
+				if got := c.read(); strings.TrimPrefix(got, gapComment) != numbered(3, 3) { // without an id, there may be a gap
+					t.Errorf("got %q, want 3", got)
 				}
 				if n := s.origin.open.Load(); n != 1 {
 					t.Errorf("%d connections to the origin are open, want 1", n)
 				}
+				up.end()
 			})
 		})
 	}
+}
+
+// Nobody waits for a deaf source whose topic goes, and what it writes is refused.
+func TestDeafSourceIsAbandonedWithItsTopic(t *testing.T) {
+	for name, tt := range deafSources {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSetup(t, Options{IdleTimeout: caddy.Duration(5 * time.Second), Linger: Linger{Duration: -1}})
+				c := s.get("/events")
+				up := s.origin.next()
+				tt.begin(up)
+				release, wrote := up.untilReleased(tt.late)
+				time.Sleep(time.Minute)
+				c.leave()
+				c = s.get("/events")
+				time.Sleep(sourceGrace)
+				again := s.origin.next().accept()
+				c.read()
+				close(release)
+				if err := <-wrote; err == nil {
+					t.Error("what an abandoned source writes is not refused")
+				}
+				again.events(2, 3)
+				if got := c.read(); got != numbered(2, 3) {
+					t.Errorf("got %q, want 2 and 3", got)
+				}
+			})
+		})
+	}
+}
+
+// A catch-up that is over holds its place for as long as its source has not noticed.
+func TestDeafSourcesOfCatchupsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		up, _ := s.joinLive(10, 12)
+		var releases []chan struct{}
+		for id := range 5 {
+			c := s.get("/events", "Last-Event-ID", fmt.Sprint(id))
+			if id >= defaultCatchups {
+				continue
+			}
+			release := make(chan struct{})
+			s.origin.next().accept().step(func(w http.ResponseWriter) error {
+				_, err := io.WriteString(w, numbered(id+1, 10))
+				<-release
+				return err
+			})
+			releases = append(releases, release)
+			c.expect(primer(fmt.Sprint(id)) + numbered(id+1, 12))
+		}
+		time.Sleep(defaultCatchupTimeout)
+		s.origin.idle()
+		for i, release := range releases {
+			close(release)
+			s.origin.next().accept().events(3+i, 10)
+		}
+		up.end()
+	})
 }
 
 // Whatever an upstream waits for, it goes when its last subscriber does.

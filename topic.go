@@ -31,6 +31,10 @@ type topic struct {
 	done     chan struct{}  // closed when the upstream has ended
 	roster   roster         // of its subscribers, for administrators
 
+	// abandoned counts sources that nobody listens to any more, and that have not
+	// noticed: each holds a place at the origin.
+	abandoned atomic.Int32
+
 	// Guarded by pool.mu.
 	subscribers int
 	addresses   map[string]int // of the subscribers, and how many there are of each

@@ -108,6 +108,13 @@ func (u *upstream) logLost(c *connection, delay time.Duration) {
 	u.tell(level, message, event, c.outcome.address, fields...)
 }
 
+// logDeaf says that the source of a connection that was silent for too long goes on.
+func (u *upstream) logDeaf(address string) {
+	u.tell(zapcore.WarnLevel, "waiting for a source that has not noticed that its request is over", "", address,
+		zap.Duration("idle_timeout", time.Duration(u.topic.pool.opts.IdleTimeout)),
+		zap.String("hint", "its next bytes end it, and the origin is asked again then; have the origin send comments, or raise idle_timeout"))
+}
+
 func (u *upstream) logClosed(level zapcore.Level, reason string, status int) {
 	fields := []zap.Field{
 		zap.String("reason", reason),

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/e2e/eventsource"
 	"github.com/sse-fanout/caddy-sse-fanout/e2e/wire"
 )
 
@@ -35,7 +36,9 @@ func subscribe(ctx context.Context, client *http.Client, url string, header ...s
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", "text/event-stream")
+	for name, value := range eventsource.Header {
+		req.Header.Set(name, value)
+	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/sse-fanout/caddy-sse-fanout/e2e/eventsource"
 	"github.com/sse-fanout/caddy-sse-fanout/e2e/origins"
 	"github.com/sse-fanout/caddy-sse-fanout/e2e/wire"
 )
@@ -142,7 +143,10 @@ func TestExitTurnsNewRequestsAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n", path)
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n", path)
+		for name, value := range eventsource.Header {
+			fmt.Fprintf(conn, "%s: %s\r\n", name, value)
+		}
 		late = append(late, conn)
 	}
 	// Connections are accepted in turn: once there is this one, there are those.

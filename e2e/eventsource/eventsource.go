@@ -95,16 +95,23 @@ func (s *Source) Run(ctx context.Context) error {
 	}
 }
 
+// Header is what the EventSource of a browser sends with each request.
+var Header = map[string]string{
+	"Accept":        "text/event-stream",
+	"Cache-Control": "no-cache",
+	"Pragma":        "no-cache",
+	"User-Agent":    "Mozilla/5.0",
+}
+
 // connect follows one connection to its end. Only a refusal is an error.
 func (s *Source) connect(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Accept", "text/event-stream")
-	req.Header.Set("Cache-Control", "no-cache")
-	req.Header.Set("Pragma", "no-cache")
-	req.Header.Set("User-Agent", "Mozilla/5.0")
+	for name, value := range Header {
+		req.Header.Set(name, value)
+	}
 	asked := s.LastID
 	if asked != "" {
 		req.Header.Set("Last-Event-ID", asked)
