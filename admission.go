@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
 // joinAgainError tells a client, as an error, to join again: with these headers in
@@ -56,12 +54,11 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 // An admission is what a client that has joined a topic gets to hear.
 type admission struct {
 	header   http.Header // of the origin's answer
-	from     hub.Cursor  // what is in the log before this is of a configuration that the client has not come through
 	refusal  *refusal    // the origin's no
 	rejected rejection
 	passed   passReason // its own request goes through one to one
 	front    string     // why the site has not led its stranger here, or the fact that differs
-	moved    bool       // the topic is over because the site leads elsewhere now: join again
+	moved    bool       // the topic is over because the site leads elsewhere now: join again, through the newest configuration
 	gone     bool       // the client did not wait
 }
 
@@ -120,7 +117,7 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 		case e.Reason == endYielded:
 			return admission{rejected: rejectTopics}
 		default:
-			return admission{rejected: rejectEnding, moved: e.Reason == endDrained}
+			return admission{rejected: rejectEnding, moved: e.Reason == endDrained && !outdated}
 		}
 		if expired && opts.reject && !held {
 			return admission{rejected: rejectUnavailable}
@@ -149,7 +146,6 @@ func (t *topic) admission(a arrival, expired, unled, outdated bool) (adm admissi
 		}
 		return admission{refusal: no}, true
 	}
-	through := true // what comes is what the client's configuration would bring
 	if opts.wrapping {
 		why, own := t.homes.judge(a)
 		switch {
@@ -158,10 +154,6 @@ func (t *topic) admission(a arrival, expired, unled, outdated bool) (adm admissi
 		case why != "":
 			return admission{passed: why, front: "the stranger is led to another handler"}, true
 		case own != nil:
-			through = !t.isConnected || !t.via.isOlderThan(own)
-			if !through && t.refusedHome == own.nth {
-				return admission{passed: passRefused}, true
-			}
 		case len(t.homes) > 0 && outdated:
 			return admission{rejected: rejectEnding}, true // it finds the new configuration
 		case unled:
@@ -170,11 +162,11 @@ func (t *topic) admission(a arrival, expired, unled, outdated bool) (adm admissi
 			return admission{}, false
 		}
 	}
-	known = through && t.trusted && (t.isConnected || t.connects > 0 && !opts.reject)
+	known = t.trusted && (t.isConnected || t.connects > 0 && !opts.reject)
 	held := t.isConnected && !t.trusted // but not for long
-	if known || expired && !opts.reject && !a.patient && !held && through {
+	if known || expired && !opts.reject && !a.patient && !held {
 		t.admitted = true
-		return admission{header: t.header, from: t.switchedAt}, true
+		return admission{header: t.header}, true
 	}
 	return admission{}, false
 }

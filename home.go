@@ -19,16 +19,16 @@ type home struct {
 	server  weak.Pointer[caddyhttp.Server]
 	handler weak.Pointer[Handler]
 
-	print, behind string // of what stands around it (see surroundings)
-	facts         facts
-	nth           int // of the topic's, from 1
+	around *surroundings
+	facts  facts
 }
 
-// isOlderThan reports whether a connection that has come through this home may bring
-// something else than clients of a later one are to get. Clients of earlier ones have
-// moved on with the topic.
-func (known *home) isOlderThan(later *home) bool {
-	return known.nth < later.nth && (known.print != later.print || known.behind != later.behind)
+// leadsOn reports whether the clients of this home get the same in a newer one, with what
+// stands around it and the facts found there: then their topic goes on there, with its
+// history and its last id. Otherwise both are of another stream.
+func (known *home) leadsOn(around *surroundings, found facts) bool {
+	return known.around.leadsOn(around) && found.differsFrom(known.facts) == "" &&
+		(around.plain || known.around.print == around.print)
 }
 
 // homes are those of a topic, the newest last: while a reload is under way, clients
@@ -55,7 +55,7 @@ func (hs homes) of(h *Handler) *home {
 		return known
 	}
 	around := h.surroundings()
-	i := slices.IndexFunc(hs, func(known home) bool { return around.sameAs(known.print, known.behind) })
+	i := slices.IndexFunc(hs, func(known home) bool { return around.sameAs(known.around) })
 	if i < 0 {
 		return nil
 	}
@@ -108,17 +108,14 @@ func (t *topic) arrive(h *Handler, r *http.Request, a *answer) error {
 		t.reroute()
 		return errMoved
 	}
-	leadsAllAlike := around.plain && !t.request.trusted // whom a trusted proxy speaks for may have changed
-	if n := len(t.homes); n > 0 && !leadsAllAlike && around.print != t.homes[n-1].print {
+	if n := len(t.homes); n > 0 && !t.homes[n-1].leadsOn(around, found) {
 		return errMoved
 	}
 	t.homes = append(t.homes, home{
 		server:  weak.Make(h.server),
 		handler: weak.Make(h),
-		print:   around.print,
-		behind:  around.behind,
+		around:  around,
 		facts:   found,
-		nth:     t.nextHome(),
 	})
 	if len(t.homes) > maxHomes {
 		t.homes = slices.Delete(t.homes, 0, len(t.homes)-maxHomes)
@@ -126,23 +123,6 @@ func (t *topic) arrive(h *Handler, r *http.Request, a *answer) error {
 	a.via = t.homes[len(t.homes)-1]
 	t.signal()
 	return nil
-}
-
-// nextHome counts the homes of t. t.mu must be held.
-func (t *topic) nextHome() int {
-	if n := len(t.homes); n > 0 {
-		return t.homes[n-1].nth + 1
-	}
-	return 1
-}
-
-// refusedThrough notes that the origin has said no through a home, while the connection
-// through an older one goes on.
-func (t *topic) refusedThrough(known home) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.refusedHome = known.nth
-	t.signal()
 }
 
 // isLeftBehind reports whether the newest configuration is one that the stranger of

@@ -68,7 +68,6 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicReque
 		p.explainRefusal(t, a.refusal, r)
 		return a.refusal.serve(w, r, p.opts)
 	}
-	s.joined = max(s.joined, a.from)
 	var resumeIdle func()
 	s.deadline, resumeIdle = p.newDeadline(w, r)
 	defer resumeIdle()

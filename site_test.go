@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -503,8 +502,8 @@ func TestAConfigurationThatHasNotStartedIsNotAsked(t *testing.T) {
 	}
 }
 
-// The new configuration's origin is down: its clients wait while the old connection
-// serves those who were there, and are told of no failure.
+// The new configuration's origin is away: its clients wait for it alone, and the old ones
+// keep what they have until they are sent there.
 func TestReloadToAnOriginThatIsDown(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
@@ -516,12 +515,68 @@ func TestReloadToAnOriginThatIsDown(t *testing.T) {
 		up.events(3, 3)
 		c.expect(numbered(3, 3))
 		time.Sleep(defaultWait)
-		late.expect("")
-
-		after.origin.next().accept().events(4, 4)
-		late.expect(primer("3") + numbered(4, 4)) // nothing of the old configuration
-		c.expect(numbered(4, 4))
+		late.expect(primer("")) // nothing of the old configuration
+		if got := c.read(); !c.ended() || !strings.HasPrefix(got, "retry: ") {
+			t.Errorf("the old client got %q", got)
+		}
+		again := after.get("/events", "Last-Event-ID", "3")
+		up = after.origin.await()
+		up.expectResumedWith("no id")
+		up.accept().events(4, 4)
+		late.expect(numbered(4, 4))
+		after.origin.next().accept().events(4, 4) // the catch-up
+		again.expect(primer("3") + numbered(4, 4))
 	})
+}
+
+// What a reload brings is another stream if what stands behind has changed, or what the
+// site makes of the stranger: a topic's history and its last id stay with the old one.
+func TestReloadToAnotherStream(t *testing.T) {
+	for name, change := range map[string]func(before, after *setup){
+		"another origin":            func(_, after *setup) { after.around.behind = "another" },
+		"another URL":               func(_, after *setup) { after.around.print = "another"; after.lead(rewriting("/other")) },
+		"another trust":             func(_, after *setup) { after.around.terms = "another" },
+		"another front, not plain":  func(_, after *setup) { after.around.plain, after.around.print = false, "another" },
+		"another variable in front": func(_, after *setup) { after.around.print = "another"; after.lead(setting("up", "b")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newWrappingSetup(t, Options{FirstEvent: "oldest"})
+				s.around.plain = true
+				up, old := s.joinLive(1, 3)
+				after := s.reloadWrapping(surroundings{plain: true})
+				change(s, after)
+				fresh := after.get("/events")
+				conn := after.origin.next()
+				conn.expectResumedWith("no id")
+				conn.accept().events(1, 1)
+				fresh.expect(primer("") + numbered(1, 1))
+				guess := after.get("/events", "Last-Event-ID", "2")
+				catchup := after.origin.next()
+				catchup.expectResumedWith("id 2")
+				guess.expect(primer("2"))
+				up.events(4, 4)
+				old.expect(numbered(4, 4))
+				if got := fresh.read() + guess.read(); got != "" {
+					t.Errorf("clients of the new configuration got %q of the old stream", got)
+				}
+			})
+		})
+	}
+}
+
+func rewriting(path string) func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+	return func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+		r.URL.Path, r.RequestURI = path, path
+		return h.ServeHTTP(w, r)
+	}
+}
+
+func setting(name, value string) func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+	return func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
+		caddyhttp.SetVar(r.Context(), name, value)
+		return h.ServeHTTP(w, r)
+	}
 }
 
 // The new configuration's origin says no: its clients get their own.
@@ -551,33 +606,26 @@ func TestReloadToAnOriginThatRefuses(t *testing.T) {
 // A client that has come just before a reload, and is admitted after it, is like those
 // that were there.
 func TestReloadWhileAClientWaits(t *testing.T) {
-	bothWriters(t, func(t *testing.T) {
-		s := newWrappingSetup(t, Options{})
-		s.around.plain = true
-		c := s.get("/events")
-		s.origin.next().fail(502)
-		after := s.reloadWrapping(surroundings{plain: true, behind: "changed"})
-		for i := range 3 * maxHomes {
-			late := after.get("/events")
-			after.origin.next().fail(502)
-			next := after.reload(after.handler.Options, newOrigin(t))
-			next.around = surroundings{plain: true, behind: strconv.Itoa(i)}
-			after.cleanup()
-			after = next
-			defer late.leave()
-		}
-		after.get("/events")
-		after.origin.next().accept().events(1, 1)
-		time.Sleep(handshakeTime)
-		if c.ended() {
-			// Too many reloads ago: it is sent to the newest configuration.
-			if got := c.read(); !strings.HasPrefix(got, "retry: ") {
-				t.Errorf("the client that waited got %q", got)
-			}
-			return
-		}
-		c.expect(primer("") + numbered(1, 1))
-	})
+	for _, behind := range []string{"", "changed"} {
+		t.Run(behind, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newWrappingSetup(t, Options{})
+				s.around.plain = true
+				c := s.get("/events")
+				s.origin.next().fail(502)
+				after := s.reloadWrapping(surroundings{plain: true, behind: behind})
+				late := after.get("/events")
+				after.origin.await().accept().events(1, 1)
+				time.Sleep(handshakeTime)
+				late.expect(primer("") + numbered(1, 1))
+				if behind == "" {
+					c.expect(primer("") + numbered(1, 1))
+				} else if got := c.read(); !c.ended() || !strings.HasPrefix(got, "retry: ") {
+					t.Errorf("the client that waited got %q", got)
+				}
+			})
+		})
+	}
 }
 
 // A client of a configuration that has been replaced is not served one to one by what

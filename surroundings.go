@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
 )
 
 // The surroundings of a handler of the wrapping form are what its server's routes
@@ -41,12 +42,22 @@ type surroundings struct {
 
 	// behind is a hash of all that stands behind.
 	behind string
+
+	// terms is a hash of whom the server admits, and whom it trusts to tell who the
+	// client is. Matchers in front decide by it.
+	terms string
 }
 
 // sameAs reports whether two handlers of equal definition, in two configurations,
 // are one and the same to every request: nothing around them has changed.
-func (s *surroundings) sameAs(print, behind string) bool {
-	return s.print == print && s.behind == behind
+func (s *surroundings) sameAs(other *surroundings) bool {
+	return s.print == other.print && s.leadsOn(other)
+}
+
+// leadsOn reports whether clients who were led to one of two handlers, and who are led to
+// the other all alike, get there what they would get from the first.
+func (s *surroundings) leadsOn(other *surroundings) bool {
+	return s.behind == other.behind && s.terms == other.terms
 }
 
 // survey finds h in the routes of a server and looks at what surrounds it.
@@ -68,10 +79,11 @@ func survey(server *caddyhttp.Server, h *Handler) *surroundings {
 		s.never = "something behind it can tell one client from another: " + behind.unequal
 	}
 	front := &surveyor{server: server, options: &h.Options, maps: all.maps, headers: all.headers}
-	front.describeTrust()
 	front.walkFront(way)
 	s.plain = front.unequal == ""
-	s.print, s.behind = hash(front.print.String()), hash(behind.print.String())
+	terms := &surveyor{server: server}
+	terms.describeTerms()
+	s.print, s.behind, s.terms = hash(front.print.String()), hash(behind.print.String()), hash(terms.print.String())
 	return s
 }
 
@@ -297,24 +309,47 @@ func (s *surveyor) describe(v any) {
 	describe.value(reflect.ValueOf(v), 0)
 }
 
-// describeTrust adds to the print which proxies a server trusts to tell who the client is.
-// Matchers in front decide by it.
-func (s *surveyor) describeTrust() {
+// describeTerms adds to the print which clients a server admits, and which proxies it
+// trusts to speak for others.
+func (s *surveyor) describeTerms() {
 	s.describe(s.server.ClientIPHeaders)
 	s.describe(s.server.TrustedProxiesStrict)
 	s.describe(s.server.TrustedProxiesUnix)
-	proxies := reflect.ValueOf(s.server).Elem().FieldByName(trustedProxiesField)
-	if !proxies.IsValid() {
-		s.describe(fmt.Sprintf("%p", s.server)) // nobody knows: it is like no other
+	s.describe(s.server.StrictSNIHost)
+	s.describeHidden(reflect.ValueOf(s.server), trustedProxiesField)
+	if !slices.ContainsFunc(s.server.TLSConnPolicies, func(p *caddytls.ConnectionPolicy) bool { return p.ClientAuthentication != nil }) {
+		return // they choose certificates of the server's
+	}
+	for _, policy := range s.server.TLSConnPolicies {
+		s.describe(policy)
+		s.describeHidden(reflect.ValueOf(policy), matchersField)
+		if auth := policy.ClientAuthentication; auth != nil {
+			s.describeHidden(reflect.ValueOf(auth), authorityField)
+			s.describeHidden(reflect.ValueOf(auth), verifiersField)
+		}
+	}
+}
+
+// What modules a server and its TLS policies have is not exported, and Caddy drops the
+// JSON that they were made of.
+const (
+	trustedProxiesField = "trustedProxies" // of caddyhttp.Server
+	matchersField       = "matchers"       // of caddytls.ConnectionPolicy
+	authorityField      = "ca"             // of caddytls.ClientAuthentication
+	verifiersField      = "verifiers"      // of caddytls.ClientAuthentication
+)
+
+// describeHidden adds a field that is not exported. Without it, nobody knows whether two
+// values are the same: then this one is like no other.
+func (s *surveyor) describeHidden(of reflect.Value, name string) {
+	field := of.Elem().FieldByName(name)
+	if !field.IsValid() {
+		s.describe(fmt.Sprintf("%p", of.Interface()))
 		return
 	}
 	describe := printer{w: &s.print}
-	describe.value(proxies, 0)
+	describe.value(field, 0)
 }
-
-// trustedProxiesField has the module that says whom a caddyhttp.Server trusts. It is not
-// exported, and Caddy drops the JSON that it was made of.
-const trustedProxiesField = "trustedProxies"
 
 func hash(text string) string {
 	sum := sha256.Sum256([]byte(text))

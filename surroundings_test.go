@@ -1,12 +1,15 @@
 package ssefanout
 
 import (
+	"fmt"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
 )
 
 // theHandler returns the only handler of the wrapping form that is in use.
@@ -197,30 +200,44 @@ func TestHeadersThatTheSiteSetsAreCompared(t *testing.T) {
 // After a reload that changes nothing around the handler, clients share at once what
 // comes over the old connection.
 // Whom the server trusts to tell who the client is decides what matchers in front say.
-func TestTrustedProxiesArePartOfThePrint(t *testing.T) {
-	if _, found := reflect.TypeFor[caddyhttp.Server]().FieldByName(trustedProxiesField); !found {
-		t.Fatalf("caddyhttp.Server has no field %s: any reload looks as if other proxies were trusted", trustedProxiesField)
+func TestWhomAServerTrustsAndAdmits(t *testing.T) {
+	for field, of := range map[string]reflect.Type{
+		trustedProxiesField: reflect.TypeFor[caddyhttp.Server](),
+		matchersField:       reflect.TypeFor[caddytls.ConnectionPolicy](),
+		authorityField:      reflect.TypeFor[caddytls.ClientAuthentication](),
+		verifiersField:      reflect.TypeFor[caddytls.ClientAuthentication](),
+	} {
+		if _, found := of.FieldByName(field); !found {
+			t.Fatalf("%s has no field %s: after any reload, clients are sent away", of, field)
+		}
 	}
-	prints := map[string]string{}
-	for _, trust := range []string{
-		"", "trusted_proxies static 127.0.0.4", "trusted_proxies static 127.0.0.5", "trusted_proxies static private_ranges",
-		"trusted_proxies static 127.0.0.4\nclient_ip_headers X-Real-IP",
-		"trusted_proxies static 127.0.0.4\ntrusted_proxies_strict",
+	s := newSite(t)
+	cert, key := filepath.Join(s.directory, "cert"), filepath.Join(s.directory, "key")
+	type terms struct{ trust, auth string }
+	seen := map[string]terms{}
+	for _, tc := range []terms{
+		{}, {trust: "trusted_proxies static 127.0.0.4"}, {trust: "trusted_proxies static 127.0.0.5"},
+		{trust: "trusted_proxies static private_ranges"},
+		{trust: "trusted_proxies static 127.0.0.4\nclient_ip_headers X-Real-IP"},
+		{trust: "trusted_proxies static 127.0.0.4\ntrusted_proxies_strict"},
+		{auth: "client_auth {\nmode request\n}"}, {auth: "client_auth {\nmode require\n}"},
+		{auth: "client_auth {\nmode require_and_verify\ntrust_pool file CERT\n}"},
+		{auth: "client_auth {\nmode require_and_verify\ntrust_pool file CERT CERT\n}"},
 	} {
 		load := func() string {
-			s := newSite(t)
-			s.options = "servers {\n" + trust + "\n}"
-			s.loadSites("http://127.0.0.1:" + port(s) + " {\nhandle {\nsse_fanout\nreverse_proxy 127.0.0.1:9\n}\n}")
-			return theHandler(t).surroundings().print
+			s.options = "servers {\n" + tc.trust + "\n}"
+			s.loadSites(fmt.Sprintf("https://127.0.0.1:%d {\ntls %s %s {\n%s\n}\nhandle {\nsse_fanout\nreverse_proxy 127.0.0.1:9\n}\n}",
+				s.https, cert, key, strings.ReplaceAll(tc.auth, "CERT", cert)))
+			return theHandler(t).surroundings().terms
 		}
-		print := load()
-		if print != load() {
-			t.Errorf("%q has two prints", trust)
+		got := load()
+		if again := load(); got != again {
+			t.Errorf("%q has two hashes", tc)
 		}
-		if other, found := prints[print]; found {
-			t.Errorf("%q has the print of %q", trust, other)
+		if other, found := seen[got]; found {
+			t.Errorf("%q has the hash of %q", tc, other)
 		}
-		prints[print] = trust
+		seen[got] = tc
 	}
 }
 
@@ -232,7 +249,7 @@ func TestWhatIsBehindHasAPrint(t *testing.T) {
 	}
 	const origin = "reverse_proxy 127.0.0.1:9"
 	before, again := load(origin), load(origin)
-	if !before.sameAs(again.print, again.behind) {
+	if !before.sameAs(again) {
 		t.Error("the same site has two prints")
 	}
 	for _, other := range []string{
@@ -246,7 +263,7 @@ func TestWhatIsBehindHasAPrint(t *testing.T) {
 		"respond 127.0.0.1:9",
 		"php_fastcgi 127.0.0.1:9",
 	} {
-		if after := load(other); before.sameAs(after.print, after.behind) {
+		if after := load(other); before.sameAs(after) {
 			t.Errorf("%q has the print of %q", other, origin)
 		}
 	}

@@ -78,9 +78,7 @@ type topic struct {
 	header      http.Header  // of the origin's answer, what is shared
 	homes       homes        // wrapping form
 	via         home         // that the last connection has come through
-	refusedHome int          // through which the origin has said no, while an older connection goes on; 0: none
 	runs        []hub.Cursor // where the origin has begun its stream anew, as far as the log reaches
-	switchedAt  hub.Cursor   // where the log ended when the connection came to bring something else after a reload
 }
 
 // An ending tells subscribers to end.
@@ -226,11 +224,7 @@ func (t *topic) connected(id string, brought bool, blamed string, header http.He
 		t.blamedID, t.blamedAt = blamed, t.log.Newest().Cursor
 	}
 	t.header = header
-	if t.via.nth > 0 && t.via.isOlderThan(&via) {
-		t.switchedAt = t.log.Newest().Cursor
-	}
 	t.via = via
-	t.refusedHome = 0
 	t.isConnected = true
 	t.connects++
 	nth = t.connects

@@ -158,9 +158,6 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 			<-old.ended
 			break // the topic ends
 		}
-		if v := c.outcome.verdict; v != verdictUnavailable && v != verdictStream {
-			u.topic.refusedThrough(c.answer.via)
-		}
 		u.topic.pool.log().Warn("not switching the upstream to the new configuration, whose route has refused",
 			zap.String("topic", u.topic.name),
 			zap.Int("status", c.outcome.status),
