@@ -104,8 +104,6 @@ func (t *topic) admit(ctx context.Context, a arrival) admission {
 		case passDiffers:
 			t.pool.passing.remember(a.key(t.key), passDiffers, frontMemory)
 			t.pool.explainDiffers(t, adm.front)
-		case passRefused:
-			t.pool.passing.remember(a.handler.frontKey(t.key), passRefused, time.Duration(opts.Wait))
 		default: // there is nothing to remember
 		}
 		if known {

@@ -48,7 +48,7 @@ func (c *catchup) fetch(ctx context.Context) *fetch {
 		t.pool.stats.connections.Add(1)
 		return stream
 	}, func() {}, t.restrictionOf)
-	stream.decoder = a.newDecoder(int(t.pool.opts.MaxEventSize), stream.publish, nil)
+	stream.decoder = a.newDecoder(t.pool.opts, stream.publish, nil)
 	done := make(chan struct{})
 	t.helpers.Go(func() {
 		defer close(done)

@@ -32,6 +32,8 @@ func TestHandshakeIsRecognised(t *testing.T) {
 		{"empty data", "event: endpoint\ndata\n\nevent: secret\ndata: secret\n\n", true},
 		{"messages at once", "event: endpoint\n" + session + "event: message\ndata: secret\n\n", true},
 
+		{"PocketBase", "id: 1\nevent: PB_CONNECT\ndata: {\"clientId\":\"secret\"}\n\n", true},
+
 		{"another case", "event: Endpoint\ndata: 1\n\n", false},
 		{"a longer type", "event: endpoints\ndata: 1\n\n", false},
 		{"two blanks", "event:  endpoint\ndata: 1\n\n", false},
@@ -64,6 +66,44 @@ func TestHandshakeIsRecognised(t *testing.T) {
 					})
 				})
 			}
+		}
+	}
+}
+
+// The wrapping form takes an object with the name of a session for one, too.
+func TestSessionsByName(t *testing.T) {
+	for data, session := range map[string]bool{
+		`{"clientId":"secret"}`:                true,
+		`{"client_id":"secret","x":1}`:         true,
+		`{"session-id":7}`:                     true,
+		`{"type":"hello","SocketID":"secret"}`: true,
+		`{"connection.id":"secret"}`:           true,
+		`{"subscriptionId":{"a":"secret"}}`:    true,
+		`{"sid":"secret"}`:                     true,
+		`{"sid":""}`:                           false,
+		`{"clientId":null}`:                    false,
+		`{"client":"a"}`:                       false,
+		`{"id":"a"}`:                           false,
+		`{"data":{"clientId":"a"}}`:            false,
+		`["clientId"]`:                         false,
+		`{"clientId":"a"`:                      false,
+		`clientId`:                             false,
+		``:                                     false,
+		`{"clientId":"` + strings.Repeat("a", 1<<20) + `"}`: false,
+	} {
+		for _, f := range forms {
+			t.Run(fmt.Sprintf("%.40s, %s", data, f), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := f.setup(t, Options{})
+					c := s.get("/events", visitor...)
+					up := s.origin.next().accept().send("event: hello\ndata: " + data + "\n\n")
+					if session && f.wrapping {
+						c.expectAnswer(200, "passed ")
+					} else if !strings.Contains(c.read(), "\ndata: ") || up.closed() {
+						t.Error("the client has not got the events")
+					}
+				})
+			})
 		}
 	}
 }

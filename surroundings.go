@@ -123,6 +123,10 @@ type surveyor struct {
 	unequal string          // the first thing that can tell one client from another
 	print   strings.Builder // everything it has seen
 	named   []string        // routes that it has looked at
+
+	// gate is a handler behind that asks somebody else, and by whose answer a request
+	// may go on: forward_auth is one.
+	gate string
 }
 
 // walkBehind looks at what a request may reach after the end of a way. Routes of
@@ -223,6 +227,9 @@ func (s *surveyor) walkHandlers(handlers []caddyhttp.MiddlewareHandler) {
 		if s.front && !leadsAllAlike[id] {
 			s.note(id)
 		}
+		if s.gate != "" {
+			s.note(s.gate)
+		}
 		s.describe(id)
 		if invoke, ok := handler.(*caddyhttp.Invoke); ok {
 			s.walkNamed(invoke.Name)
@@ -241,37 +248,69 @@ func (s *surveyor) walkHandlers(handlers []caddyhttp.MiddlewareHandler) {
 		if nested == 0 && s.dependsOnClient(id, handler) {
 			s.note(id)
 		}
+		if proxy, ok := handler.(*reverseproxy.Handler); ok && len(proxy.HandleResponse) > 0 && !s.front {
+			s.gate = id
+		}
 	}
 }
 
-// dependsOnClient reports whether what a handler makes of a request, or where it sends
-// it, depends on the client by a placeholder. What a reverse_proxy tells its upstream by
-// one is the operator's business, unless the placeholder is what the site has found out
-// in front.
+// dependsOnClient reports whether what a handler makes of a request, where it sends
+// it, or what it answers, depends on the client by a placeholder. What a reverse_proxy tells
+// its upstream by one is the operator's business, unless the placeholder is what the site
+// has found out in front.
 func (s *surveyor) dependsOnClient(id string, handler caddyhttp.MiddlewareHandler) bool {
 	switch handler := handler.(type) {
 	case *reverseproxy.Handler:
 		if s.front {
 			return false // it is noted as what it is
 		}
-		for _, upstream := range handler.Upstreams {
-			if !s.equalPlaceholders(upstream.Dial) {
-				return true
-			}
-		}
 		// From a proxy that only it trusts, it passes X-Forwarded-* on.
-		return len(handler.TrustedProxies) > 0 || s.namesFindings(handler)
+		return len(handler.TrustedProxies) > 0 || s.namesFindings(handler) || !s.equalProxy(handler)
 	case *headers.Handler:
-		return handler.Request != nil && !s.equalPlaceholders(handler.Request)
+		if s.front {
+			return handler.Request != nil && !s.equalPlaceholders(handler.Request)
+		}
 	}
-	return (s.front || changesRequest[id]) && !s.equalPlaceholders(handler)
+	if !s.front && tellsNobody[id] {
+		return false
+	}
+	if id == "http.handlers.templates" && strings.Contains(asJSON(handler), "text/event-stream") {
+		return true // they see the request
+	}
+	return !s.equalPlaceholders(handler)
 }
 
-// changesRequest has the handlers that matchers and handlers after them see the effect of.
-var changesRequest = map[string]bool{
-	"http.handlers.map":     true,
-	"http.handlers.rewrite": true,
-	"http.handlers.vars":    true,
+// tellsNobody has the handlers whose placeholders end up in logs and traces.
+var tellsNobody = map[string]bool{
+	"http.handlers.log_append": true,
+	"http.handlers.tracing":    true,
+}
+
+// equalProxy reports whether a reverse_proxy does the same for all that share, but for the
+// headers that it adds to the request.
+func (s *surveyor) equalProxy(handler *reverseproxy.Handler) bool {
+	for _, upstream := range handler.Upstreams {
+		if !s.equalPlaceholders(upstream.Dial) {
+			return false
+		}
+	}
+	if handler.Headers != nil && !s.equalPlaceholders(handler.Headers.Response) {
+		return false
+	}
+	if multi, ok := handler.DynamicUpstreams.(*reverseproxy.MultiUpstreams); ok {
+		sources := reflect.ValueOf(multi).Elem().FieldByName(sourcesField)
+		if !sources.IsValid() {
+			return false
+		}
+		described := new(strings.Builder)
+		printer := printer{w: described}
+		printer.value(sources, 0)
+		if !s.equalPlaceholders(described.String()) {
+			return false
+		}
+	}
+	return s.equalPlaceholders(handler.DynamicUpstreams) && s.equalPlaceholders(handler.Transport) &&
+		s.equalPlaceholders(handler.Rewrite) && s.equalPlaceholders(handler.LoadBalancing)
 }
 
 // namesFindings reports whether a handler uses what handlers and matchers in front have
@@ -337,6 +376,7 @@ const (
 	matchersField       = "matchers"       // of caddytls.ConnectionPolicy
 	authorityField      = "ca"             // of caddytls.ClientAuthentication
 	verifiersField      = "verifiers"      // of caddytls.ClientAuthentication
+	sourcesField        = "sources"        // of reverseproxy.MultiUpstreams
 )
 
 // describeHidden adds a field that is not exported. Without it, nobody knows whether two

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 )
 
@@ -63,7 +64,9 @@ func TestWhatStandsBehindDecidesWhetherToShare(t *testing.T) {
 		{name: "Host as a header", behind: "@m header Host a\nreverse_proxy @m " + origin},
 		{name: "a placeholder of the client for the upstream", behind: "reverse_proxy " + origin + " {\nheader_up X-IP {remote_host}\n}"},
 		{name: "a user that vary names", options: "vary {http.auth.user.id}", behind: "reverse_proxy " + origin + " {\nheader_up X-User {http.auth.user.id}\n}"},
-		{name: "a response header from a placeholder", behind: "header X-A {remote_host}\nreverse_proxy " + origin},
+		{name: "a field of the log from a placeholder", behind: "log_append a {remote_host}\nreverse_proxy " + origin},
+		{name: "an answer's routes at the end", behind: "reverse_proxy " + origin + " {\nhandle_response {\nrespond 200\n}\n}"},
+		{name: "PHP with variables", behind: "php_fastcgi " + origin + " {\nenv A b\n}"},
 		{name: "nested", behind: "handle /a {\nhandle /a/b {\nreverse_proxy " + origin + "\n}\n}"},
 
 		{name: "remote_ip", behind: "@m remote_ip 127.0.0.2\nreverse_proxy @m " + origin, want: "remote_ip"},
@@ -89,6 +92,17 @@ func TestWhatStandsBehindDecidesWhetherToShare(t *testing.T) {
 		{name: "what forward_auth has found", behind: "reverse_proxy " + origin + " {\nheader_up X-Tenant {rp.header.X-Tenant}\n}", want: "reverse_proxy"},
 		{name: "a capture", behind: "reverse_proxy " + origin + " {\nheader_up X-A {re.a.1}\n}", want: "reverse_proxy"},
 		{name: "a proxy of its own that it trusts", behind: "reverse_proxy " + origin + " {\ntrusted_proxies 127.0.0.0/8\n}", want: "reverse_proxy"},
+		{name: "a response header from a placeholder", behind: "header X-A {remote_host}\nreverse_proxy " + origin, want: "headers"},
+		{name: "a response header of the proxy", behind: "reverse_proxy " + origin + " {\nheader_down X-A {remote_host}\n}", want: "reverse_proxy"},
+		{name: "upstreams by name", behind: "reverse_proxy {\ndynamic a {header.CF-IPCountry}.example 80\n}", want: "reverse_proxy"},
+		{name: "upstreams of several kinds", behind: "reverse_proxy {\ndynamic multi {\na {header.CF-IPCountry}.example 80\n}\n}", want: "reverse_proxy"},
+		{name: "upstreams of several kinds, by path", behind: "reverse_proxy {\ndynamic multi {\na {path.1}.example 80\n}\n}", want: ""},
+		{name: "a proxy's rewrite", behind: "reverse_proxy " + origin + " {\nrewrite /{remote_host}\n}", want: "reverse_proxy"},
+		{name: "FastCGI's root", behind: "reverse_proxy " + origin + " {\ntransport fastcgi {\nroot /srv/{header.DNT}\n}\n}", want: "reverse_proxy"},
+		{name: "FastCGI's variables", behind: "php_fastcgi " + origin + " {\nenv SCRIPT_FILENAME /srv/{header.DNT}\n}", want: "reverse_proxy"},
+		{name: "an answer from a placeholder", behind: "respond {remote_host}", want: "static_response"},
+		{name: "templates", behind: "templates {\nmime text/event-stream\n}\nreverse_proxy " + origin, want: "templates"},
+		{name: "forward_auth", behind: "forward_auth " + origin + " {\nuri /auth\n}\nreverse_proxy " + origin, want: "reverse_proxy"},
 		{name: "nested remote_ip", behind: "handle /a {\n@m remote_ip 127.0.0.2\nreverse_proxy @m " + origin + "\n}\nreverse_proxy " + origin, want: "remote_ip"},
 		{name: "in a named route", behind: "invoke r", want: "remote_ip"},
 		{name: "in an answer's routes", behind: "reverse_proxy " + origin + " {\nhandle_response {\n@m remote_ip 127.0.0.2\nrespond @m 200\n}\n}", want: "remote_ip"},
@@ -206,6 +220,7 @@ func TestWhomAServerTrustsAndAdmits(t *testing.T) {
 		matchersField:       reflect.TypeFor[caddytls.ConnectionPolicy](),
 		authorityField:      reflect.TypeFor[caddytls.ClientAuthentication](),
 		verifiersField:      reflect.TypeFor[caddytls.ClientAuthentication](),
+		sourcesField:        reflect.TypeFor[reverseproxy.MultiUpstreams](),
 	} {
 		if _, found := of.FieldByName(field); !found {
 			t.Fatalf("%s has no field %s: after any reload, clients are sent away", of, field)

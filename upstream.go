@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
@@ -218,7 +220,7 @@ func (u *upstream) open(ctx context.Context, after beginning, replaces *connecti
 	}
 	c.answer = newAnswer(c.accept, heard, t.restrictionOf)
 	c.answer.settles = true
-	c.decoder = c.answer.newDecoder(int(t.pool.opts.MaxEventSize), c.publish, t.decide)
+	c.decoder = c.answer.newDecoder(t.pool.opts, c.publish, t.decide)
 	go func() {
 		defer close(c.ended)
 		defer c.cancel(nil)
@@ -410,6 +412,10 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 		}
 	case verdictUnavailable:
 		u.noSince = time.Time{}
+		if u.topic.fallsBack(out.err) && t.refuse(out) {
+			u.logClosed(zapcore.DebugLevel, v.String(), out.status)
+			return 0, true
+		}
 	case verdictPersonal:
 		return u.concludePersonal(out)
 	default:
@@ -440,6 +446,17 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	t.pool.stats.reconnects.Add(1)
 	u.logLost(c, delay)
 	return delay, false
+}
+
+// fallsBack reports whether an error of the source is one for which the site has routes
+// of its own (handle_errors). Then those who wait for a first answer get what these bring,
+// as they would without us.
+func (t *topic) fallsBack(err error) bool {
+	if _, ok := errors.AsType[caddyhttp.HandlerError](err); !ok || !t.pool.opts.wrapping {
+		return false
+	}
+	h := t.pool.lineage.newestHandler()
+	return h != nil && h.server != nil && h.server.Errors != nil && len(h.server.Errors.Routes) > 0
 }
 
 // pause returns how long the origin has asked to be left alone. A stream that has ended as

@@ -3,6 +3,42 @@ package oracle
 // behind are what stands behind the line, and what it answers.
 var behind = []*testcase{
 	{
+		name:   "an origin that is away, and another one for errors",
+		traits: []string{"address", "language"},
+		config: `http://:PORT {
+	handle {
+		SHARE
+		reverse_proxy 127.0.0.1:9
+	}
+	handle_errors {
+		reverse_proxy PUBLIC
+	}
+}
+`,
+	},
+	{
+		name:   "forward_auth behind",
+		traits: []string{"address"},
+		config: site(`
+	route {
+		SHARE
+		forward_auth AUTH {
+			uri /auth
+		}
+		reverse_proxy PUBLIC
+	}`),
+	},
+	{
+		name:   "an answer of its own behind",
+		traits: []string{"address"},
+		config: site(`
+	route {
+		SHARE
+		header Content-Type text/event-stream
+		respond "data: {remote_host}\n\n"
+	}`),
+	},
+	{
 		name:    "one site, several listeners, told apart behind",
 		clients: []identity{with("at the second port", func(id *identity) { id.secondPort = true })},
 		config: `http://:PORT, http://:PORT2 {
