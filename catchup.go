@@ -27,14 +27,16 @@ type catchup struct {
 	log   *hub.Topic
 
 	// Guarded by group.mu.
-	subscribers int
+	subscribers map[*session]struct{}
 	askers      map[string]int // subscribers by client address
 	queues      int            // how many it is in
 	since       time.Time      // when it began to wait for its turn, or was started
+	asked       time.Time      // when its subscribers began to wait, over all its turns
 	billed      string         // the address in whose turn it was started
 	cost        float64        // charged to it
 	parked      bool           // it waits for the topic's next event
 	resting     bool           // it was refused, and others are asked for in its place
+	yielded     bool           // its subscribers have had a turn before, and left it to others
 	cancel      context.CancelFunc
 	started     atomic.Bool // read without the lock
 
@@ -91,6 +93,7 @@ var (
 	errCatchupEnded   = errors.New("the origin has ended the stream")
 	errCatchupQueue   = errors.New("too many wait for one")
 	errCatchupQuiet   = errors.New("the origin has had no more to send yet")
+	errCatchupYields  = errors.New("the origin has sent nothing yet, and others wait for the connection")
 	errCatchupFull    = errors.New("the origin has sent as much as one catch-up takes")
 	errCatchupRefused = errors.New("the origin has answered with something else than an event stream")
 )

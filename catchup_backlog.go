@@ -101,10 +101,14 @@ func (b *backlogs) release(c *catchup) {
 }
 
 // dropBacklogs ends those who still read catch-ups: they come back with the id that they
-// have come to. No lock may be held.
+// have come to. A write that waits has an event, which may be large: it is cut. No lock may
+// be held.
 func (p *pool) dropBacklogs(drop []*catchup) {
 	for _, c := range drop {
 		c.log.Drop()
+		for _, s := range c.readers() {
+			s.deadline.cut()
+		}
 		p.backlogs.dropped.Add(1)
 	}
 	if len(drop) == 0 {
@@ -116,4 +120,14 @@ func (p *pool) dropBacklogs(drop []*catchup) {
 			zap.Int("bytes_held_at_most", p.backlogs.bound),
 			zap.String("hint", "they come back and go on where they are"))
 	}
+}
+
+// readers returns the subscribers that have begun to read.
+func (c *catchup) readers() (all []*session) {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	for s := range c.subscribers {
+		all = append(all, s)
+	}
+	return all
 }

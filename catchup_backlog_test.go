@@ -49,6 +49,10 @@ func TestUnreadCatchupsAreBounded(t *testing.T) {
 			t.Errorf("kept are 100: %t, 200: %t, 580: %t; want the only one of an address, and the newest of the other",
 				backlog(100), backlog(200), backlog(580))
 		}
+		time.Sleep(100 * time.Millisecond)
+		if !crowd[0].ended() || crowd[19].ended() || slow.ended() {
+			t.Error("a write goes on whose catch-up was dropped, or another was cut")
+		}
 		time.Sleep(time.Minute) // until writes time out
 		for _, c := range append(crowd, slow) {
 			if !c.ended() {

@@ -180,9 +180,12 @@ func (c *catchup) pursue(ctx context.Context) {
 				f = c.fetch(ctx)
 			}
 		case <-quiet.C:
-			if c.isQuiet(f, quietTime) {
+			switch {
+			case c.isQuiet(f, quietTime):
 				c.endQuiet(f)
-			} else if t.isNowhere() {
+			case begun != nil && f.isSilent(quietTime) && c.mustYield():
+				c.fail(errCatchupYields)
+			case begun != nil || t.isNowhere():
 				quiet.Reset(quietTime / 4)
 			}
 		case <-silent.C:
@@ -206,6 +209,8 @@ func (c *catchup) isToGoOn(f *fetch, last *outcome) bool {
 		c.fail(errCatchupRefused)
 	case !c.resumable():
 		c.fail(errCatchupEnded)
+	case !c.hasBegun() && c.mustYield():
+		c.fail(errCatchupYields)
 	default:
 		return c.proceed()
 	}
@@ -221,6 +226,19 @@ func (c *catchup) endSilent(f *fetch) {
 	default:
 		c.fail(c.silence())
 	}
+}
+
+// isSilent reports whether the origin has answered, and sent nothing for some time.
+func (f *fetch) isSilent(least time.Duration) bool {
+	heard := f.heard.Load()
+	return heard > 0 && time.Since(time.Unix(0, heard)) >= least
+}
+
+// hasBegun reports whether an event has come that is for the subscribers.
+func (c *catchup) hasBegun() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.events > 0
 }
 
 // disrupted reports whether the topic has lost its shared connection since f

@@ -74,17 +74,18 @@ func newCatchups(t *topic) *catchups {
 	}
 }
 
-// join makes a subscriber part of the catch-up for an id, which is started when its
-// turn comes. It returns nil if there can be none. was is what is known of the catch-up
-// that it continues: if the origin was quiet behind that, this one is parked.
-func (g *catchups) join(id claim, clientIP string, was leg) *catchup {
+// join makes s part of the catch-up for an id, which is started when its turn comes. It
+// returns nil if there can be none. If the origin was quiet behind the catch-up that this
+// one continues, it is parked.
+func (g *catchups) join(s *session, id claim) *catchup {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	clientIP := s.clientIP
 	if g.topic.pool.opts.Catchup.Connections < 0 || g.closed {
 		return nil
 	}
 	c := g.byID[id]
-	if c != nil && c.hasEndedQuiet() {
+	if c != nil && c.hasEndedForNow() {
 		g.forget(c) // its connection may be on its way out
 		c = nil
 	}
@@ -93,10 +94,13 @@ func (g *catchups) join(id claim, clientIP string, was leg) *catchup {
 			return nil
 		}
 		c = g.add(id)
-		c.before = was.firstID
-		g.park(c, was)
+		c.before = s.leg.firstID
+		if !s.leg.yielded.IsZero() {
+			c.yielded, c.asked = true, s.leg.yielded
+		}
+		g.park(c, s.leg)
 	}
-	c.subscribers++
+	c.subscribers[s] = struct{}{}
 	if !c.started.Load() {
 		if c.askers[clientIP]++; c.askers[clientIP] == 1 {
 			g.enqueue(c, clientIP)
@@ -119,11 +123,13 @@ func (g *catchups) add(id claim) *catchup {
 			Bytes:  int(min(2*(opts.History.Size+opts.MaxEventSize), math.MaxInt)),
 			Age:    24 * time.Hour,
 		}),
-		lastID:   id.id,
-		askers:   make(map[string]int),
-		since:    time.Now(),
-		finished: make(chan struct{}),
-		begun:    make(chan struct{}),
+		lastID:      id.id,
+		subscribers: make(map[*session]struct{}),
+		askers:      make(map[string]int),
+		since:       time.Now(),
+		asked:       time.Now(),
+		finished:    make(chan struct{}),
+		begun:       make(chan struct{}),
 	}
 	g.byID[id] = c
 	g.any.Store(true)
@@ -221,11 +227,11 @@ func (g *catchups) unqueue(c *catchup) {
 }
 
 // leave takes a subscriber off a catch-up. One that nobody waits for is given up.
-func (c *catchup) leave(clientIP string) {
-	g := c.group
+func (c *catchup) leave(s *session) {
+	g, clientIP := c.group, s.clientIP
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c.subscribers--
+	delete(c.subscribers, s)
 	started := c.started.Load()
 	if c.askers[clientIP]--; c.askers[clientIP] <= 0 {
 		if !started {
@@ -233,7 +239,7 @@ func (c *catchup) leave(clientIP string) {
 		}
 		delete(c.askers, clientIP)
 	}
-	if c.subscribers > 0 {
+	if len(c.subscribers) > 0 {
 		return
 	}
 	g.forget(c) // it may take a while to end, which nobody can join any more
@@ -250,7 +256,7 @@ func (c *catchup) leave(clientIP string) {
 func (c *catchup) hasQueuedFor(d time.Duration) bool {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
-	return !c.started.Load() && !c.parked && time.Since(c.since) > d
+	return !c.started.Load() && !c.parked && time.Since(c.asked) > d
 }
 
 // forget makes the next who asks for the id of c start anew. g.mu must be held.
@@ -276,18 +282,21 @@ func (g *catchups) startNext() {
 	if g.anyParked.Load() {
 		g.resumeOverdue(now, atLatest)
 	}
-	for passed := 0; passed < g.turns.Len() && g.hasRoom(); passed++ {
-		if wait := g.rates.wait(now); wait > 0 {
-			atLatest(wait)
-			break
+	// First those for whom nothing has lately come to nothing.
+	for _, failed := range []bool{false, true} {
+		for passed := 0; passed < g.turns.Len() && g.hasRoom(); passed++ {
+			if wait := g.rates.wait(now); wait > 0 {
+				atLatest(wait)
+				break
+			}
+			q := g.turns.Front().Value.(*queue)
+			g.turns.MoveToBack(q.turn)
+			if g.rates.hasFailed(q.ip, now) != failed || g.rates.waitFor(q.ip, now) > 0 || g.holdsItsShare(q.ip, now) {
+				continue
+			}
+			passed = -1
+			g.start(q.waiting[0], q.ip, now)
 		}
-		q := g.turns.Front().Value.(*queue)
-		g.turns.MoveToBack(q.turn)
-		if wait := g.rates.waitFor(q.ip, now); wait > 0 || g.holdsItsShare(q.ip, now) {
-			continue
-		}
-		passed = -1
-		g.start(q.waiting[0], q.ip, now)
 	}
 	g.giveUpOverdue(now, atLatest)
 	g.wakeIn(later)
@@ -317,11 +326,31 @@ func (g *catchups) finished(c *catchup) (drop []*catchup) {
 	g.settle(c)
 	g.running = slices.DeleteFunc(g.running, func(other *catchup) bool { return other == c })
 	g.forget(c)
-	if c.subscribers > 0 {
+	if len(c.subscribers) > 0 {
 		drop = g.topic.pool.backlogs.keep(c)
 	}
 	g.startNext()
 	return drop
+}
+
+// mustYield reports whether c, for which the origin has sent nothing yet, leaves its place
+// to a client of another address that waits: an id for which there is nothing must not hold
+// one for long. It has another turn after those, in which it yields only to who has had
+// none, and to whose address nothing has come to nothing.
+func (c *catchup) mustYield() bool {
+	g, now := c.group, time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.id.id == "" {
+		return false
+	}
+	for turn := g.turns.Front(); turn != nil; turn = turn.Next() {
+		q := turn.Value.(*queue)
+		if q.ip != c.billed && (!c.yielded || !q.waiting[0].yielded && !g.rates.hasFailed(q.ip, now)) {
+			return true
+		}
+	}
+	return false
 }
 
 // hasRoom reports whether there can be one more connection. g.mu must be held.

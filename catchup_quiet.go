@@ -19,8 +19,7 @@ const quietTime = 2 * time.Second
 // time.
 func (c *catchup) isQuiet(f *fetch, least time.Duration) bool {
 	t := c.group.topic
-	heard := f.heard.Load()
-	if heard == 0 || time.Since(time.Unix(0, heard)) < least || len(f.ended) > 0 {
+	if !f.isSilent(least) || len(f.ended) > 0 {
 		return false
 	}
 	if connected, connects := t.connection(); !connected || connects != f.connects || !t.isNowhere() {
@@ -51,17 +50,17 @@ func (c *catchup) endQuiet(f *fetch) {
 	c.finish(false, 0, errCatchupQuiet)
 }
 
-// hasEndedQuiet reports whether c is over as the origin was quiet.
-func (c *catchup) hasEndedQuiet() bool {
+// hasEndedForNow reports whether c is over, and is for nobody who asks for its id now.
+func (c *catchup) hasEndedForNow() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return errors.Is(c.why, errCatchupQuiet)
+	return errors.Is(c.why, errCatchupQuiet) || errors.Is(c.why, errCatchupYields)
 }
 
 // goesOn reports whether those who have all of a catch-up that is over ask for what
 // follows.
 func goesOn(why error) bool {
-	return errors.Is(why, errCatchupQuiet) || errors.Is(why, errCatchupFull)
+	return errors.Is(why, errCatchupQuiet) || errors.Is(why, errCatchupFull) || errors.Is(why, errCatchupYields)
 }
 
 // isAtEnd reports whether c has come to where another has found the origin quiet, and
@@ -78,6 +77,7 @@ func (c *catchup) isAtEnd() bool {
 // A leg is what is known of the catch-up that another one continues.
 type leg struct {
 	firstID string        // of its events
+	yielded time.Time     // if it has left its place to others: since when its subscribers wait
 	quietOn int           // the connection of the topic during which the origin had no more; 0: it had
 	pause   time.Duration // after which a quiet origin is asked again if nothing happens
 }
@@ -124,7 +124,7 @@ func (g *catchups) resume(c *catchup, now time.Time) {
 		g.dequeue(c, ip)
 	}
 	delete(g.parked, c)
-	c.parked, c.since = false, now
+	c.parked, c.since, c.asked = false, now, now
 	for ip := range c.askers {
 		g.enqueue(c, ip)
 	}
@@ -147,7 +147,10 @@ func (g *catchups) resumeOverdue(now time.Time, atLatest func(time.Duration)) {
 func (c *catchup) here() (id claim, was leg) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	was = leg{c.firstID, c.quietOn, shortestQuiet}
+	was = leg{firstID: c.firstID, quietOn: c.quietOn, pause: shortestQuiet}
+	if errors.Is(c.why, errCatchupYields) {
+		was.yielded = c.asked
+	}
 	if c.events == 0 {
 		was.pause = min(max(was.pause, 2*c.pause), longestQuiet)
 	}

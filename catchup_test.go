@@ -220,10 +220,75 @@ func TestCatchupsAreBoundedAndTakeTurnsByAddress(t *testing.T) {
 		s.origin.idle()
 		first.accept()
 		second.accept()
-		time.Sleep(10 * time.Second) // both are given up
+		time.Sleep(quietTime) // one at least yields
 		s.origin.next().expectResumedWith("id 98").accept().events(99, 100)
-		s.origin.idle() // the attacker has to wait
 		resumer.expect(primer("98") + numbered(99, 101))
+		if most := s.origin.most.Load(); most > 1+defaultCatchups {
+			t.Errorf("there were %d connections to the origin, want %d at most", most, 1+defaultCatchups)
+		}
+	})
+}
+
+// Clients of many addresses bring ids for which the origin has nothing, over and over. Who
+// comes back with a good one does not wait for long.
+func TestMadeUpIDsOfManyAddressesHoldUpNobody(t *testing.T) {
+	for name, accept := range map[string]func(*conn){
+		"silent":        func(c *conn) { c.accept() },
+		"ended at once": func(c *conn) { c.accept().end() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+				s.joinLive(100, 101)
+				made := 0
+				for round := range 6 {
+					for i := range 12 {
+						for range 2 {
+							made++
+							s.getFrom(fmt.Sprint("203.0.113.", i), "/events", "Last-Event-ID", fmt.Sprint("random ", made))
+						}
+					}
+					resumer := s.getFrom(fmt.Sprint("198.51.100.", round), "/events", "Last-Event-ID", "98")
+					s.origin.keepAnswering(25*time.Second, func(c *conn) {
+						if c.request.Header.Get("Last-Event-ID") == "98" {
+							c.accept().events(99, 100)
+						} else {
+							accept(c)
+						}
+					})
+					resumer.expect(primer("98") + numbered(99, 101))
+				}
+			})
+		})
+	}
+}
+
+// An origin that is slow to begin is given the time that it needs, also while others wait.
+func TestSlowCatchupsAreServedInTurns(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+		s.joinLive(100, 101)
+		var clients []*client
+		for i := range 6 {
+			clients = append(clients, s.getFrom(fmt.Sprint("203.0.113.", i), "/events", "Last-Event-ID", fmt.Sprint(90+i)))
+		}
+		s.origin.keepAnswering(2*time.Minute, func(c *conn) {
+			c.accept()
+			time.AfterFunc(defaultCatchupTimeout*2/3, func() {
+				from := 0
+				_, _ = fmt.Sscan(c.request.Header.Get("Last-Event-ID"), &from)
+				select {
+				case <-c.gone: // it has left its place to another
+				case c.do <- func(w http.ResponseWriter) error {
+					_, err := io.WriteString(w, numbered(from+1, 100))
+					return err
+				}:
+				}
+			})
+		})
+		for i, c := range clients {
+			c.expect(primer(fmt.Sprint(90+i)) + numbered(91+i, 101))
+		}
 	})
 }
 

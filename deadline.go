@@ -24,7 +24,7 @@ type deadline struct {
 
 	// Guarded by mu.
 	by      time.Time // standing
-	exitBy  time.Time // set once Caddy exits
+	exitBy  time.Time // set once Caddy exits, or the write is cut
 	over    bool      // the handler has returned, or is about to
 	watch   *time.Timer
 	watched bool      // the timer is running
@@ -133,6 +133,17 @@ func (d *deadline) hurry() {
 		return
 	}
 	d.exitBy = time.Now().Add(exitGrace)
+	_ = d.control.SetWriteDeadline(d.exitBy)
+}
+
+// cut ends the write that is under way, and those that follow.
+func (d *deadline) cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
+		return
+	}
+	d.exitBy, d.expired = time.Now(), true
 	_ = d.control.SetWriteDeadline(d.exitBy)
 }
 

@@ -45,10 +45,20 @@ func (h *Handler) factsOf(r *http.Request) facts {
 			f = append(f, namedValue{"placeholder {" + name + "}", factValue(value)})
 		}
 	}
+	for _, name := range fileMatch {
+		if value, ok := repl.Get(name); ok {
+			f = append(f, namedValue{"placeholder {" + name + "}", factValue(value)})
+		}
+	}
 	for _, name := range around.headers {
 		f = append(f, namedValue{"header " + name, fmt.Sprintf("%q", r.Header[name])})
 	}
 	return f
+}
+
+// fileMatch has what a file matcher in front leaves for those behind.
+var fileMatch = []string{
+	"http.matchers.file.relative", "http.matchers.file.absolute", "http.matchers.file.type", "http.matchers.file.remainder",
 }
 
 // differsFrom names a fact that the other request does not have, or "" if both have

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"maps"
 	"net/http"
+	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
@@ -35,6 +36,38 @@ var sharedVars = []string{"root", "fs"}
 // forwardedHeaders are how a trusted proxy tells what its client has asked for. A
 // reverse_proxy passes them on from such a proxy and from no one else.
 var forwardedHeaders = []string{"X-Forwarded-Proto", "X-Forwarded-Host"}
+
+// addressedHeaders are how other proxies tell that. A reverse_proxy passes them on from
+// anybody, and applications may believe them. In the endpoint form, they count if they come
+// from a trusted proxy.
+var addressedHeaders = []string{
+	"Forwarded", "Front-End-Https", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Protocol", "X-Forwarded-Scheme",
+	"X-Forwarded-Server", "X-Forwarded-Ssl", "X-Original-Host", "X-Scheme", "X-Url-Scheme",
+}
+
+// forwardedAs returns the elements of a Forwarded header without what differs for each
+// client (RFC 7239, section 4): who it is, and by whom it came.
+func forwardedAs(values []string) []string {
+	var elements []string
+	for _, value := range values {
+		for element := range strings.SplitSeq(value, ",") {
+			var kept []string
+			for pair := range strings.SplitSeq(element, ";") {
+				name, _, _ := strings.Cut(textproto.TrimString(pair), "=")
+				if strings.EqualFold(name, "host") || strings.EqualFold(name, "proto") {
+					kept = append(kept, textproto.TrimString(pair))
+				}
+			}
+			if len(kept) > 0 {
+				elements = append(elements, strings.Join(kept, ";"))
+			}
+		}
+	}
+	if len(elements) == 0 {
+		return nil
+	}
+	return []string{strings.Join(elements, ", ")}
+}
 
 // A topicRequest is all that the origin may ever learn from a client's request:
 // the upstream request is made from it alone, and so is the topic's key (R1).
@@ -88,8 +121,16 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 		req.trusted = true
 		names = slices.Concat(names, forwardedHeaders)
 	}
+	if req.trusted || h.wraps() {
+		names = slices.Concat(names, addressedHeaders)
+	}
 	for _, name := range names {
-		if values, ok := r.Header[name]; ok {
+		values, ok := r.Header[name]
+		if name == "Forwarded" && !slices.Contains(h.varyHeaders, name) {
+			values = forwardedAs(values)
+			ok = values != nil
+		}
+		if ok {
 			req.header[name] = values
 		}
 	}
@@ -262,12 +303,27 @@ var nameKey = func() []byte {
 	return key
 }()
 
+// maxNamedHost and maxNamedPath are how much of them a topic's name has: it stands in each
+// line of the log that is about the topic.
+const (
+	maxNamedHost = 100
+	maxNamedPath = 200
+)
+
 // publicName names a topic in logs and to administrators. It never holds a
 // query or a value of vary.
 func (req *topicRequest) publicName(key string) string {
 	mac := hmac.New(sha256.New, nameKey)
 	mac.Write([]byte(key))
-	return req.host + req.url.EscapedPath() + " " + hex.EncodeToString(mac.Sum(nil)[:6])
+	return clip(req.host, maxNamedHost) + clip(req.url.EscapedPath(), maxNamedPath) + " " + hex.EncodeToString(mac.Sum(nil)[:6])
+}
+
+// clip returns text, or its beginning and a sign that there is more.
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return text[:most] + "[...]"
 }
 
 // validVary reports whether name is a header name or a placeholder in braces.

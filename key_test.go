@@ -229,6 +229,63 @@ func TestLastEventIDIsTakenOutOfTheQuery(t *testing.T) {
 	}
 }
 
+func TestForwardedAs(t *testing.T) {
+	for forwarded, want := range map[string][]string{
+		"":                          nil,
+		"for=192.0.2.1":             nil,
+		"for=192.0.2.1;proto=https": {"proto=https"},
+		`For="[2001:db8::1]"; Proto=https ;Host="a.example:8443";by=_x`: {`Proto=https;Host="a.example:8443"`},
+		"for=1, for=2;host=a, for=3;proto=http":                         {"host=a, proto=http"},
+		"hosts=a;=;;,":                                                  nil,
+	} {
+		if got := forwardedAs([]string{forwarded}); !slices.Equal(got, want) {
+			t.Errorf("%q: got %q, want %q", forwarded, got, want)
+		}
+	}
+}
+
+// What a trusted proxy says of how it was asked decides what is shared, and the origin
+// gets it.
+func TestWhatATrustedProxySays(t *testing.T) {
+	for name, value := range map[string]string{
+		"X-Forwarded-Proto": "https", "X-Forwarded-Host": "a.example", "X-Forwarded-Port": "8443",
+		"X-Forwarded-Prefix": "/a", "X-Forwarded-Scheme": "https", "X-Forwarded-Ssl": "on", "Forwarded": "for=198.51.100.7;host=a.example",
+	} {
+		for form, make := range map[string]func(*testing.T, Options) *setup{"endpoint": newSetup, "wrapping": newWrappingSetup} {
+			t.Run(name+", "+form, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := make(t, Options{})
+					get := func(trusted bool) *client {
+						return s.serveAfter(streamRequest(name, value), func(r *http.Request) {
+							if inquiryOf(r) == nil {
+								caddyhttp.SetVar(r.Context(), caddyhttp.TrustedProxyVarKey, trusted)
+							}
+						})
+					}
+					s.get("/events")
+					s.origin.next().accept().events(1, 1)
+					get(false)
+					if form == "wrapping" && slices.Contains(addressedHeaders, canonicalHeader(name)) {
+						s.origin.next().accept().events(1, 1) // an application may believe it
+					}
+					s.origin.idle()
+					get(true)
+					up := s.origin.next().accept().events(1, 1)
+					want := value
+					if name == "Forwarded" {
+						want = "host=a.example"
+					}
+					if got := up.request.Header.Get(name); got != want {
+						t.Errorf("the origin got %s %q, want %q", name, got, want)
+					}
+					get(true).expectServed()
+					s.origin.idle()
+				})
+			})
+		}
+	}
+}
+
 // What ignore_query names makes no topics, and the origin of a shared request does not
 // see it.
 func TestIgnoredQueryParameters(t *testing.T) {

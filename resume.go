@@ -101,7 +101,7 @@ func (s *session) hasWaitedTooLong() bool {
 
 // catchUp makes s a part of the catch-up for an id.
 func (s *session) catchUp(id claim) (string, joining) {
-	s.catchup = s.topic.catchups.join(id, s.clientIP, s.leg)
+	s.catchup = s.topic.catchups.join(s, id)
 	if s.catchup == nil && s.topic.catchups.closing() {
 		s.comeBack()
 		s.setUnsettled(true)
@@ -239,7 +239,7 @@ func (s *session) comeBack() {
 
 func (s *session) leaveCatchup() {
 	if s.catchup != nil {
-		s.catchup.leave(s.clientIP)
+		s.catchup.leave(s)
 		s.catchup = nil
 	}
 }

@@ -278,11 +278,20 @@ func (s *session) next() ([]byte, hub.Batch) {
 			}
 		}
 	}
-	if len(batch.Bytes) == 0 && (batch.Beat != s.beat || s.isLeftOut()) && !batch.Lagged {
+	if len(batch.Bytes) == 0 && s.isToBeat(&batch) && !batch.Lagged {
 		s.topic.pool.stats.heartbeats.Add(1)
 		return s.words().heartbeat, batch
 	}
 	return batch.Bytes, batch
+}
+
+// isToBeat reports whether s gets a heartbeat: that of the topic, or one of its own, but
+// not both at once.
+func (s *session) isToBeat(batch *hub.Batch) bool {
+	if batch.Beat != s.beat && s.waits() && time.Since(s.spoken) < time.Duration(s.topic.pool.opts.Heartbeat.Interval)/8 {
+		s.beat = batch.Beat
+	}
+	return batch.Beat != s.beat || s.isLeftOut()
 }
 
 // isLeftOut reports whether s needs a heartbeat of its own, because it waits while

@@ -356,6 +356,7 @@ func (s *surveyor) describeTerms() {
 	s.describe(s.server.TrustedProxiesUnix)
 	s.describe(s.server.StrictSNIHost)
 	s.describeHidden(reflect.ValueOf(s.server), trustedProxiesField)
+	s.describeHidden(reflect.ValueOf(s.server), listenerWrappersField)
 	if !slices.ContainsFunc(s.server.TLSConnPolicies, func(p *caddytls.ConnectionPolicy) bool { return p.ClientAuthentication != nil }) {
 		return // they choose certificates of the server's
 	}
@@ -372,11 +373,12 @@ func (s *surveyor) describeTerms() {
 // What modules a server and its TLS policies have is not exported, and Caddy drops the
 // JSON that they were made of.
 const (
-	trustedProxiesField = "trustedProxies" // of caddyhttp.Server
-	matchersField       = "matchers"       // of caddytls.ConnectionPolicy
-	authorityField      = "ca"             // of caddytls.ClientAuthentication
-	verifiersField      = "verifiers"      // of caddytls.ClientAuthentication
-	sourcesField        = "sources"        // of reverseproxy.MultiUpstreams
+	trustedProxiesField   = "trustedProxies"   // of caddyhttp.Server
+	listenerWrappersField = "listenerWrappers" // of caddyhttp.Server
+	matchersField         = "matchers"         // of caddytls.ConnectionPolicy
+	authorityField        = "ca"               // of caddytls.ClientAuthentication
+	verifiersField        = "verifiers"        // of caddytls.ClientAuthentication
+	sourcesField          = "sources"          // of reverseproxy.MultiUpstreams
 )
 
 // describeHidden adds a field that is not exported. Without it, nobody knows whether two

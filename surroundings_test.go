@@ -216,11 +216,12 @@ func TestHeadersThatTheSiteSetsAreCompared(t *testing.T) {
 // Whom the server trusts to tell who the client is decides what matchers in front say.
 func TestWhomAServerTrustsAndAdmits(t *testing.T) {
 	for field, of := range map[string]reflect.Type{
-		trustedProxiesField: reflect.TypeFor[caddyhttp.Server](),
-		matchersField:       reflect.TypeFor[caddytls.ConnectionPolicy](),
-		authorityField:      reflect.TypeFor[caddytls.ClientAuthentication](),
-		verifiersField:      reflect.TypeFor[caddytls.ClientAuthentication](),
-		sourcesField:        reflect.TypeFor[reverseproxy.MultiUpstreams](),
+		trustedProxiesField:   reflect.TypeFor[caddyhttp.Server](),
+		listenerWrappersField: reflect.TypeFor[caddyhttp.Server](),
+		matchersField:         reflect.TypeFor[caddytls.ConnectionPolicy](),
+		authorityField:        reflect.TypeFor[caddytls.ClientAuthentication](),
+		verifiersField:        reflect.TypeFor[caddytls.ClientAuthentication](),
+		sourcesField:          reflect.TypeFor[reverseproxy.MultiUpstreams](),
 	} {
 		if _, found := of.FieldByName(field); !found {
 			t.Fatalf("%s has no field %s: after any reload, clients are sent away", of, field)
@@ -233,6 +234,9 @@ func TestWhomAServerTrustsAndAdmits(t *testing.T) {
 	for _, tc := range []terms{
 		{}, {trust: "trusted_proxies static 127.0.0.4"}, {trust: "trusted_proxies static 127.0.0.5"},
 		{trust: "trusted_proxies static private_ranges"},
+		{trust: "strict_sni_host on"},
+		{trust: "listener_wrappers {\nproxy_protocol {\nallow 127.0.0.0/8\n}\n}"},
+		{trust: "listener_wrappers {\nproxy_protocol {\nallow 127.0.0.1/32\n}\n}"},
 		{trust: "trusted_proxies static 127.0.0.4\nclient_ip_headers X-Real-IP"},
 		{trust: "trusted_proxies static 127.0.0.4\ntrusted_proxies_strict"},
 		{auth: "client_auth {\nmode request\n}"}, {auth: "client_auth {\nmode require\n}"},

@@ -3,6 +3,22 @@ package oracle
 // inFront are directives in front of the line that tell clients apart.
 var inFront = []*testcase{
 	{
+		name:   "what a file matcher has found",
+		traits: []string{"language"},
+		config: site(`
+	@found file {
+		root ROOT
+		try_files /{header.Accept-Language}.txt /index.html
+	}
+	handle @found {
+		SHARE
+		reverse_proxy PUBLIC {
+			rewrite /found{file_match.relative}
+		}
+	}
+	reverse_proxy PUBLIC`),
+	},
+	{
 		name:   "variable by address, used behind",
 		traits: []string{"address"},
 		config: site(`

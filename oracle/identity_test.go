@@ -242,6 +242,7 @@ var proxied = with("by TLS", func(id *identity) {
 	id.header["X-Forwarded-For"] = "10.1.2.3"
 	id.header["X-Forwarded-Proto"] = "https"
 	id.header["X-Forwarded-Host"] = "public.test"
+	id.header["X-Forwarded-Prefix"] = "/public"
 })
 
 // trustedProxy is the one address whose X-Forwarded-For the sites believe.
