@@ -307,6 +307,7 @@ func (g *catchups) start(c *catchup, ip string, now time.Time) {
 	g.unqueue(c)
 	g.rates.fetched(now)
 	c.billed, c.since = ip, now
+	g.rates.all.add(ip, +1, now) // until it is known what has become of it (see settle)
 	c.started.Store(true)
 	g.running = append(g.running, c)
 	ctx, cancel := context.WithCancel(g.topic.ctx)

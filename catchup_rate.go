@@ -18,7 +18,7 @@ var fetches = allowance{burst: 50, rate: maxQueued / 10}
 // of these at once, since there may be an office or a proxy behind it, whose clients all
 // come back from an outage with ids that are forgotten, and then has to wait. It may have
 // more in all topics of a handler together than in one, but not without bound: a made-up
-// URL costs no more than a made-up id.
+// URL costs no more than a made-up id. There, a fetch counts from its start.
 const (
 	maxHeld     = 10  // seconds
 	refusedCost = 0.2 // with 1, the 60 clients of a topic in the fault test were told of gaps that were none
@@ -182,6 +182,7 @@ func (g *catchups) settle(c *catchup) {
 	c.mu.Lock()
 	served := c.spliced || c.events > 0 && goesOn(c.why)
 	c.mu.Unlock()
+	g.rates.all.add(c.billed, -1, time.Now())
 	if served {
 		g.refund(c)
 	} else {

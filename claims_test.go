@@ -453,6 +453,37 @@ func TestMadeUpIDsHaveARateOverAllTopics(t *testing.T) {
 	})
 }
 
+// Fetches count for an address as long as they run: it cannot have any number under way.
+func TestFetchesUnderWayAreBounded(t *testing.T) {
+	for name, answer := range map[string]func(*conn){"silent": func(c *conn) { c.accept() }, "not answered": func(*conn) {}} {
+		t.Run(name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+				s.origin.conns = make(chan *conn, 2000)
+				const urls = 300
+				for n := range urls {
+					s.getFrom("203.0.113.9", fmt.Sprint("/", n))
+				}
+				s.origin.keepAnswering(time.Second, func(c *conn) { c.accept().events(100, 101) })
+				for n := range urls {
+					s.getFrom("203.0.113.1", fmt.Sprint("/", n), "Last-Event-ID", "made up")
+				}
+				asked := 0
+				s.origin.keepAnswering(defaultCatchupTimeout-time.Second, func(c *conn) {
+					asked++
+					answer(c)
+				})
+				if most := int(futileInPool.burst + futileInPool.rate*defaultCatchupTimeout.Seconds()); asked > most {
+					t.Errorf("%d fetches were under way for one address, want %d at most", asked, most)
+				}
+				// Others are served meanwhile.
+				s.getFrom("203.0.113.2", "/7", "Last-Event-ID", "98")
+				s.origin.await().expectResumedWith("id 98")
+			})
+		})
+	}
+}
+
 // That one id came to nothing says nothing about others, of the same address or not.
 func TestOneUnknownIDSaysNothingAboutOthers(t *testing.T) {
 	for name, fail := range map[string]func(c *conn){
