@@ -23,6 +23,7 @@ const secondThought = 250 * time.Millisecond
 type fetch struct {
 	stop  func() // and wait for it to end
 	ended chan outcome
+	began time.Time
 	heard atomic.Int64 // when the answer or an event has come last, in Unix nanoseconds; 0: none has
 
 	// connects is which connection of the topic was the shared one when the
@@ -38,7 +39,7 @@ func (c *catchup) fetch(ctx context.Context) *fetch {
 	c.mu.Unlock()
 	_, connects := t.connection()
 	ctx, cancel := context.WithCancel(ctx)
-	f := &fetch{ended: make(chan outcome, 1), connects: connects}
+	f := &fetch{began: time.Now(), ended: make(chan outcome, 1), connects: connects}
 
 	stream := &catchupStream{catchup: c, heard: &f.heard}
 	accepted := false
@@ -183,7 +184,7 @@ func (c *catchup) pursue(ctx context.Context) {
 			switch {
 			case c.isQuiet(f, quietTime):
 				c.endQuiet(f)
-			case begun != nil && f.isSilent(quietTime) && c.mustYield():
+			case begun != nil && f.hasBroughtNothing(quietTime) && c.mustYield():
 				c.fail(errCatchupYields)
 			case begun != nil || t.isNowhere():
 				quiet.Reset(quietTime / 4)
@@ -232,6 +233,12 @@ func (c *catchup) endSilent(f *fetch) {
 func (f *fetch) isSilent(least time.Duration) bool {
 	heard := f.heard.Load()
 	return heard > 0 && time.Since(time.Unix(0, heard)) >= least
+}
+
+// hasBroughtNothing reports whether the origin has sent nothing for some time, not even an
+// answer.
+func (f *fetch) hasBroughtNothing(least time.Duration) bool {
+	return f.isSilent(least) || f.heard.Load() == 0 && time.Since(f.began) >= least
 }
 
 // hasBegun reports whether an event has come that is for the subscribers.

@@ -238,6 +238,7 @@ func TestCatchupsAreBoundedAndTakeTurnsByAddress(t *testing.T) {
 func TestMadeUpIDsOfManyAddressesHoldUpNobody(t *testing.T) {
 	for name, accept := range map[string]func(*conn){
 		"silent":        func(c *conn) { c.accept() },
+		"not answered":  func(*conn) {},
 		"ended at once": func(c *conn) { c.accept().end() },
 	} {
 		t.Run(name, func(t *testing.T) {
