@@ -124,6 +124,21 @@ func TestWordsOfEachAudience(t *testing.T) {
 	}
 }
 
+// A greeting is the first that a client without a primer gets.
+func TestGreetingOfEachAudience(t *testing.T) {
+	for a, before := range map[audience]string{browsers: ": sse_fanout\nretry: 7000\n\n", libraries: "retry: 7000\n", readers: ""} {
+		bothWriters(t, func(t *testing.T) {
+			s := newSetup(t, Options{Greeting: "1", Retry: caddy.Duration(7 * time.Second)})
+			s.get("/events")
+			up := s.origin.next().accept().events(1, 3)
+			c := s.getAs(a, "/events")
+			c.expect(before + numbered(1, 3))
+			up.events(4, 4)
+			c.expect(numbered(4, 4))
+		})
+	}
+}
+
 // headerIsOut reports whether the header was flushed.
 func (c *client) headerIsOut() bool {
 	c.mu.Lock()

@@ -191,7 +191,7 @@ type History struct {
 	// For how long. Default: 5m.
 	Age caddy.Duration `json:"age,omitempty"`
 
-	// How many bytes of events. The newest is kept even if it alone is larger.
+	// How many bytes of events. The newest of more than half of that is kept beside them.
 	// Default: 4 MiB.
 	Size int64 `json:"size,omitempty"`
 }

@@ -1,6 +1,7 @@
 package ssefanout
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
@@ -192,15 +193,19 @@ func (s *session) begin(how joining, greeting []byte) (b []byte) {
 	case how == gap:
 		return s.words().gap
 	case len(greeting) > 0:
-		return s.withRetry(greeting)
+		b, s.retry = append(s.retry, greeting...), nil
 	}
-	return nil
+	return b
 }
+
+// maxPosition is the longest id that a client is told as its position, besides with its
+// event: a longer one cannot come back, as no server takes such a header.
+const maxPosition = http.DefaultMaxHeaderBytes
 
 // appendPosition appends the field that makes id the client's last event id. If
 // there is none, a client that brought one must forget it.
 func appendPosition(b []byte, id string, brought bool) []byte {
-	if id == "" && !brought {
+	if id == "" && !brought || len(id) > maxPosition {
 		return b
 	}
 	b = append(b, "id: "...)

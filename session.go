@@ -165,7 +165,7 @@ type session struct {
 	leg        leg // the catch-up that has ended with that id, if one has
 	catchup    *catchup
 	spoken     time.Time // when it was last written to, while it waits
-	retry      []byte    // to be written in front of the first event
+	retry      []byte    // to be written in front of the first event: alone, it would be a block without data
 
 	ending *ending // the last seen
 	endAt  time.Time
@@ -215,10 +215,11 @@ func (s *session) run(gone <-chan struct{}) endReason {
 			s.reason = endSlow
 			return s.end()
 		case len(out) > 0:
+			var before []byte
 			if batch.Next != s.cursor && !batch.Gap {
-				out = s.withRetry(out)
+				before, s.retry = s.retry, nil
 			}
-			if err := s.write(out); err != nil {
+			if err := s.write(before, out); err != nil {
 				return s.failed(err)
 			}
 			s.took(batch)
@@ -368,17 +369,6 @@ func (t *topic) saidRetry() (d time.Duration, said bool) {
 	return d, d >= 0
 }
 
-// withRetry puts the reconnection time in front of the first event: alone, it would be a
-// block without data.
-func (s *session) withRetry(events []byte) []byte {
-	if len(s.retry) == 0 {
-		return events
-	}
-	events = append(s.retry, events...)
-	s.retry = nil
-	return events
-}
-
 // reconnectionTime is what clients are told if the origin has said nothing.
 func (o *Options) reconnectionTime() time.Duration {
 	if o.Retry > 0 {
@@ -431,15 +421,17 @@ func (s *session) setDeadline() {
 	s.deadline.set(s.topic.pool.dispatchTimeout(), e != nil && e.Reason == endExiting)
 }
 
-// write sends p and flushes it.
-func (s *session) write(p []byte) error {
-	for len(p) > 0 {
-		n := min(len(p), maxWrite)
-		s.setDeadline()
-		if _, err := s.w.Write(p[:n]); err != nil {
-			return err
+// write sends what is given and flushes it.
+func (s *session) write(parts ...[]byte) error {
+	for _, p := range parts {
+		for len(p) > 0 {
+			n := min(len(p), maxWrite)
+			s.setDeadline()
+			if _, err := s.w.Write(p[:n]); err != nil {
+				return err
+			}
+			p = p[n:]
 		}
-		p = p[n:]
 	}
 	if err := s.control.Flush(); err != nil {
 		return err

@@ -481,6 +481,48 @@ func TestHangUpIsCounted(t *testing.T) {
 	})
 }
 
+// An event that is larger than the history reaches all that read, and so does what follows.
+func TestEventLargerThanTheHistory(t *testing.T) {
+	for _, size := range []int{600, 1000, 2000, 200 << 10} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newSetup(t, Options{History: History{Size: 1000}, Heartbeat: Heartbeat{Interval: -1}})
+				quick, slow := s.get("/events"), s.get("/events")
+				up := s.origin.next().accept()
+				quick.expect(primer(""))
+				slow.expect(primer(""))
+				slow.take(time.Second)
+				large := "id: large\ndata: " + strings.Repeat("x", size) + "\n\n"
+				up.send(numbered(1, 2) + large + numbered(3, 5))
+				quick.expect(numbered(1, 2) + large + numbered(3, 5))
+				up.send(large + numbered(9, 10))
+				quick.expect(large + numbered(9, 10))
+				time.Sleep(time.Minute)
+				if quick.ended() {
+					t.Error("a client that reads was ended")
+				}
+				late := s.get("/events", "Last-Event-ID", "large")
+				late.expect(primer("large") + numbered(9, 10))
+			})
+		})
+	}
+}
+
+// However large an id is, nobody gets it but with its event.
+func TestLongIDIsNoPosition(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		c := s.get("/events")
+		event := "id: " + strings.Repeat("x", maxPosition+1) + "\ndata: 1\n\n"
+		up := s.origin.next().accept().send(event)
+		c.expect(primer("") + event)
+		late := s.get("/events")
+		late.expect(primer(""))
+		up.send("data: 2\n\n")
+		late.expect("data: 2\n\n")
+	})
+}
+
 // A slow client that makes progress is not stalled: no single write may be so
 // large that it cannot be done in time.
 func TestLargeEventsAreWrittenInPieces(t *testing.T) {
@@ -492,7 +534,7 @@ func TestLargeEventsAreWrittenInPieces(t *testing.T) {
 		c.take(9 * time.Second)
 		event := "data: " + strings.Repeat("x", 300<<10) + "\n\n"
 		up.send(event)
-		time.Sleep(50 * time.Second)
+		time.Sleep(70 * time.Second)
 		if c.ended() {
 			t.Fatal("a client that makes progress was ended")
 		}

@@ -126,6 +126,9 @@ func (g *group) round() (more bool) {
 			g.shard.serve(k)
 		}
 		g.skip(batch)
+	case len(batch.Bytes) > largeFrame:
+		g.part(batch)
+		return true
 	case len(batch.Bytes) > 0:
 		d := deliveryOf(g.cursor, batch)
 		frame := g.shard.frame(batch.Bytes)
@@ -156,6 +159,22 @@ func (g *group) look(at hub.Cursor) hub.Batch {
 		batch.Bytes = g.stream.Gap()
 	}
 	return batch
+}
+
+// part sends a large batch to each in the group by itself, and takes them back as they have
+// got it.
+func (g *group) part(batch hub.Batch) {
+	all := slices.Clone(g.live)
+	for _, k := range all {
+		g.drop(k)
+	}
+	g.mu.Lock()
+	g.cursor = batch.Next
+	g.mu.Unlock()
+	g.beat = batch.Beat
+	for _, k := range all {
+		g.shard.serve(k)
+	}
 }
 
 // skip keeps the place of a group that has nobody in it near the log's head.

@@ -295,9 +295,7 @@ func (s *shard) serve(k *Socket) {
 		case batch.Lagged:
 			s.farewell(k, Slow)
 		case len(batch.Bytes) > 0:
-			// A frame of its own, as it may be held for long.
-			frame := appendChunk(make([]byte, 0, len(batch.Bytes)+16), batch.Bytes)
-			k.rest = &rest{bytes: frame, delivery: deliveryOf(k.cursor, batch)}
+			k.rest = restOf(batch.Bytes, deliveryOf(k.cursor, batch))
 			s.patience(k)
 		case k.ending:
 			s.farewell(k, k.reason)
@@ -311,21 +309,37 @@ func (s *shard) serve(k *Socket) {
 	}
 }
 
+// restOf returns a chunk that a socket is to be sent.
+func restOf(data []byte, d Delivery) *rest {
+	if len(data) > largeFrame {
+		before, behind := chunkAround(data)
+		return &rest{bytes: before, more: [][]byte{data, behind}, delivery: d}
+	}
+	// A frame of its own, as it may be held for long.
+	return &rest{bytes: appendChunk(make([]byte, 0, len(data)+16), data), delivery: d}
+}
+
 // flush sends of the rest what the socket takes. It reports whether that was all,
 // and there is more to do for the socket.
 func (s *shard) flush(k *Socket) bool {
 	r := k.rest
-	n, err := s.network.Send(k.fd, r.bytes)
-	if err != nil {
-		s.remove(k, ClientGone)
-		return false
-	}
-	r.bytes = r.bytes[n:]
-	if len(r.bytes) > 0 {
-		if n > 0 {
-			s.patience(k)
+	for sent := false; ; sent = true {
+		n, err := s.network.Send(k.fd, r.bytes)
+		if err != nil {
+			s.remove(k, ClientGone)
+			return false
 		}
-		return false
+		r.bytes = r.bytes[n:]
+		if len(r.bytes) > 0 {
+			if n > 0 || sent {
+				s.patience(k)
+			}
+			return false
+		}
+		if len(r.more) == 0 {
+			break
+		}
+		r.bytes, r.more = r.more[0], r.more[1:]
 	}
 	k.rest = nil
 	k.schedule()

@@ -36,6 +36,7 @@ type Socket struct {
 // A rest is what a socket has not taken yet of a frame, and what the frame was.
 type rest struct {
 	bytes    []byte
+	more     [][]byte // that come after these
 	delivery Delivery
 	beat     bool
 }

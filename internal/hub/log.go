@@ -63,7 +63,9 @@ type log struct {
 
 	ring       []entry
 	tail, head Cursor
-	bytes      int // of the entries kept
+	bytes      int    // of the entries kept
+	giant      Cursor // the entry that is larger than the bound provides for, if giantSize says that there is one
+	giantSize  int
 	newest     *segment
 
 	// index has, for each id that an entry set, the newest entry that did.
@@ -172,7 +174,11 @@ func (l *log) equal(c Cursor, e *Entry) bool {
 func (l *log) append(e *Entry, now time.Duration) {
 	// Make room first, so that the bounds hold at every moment.
 	l.expire(now)
-	for l.head > l.tail && l.bytes+len(e.Wire) > l.limits.Bytes {
+	size, giantSize := len(e.Wire), 0
+	if size > l.limits.Bytes/2 {
+		size, giantSize = 0, size
+	}
+	for l.head > l.tail && (l.bytes-l.giantSize+size > l.limits.Bytes || giantSize > 0 && l.giantSize > 0) {
 		l.evict()
 	}
 	for l.full(now) {
@@ -207,6 +213,9 @@ func (l *log) append(e *Entry, now time.Duration) {
 		setsID:  e.SetsID,
 		aside:   e.Aside,
 		gap:     e.Gap,
+	}
+	if giantSize > 0 {
+		l.giant, l.giantSize = l.head, giantSize
 	}
 	l.head++
 	l.bytes += len(e.Wire)
@@ -339,6 +348,9 @@ func (l *log) evict() {
 		delete(l.index, e.id)
 	}
 	l.bytes -= e.size
+	if l.tail == l.giant {
+		l.giantSize = 0
+	}
 	*e = entry{}
 	l.tail++
 }

@@ -45,11 +45,11 @@ type Limits struct {
 	// Events is how many of the newest entries can be replayed.
 	Events int
 
-	// Bytes bounds the wire bytes of all entries kept. The newest entry is
-	// always kept, even if it is larger, so that readers can have it. The
-	// memory held for them is at most an eighth more and twice 64 KiB, and
-	// what Go rounds an allocation up by. What the log knows of each entry
-	// takes 100 to 300 bytes beside it.
+	// Bytes bounds the wire bytes of all entries kept, but for one entry of more than
+	// half of that: the newest such entry is kept beside the others, however large,
+	// so that readers can have it, and what follows. The memory held for them is at
+	// most an eighth more and twice 64 KiB, and what Go rounds an allocation up by.
+	// What the log knows of each entry takes 100 to 300 bytes beside it.
 	Bytes int
 
 	// Age is how long an entry is kept.

@@ -221,8 +221,11 @@ func TestBounds(t *testing.T) {
 	}{
 		{"bytes", Limits{10, 100, time.Hour}, []Entry{big(50), big(40), big(11)}, 2, 51},
 		{"bytes to the last", Limits{10, 100, time.Hour}, []Entry{big(50), big(40), big(10)}, 3, 100},
-		{"the newest stays", Limits{10, 100, time.Hour}, []Entry{big(50), big(1000)}, 1, 1000},
-		{"and goes for the next", Limits{10, 100, time.Hour}, []Entry{big(1000), big(1)}, 1, 1},
+		{"a large one drives out none", Limits{10, 100, time.Hour}, []Entry{big(50), big(1000)}, 2, 1050},
+		{"and stays for the next", Limits{10, 100, time.Hour}, []Entry{big(1000), big(1)}, 2, 1001},
+		{"until they are as many as may be", Limits{10, 100, time.Hour}, []Entry{big(1000), big(50), big(50), big(1)}, 2, 51},
+		{"or another large one comes", Limits{10, 100, time.Hour}, []Entry{big(1000), big(1), big(51)}, 2, 52},
+		{"half of the bound is not large", Limits{10, 100, time.Hour}, []Entry{big(50), big(50), big(50)}, 2, 100},
 		{"larger than a segment", Limits{10, 100, time.Hour}, []Entry{big(1 << 20), big(1 << 20)}, 1, 1 << 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -352,7 +355,7 @@ func TestAfter(t *testing.T) {
 		{"a reset", five, "", []Entry{withID("1"), reset(), plain("x")}, want{"": -1, "1": 1}},
 		{"not in the history", five, "", []Entry{withID("1"), withID("2"), withID("3"), withID("4"), withID("5"), withID("6"), withID("7")}, want{"1": -1, "2": 2, "3": 3}},
 		{"evicted", byBytes(withID("2"), withID("3")), "", []Entry{withID("0"), withID("1"), withID("2"), withID("3")}, want{"0": -1, "1": 2, "2": 3, "3": 4}},
-		{"evicted, with some after it", byBytes(withID("2"), withID("3")), "", []Entry{withID("1"), plain("x"), withID("2"), withID("3")}, want{"1": -1, "2": 3}},
+		{"evicted, with some after it", byBytes(withID("2"), withID("3")), "", []Entry{withID("1"), {Wire: []byte("x")}, withID("2"), withID("3")}, want{"1": -1, "2": 3}},
 		{"evicted, and come again", byBytes(withID("1"), withID("3")), "", []Entry{withID("1"), withID("2"), withID("1"), withID("3")}, want{"1": 3, "2": 2}},
 		{"a reset evicted", byBytes(withID("2"), withID("3")), "", []Entry{withID("1"), reset(), withID("2"), withID("3")}, want{"": -1, "1": -1}},
 		{"the beginning evicted", byBytes(withID("2")), "0", []Entry{withID("1"), withID("2")}, want{"0": -1, "1": 1, "2": 2}},
