@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // connGrace is how long a connection may stay quiet once Caddy exits. What its
@@ -24,6 +26,36 @@ var quietConns struct {
 
 	// Guarded by mu.
 	all map[net.Conn]struct{}
+}
+
+// watched are the servers that have a handler of ours. A server calls each of its hooks for
+// every connection and every request: it has them once, however many handlers it has.
+var watched struct {
+	mu      sync.Mutex
+	servers map[weak.Pointer[caddyhttp.Server]]struct{}
+}
+
+// watchServer lets a server tell of its connections and its end.
+func watchServer(server *caddyhttp.Server) {
+	watched.mu.Lock()
+	defer watched.mu.Unlock()
+	key := weak.Make(server)
+	if _, known := watched.servers[key]; known {
+		return
+	}
+	for old := range watched.servers {
+		if old.Value() == nil {
+			delete(watched.servers, old)
+		}
+	}
+	if watched.servers == nil {
+		watched.servers = make(map[weak.Pointer[caddyhttp.Server]]struct{})
+	}
+	watched.servers[key] = struct{}{}
+	server.RegisterOnShutdown(endAllIfExiting)
+	server.RegisterOnShutdown(closeQuietIfExiting)
+	server.RegisterConnContext(withConn)
+	server.RegisterConnState(noteConn)
 }
 
 // noteConn takes note of a connection's state.

@@ -173,6 +173,7 @@ func (h *Inspector) serveSnapshots(w http.ResponseWriter, r *http.Request) error
 	shared.Body, shared.ContentLength, shared.TransferEncoding = http.NoBody, 0, nil
 	shared.Header.Del("Upgrade")
 	shared.Header.Del("Range")
+	shared.Header.Del("Origin") // no page of another site may read them, whichever it is
 	if why := h.topics.whyPass(shared); why != "" {
 		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("sharing the topics: %w", why))
 	}

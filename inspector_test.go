@@ -187,7 +187,7 @@ sse_fanout `+origin.addr+` {
 	}
 
 	// Another who looks, wherever, shares the stream, and sees what has been.
-	other := open(t, s.client, s.url+"/inspector/elsewhere/topics")
+	other := open(t, s.client, s.url+"/inspector/elsewhere/topics", "Origin", "https://elsewhere.example")
 	seen := overviewOf(t, other.next())
 	if now := time.Now().UnixMilli(); now-seen.Time < 2000 {
 		t.Errorf("the newcomer's first snapshot is of %d ms ago, want one of the first", now-seen.Time)

@@ -148,10 +148,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if h.server != nil {
-		h.server.RegisterOnShutdown(endAllIfExiting)
-		h.server.RegisterOnShutdown(closeQuietIfExiting)
-		h.server.RegisterConnContext(withConn)
-		h.server.RegisterConnState(noteConn)
+		watchServer(h.server)
 		if h.server.WriteTimeout > 0 {
 			h.logger.Warn("the server's write timeout cuts every stream after this time; "+
 				"set stream_timeout below it, so that streams end at an event boundary and spread",

@@ -51,9 +51,10 @@ func (p Palette) Yellow(text string) string { return p.paint("33", text) }
 func (p Palette) Cyan(text string) string   { return p.paint("36", text) }
 
 // Clean makes text that came over the network harmless to a terminal: a control
-// character, which could move the cursor or worse, becomes a picture of itself.
-// Tabs stay.
+// character, which could move the cursor or worse, becomes a picture of itself, and so
+// does a byte that is no text, which a terminal may take for one. Tabs stay.
 func Clean(text string) string {
+	text = strings.ToValidUTF8(text, string(utf8.RuneError))
 	if strings.IndexFunc(text, isControl) < 0 {
 		return text
 	}
@@ -70,11 +71,13 @@ func Clean(text string) string {
 	}, text)
 }
 
-// isControl includes what turns the direction of text, by which one thing can
-// be made to look like another.
+// isControl includes what ends lines, and what turns the direction of text, by which one
+// thing can be made to look like another.
 func isControl(r rune) bool {
 	return r < ' ' && r != '\t' || r >= 0x7f && r < 0xa0 ||
-		r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+		r == 0x061c || r == 0x200e || r == 0x200f || // marks of direction
+		r >= 0x2028 && r <= 0x202e || // separators of lines and paragraphs, embeddings and overrides
+		r >= 0x2066 && r <= 0x2069 // isolates
 }
 
 // Clip returns at most n characters of text, on one line, and says by an

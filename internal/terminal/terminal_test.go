@@ -35,11 +35,13 @@ func TestDuration(t *testing.T) {
 // title of the window, or turn text around.
 func TestClean(t *testing.T) {
 	for text, want := range map[string]string{
-		"plain\ttext ✔":        "plain\ttext ✔",
-		"\x1b[2J\x07\x00\r\n":  "␛[2J␇␀␍␊",
-		"\u009b31m\x7f":        "\uFFFD31m␡",
-		"a\u202eb\u2066c":      "a\uFFFDb\uFFFDc",
-		`{"json":"\u001b[2J"}`: `{"json":"\u001b[2J"}`,
+		"plain\ttext ✔":         "plain\ttext ✔",
+		"\x1b[2J\x07\x00\r\n":   "␛[2J␇␀␍␊",
+		"\u009b31m\x7f":         "\uFFFD31m␡",
+		"a\u202eb\u2066c":       "a\uFFFDb\uFFFDc",
+		"a\u200fb\u2028c\u061c": "a\uFFFDb\uFFFDc\uFFFD",
+		"a\x9b31mb\x85c\xff":    "a\uFFFD31mb\uFFFDc\uFFFD",
+		`{"json":"\u001b[2J"}`:  `{"json":"\u001b[2J"}`,
 	} {
 		if got := Clean(text); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
