@@ -178,8 +178,19 @@ func (a *answer) finish(err error) {
 		}
 		status = httpErr.StatusCode
 		clear(a.header)
+		defer func() {
+			if isSitesWord(&httpErr) && a.refusal.verdict == verdictUnavailable {
+				a.refusal.verdict = verdictNo
+			}
+		}()
 	}
 	a.writeHeader(status)
+}
+
+// isSitesWord reports whether an error is what the site answers by a directive, and not
+// for want of an origin: nothing is to be had by asking again.
+func isSitesWord(err *caddyhttp.HandlerError) bool {
+	return strings.Contains(err.Trace, "StaticError")
 }
 
 // close makes the answer take nothing more, and waits for what it has taken to

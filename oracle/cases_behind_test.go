@@ -17,6 +17,17 @@ var behind = []*testcase{
 `,
 	},
 	{
+		name:   "an error behind",
+		traits: []string{"role"},
+		config: site(`
+	route {
+		SHARE
+		@insider header X-Role insider
+		reverse_proxy @insider PUBLIC
+		error "not now" 503
+	}`),
+	},
+	{
 		name:   "forward_auth behind",
 		traits: []string{"address"},
 		config: site(`
