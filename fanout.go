@@ -81,8 +81,9 @@ func newPool(l *lineage, h *Handler) *pool {
 		p.sockets = kernelSockets{}
 	}
 	p.direct = direct.NewWriter(direct.Options{
-		Timeout: p.dispatchTimeout(),
-		Network: p.sockets.network,
+		Timeout:  p.dispatchTimeout(),
+		Panicked: p.panicked,
+		Network:  p.sockets.network,
 	})
 	p.logger.Store(h.logger)
 	counted.add(p)
@@ -92,6 +93,11 @@ func newPool(l *lineage, h *Handler) *pool {
 		p.end(ending{Reason: endExiting})
 	}
 	return p
+}
+
+// panicked logs a panic in a callback of direct delivery, as net/http does of a handler's.
+func (p *pool) panicked(value any) {
+	p.log().Error("a callback has panicked", zap.Any("panic", value), zap.Stack("stack"))
 }
 
 // end ends all subscribers and takes no more.

@@ -46,6 +46,7 @@ func originMain(config string) {
 		d, _ := time.ParseDuration(r.FormValue("for"))
 		o.Outage(status, r.FormValue("retry_after"), d)
 	})
+	control.HandleFunc("/end", func(http.ResponseWriter, *http.Request) { o.End() })
 	control.HandleFunc("/streams", func(w http.ResponseWriter, r *http.Request) {
 		now, most := o.Streams()
 		fmt.Fprint(w, now, most)
@@ -125,6 +126,15 @@ func (o *origin) streams() (now, most int, err error) {
 	defer resp.Body.Close()
 	_, err = fmt.Fscan(resp.Body, &now, &most)
 	return now, most, err
+}
+
+// end makes the origin end its streams.
+func (o *origin) end() error {
+	resp, err := o.talk.Get("http://origin/end")
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 func (o *origin) outage(status int, retryAfter string, d time.Duration) error {

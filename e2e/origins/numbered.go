@@ -166,6 +166,18 @@ func (o *Numbered) Outage(status int, retryAfter string, d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.outage = outage{status, retryAfter, time.Now().Add(d), make(map[asker]int)}
+	o.drop()
+}
+
+// End ends the streams as a stream should end, and serves others at once.
+func (o *Numbered) End() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.drop()
+}
+
+// drop ends the streams. o.mu must be held.
+func (o *Numbered) drop() {
 	for dropped := range o.streams {
 		close(dropped)
 	}

@@ -361,8 +361,9 @@ func (s *shard) patience(k *Socket) {
 func (s *shard) farewell(k *Socket, reason Reason) {
 	s.leaveGroup(k)
 	k.ending, k.last, k.reason = true, true, reason
-	var b []byte
-	if words := k.client.Farewell(reason); len(words) > 0 {
+	var b, words []byte
+	s.writer.call(func() { words = k.client.Farewell(reason) })
+	if len(words) > 0 {
 		b = appendChunk(b, words)
 	}
 	k.rest = &rest{bytes: append(b, lastChunk...)}
@@ -386,7 +387,7 @@ func (s *shard) remove(k *Socket, reason Reason) {
 	s.network.Shut(k.fd)
 	k.tag = 0
 	s.leave(k.group)
-	k.client.Ended(reason, k.events, k.bytes)
+	s.writer.call(func() { k.client.Ended(reason, k.events, k.bytes) })
 }
 
 // gone reports whether the socket is closed.

@@ -16,6 +16,10 @@ type Options struct {
 	// Timeout is how long a socket may take nothing of what is to be sent.
 	Timeout time.Duration
 
+	// Panicked is called with what a method of a Client has panicked with: one client
+	// must not end the process. Default: it does.
+	Panicked func(value any)
+
 	// Network opens the sockets' side of a shard. Default: the kernel's.
 	Network func() (Network, error)
 }
@@ -151,6 +155,18 @@ func (w *Writer) Take(h *Handover) (*Socket, error) {
 	}
 	w.next = (w.next + 1) % len(w.shards)
 	return s.take(h)
+}
+
+// call calls a method of a client.
+func (w *Writer) call(method func()) {
+	if w.opts.Panicked != nil {
+		defer func() {
+			if p := recover(); p != nil {
+				w.opts.Panicked(p)
+			}
+		}()
+	}
+	method()
 }
 
 // maxShards is enough for what a network takes: a shard makes some 200,000

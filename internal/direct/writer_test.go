@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -190,11 +191,16 @@ type house struct {
 	t       *testing.T
 	sockets directtest.Sockets
 	writer  *direct.Writer
+	panics  []any
 }
 
 func newHouse(t *testing.T) *house {
 	h := &house{t: t}
-	h.writer = direct.NewWriter(direct.Options{Timeout: 10 * time.Second, Network: h.sockets.Open})
+	h.writer = direct.NewWriter(direct.Options{
+		Timeout:  10 * time.Second,
+		Network:  h.sockets.Open,
+		Panicked: func(value any) { h.panics = append(h.panics, value) },
+	})
 	t.Cleanup(func() {
 		h.writer.Close()
 		h.writer.Wait()
@@ -310,6 +316,32 @@ func TestHeartbeats(t *testing.T) {
 		full.expect(":\n\n" + event(0)) // the event was life enough
 		if s.beaten != 3 {
 			t.Errorf("told of %d heartbeats, want 3", s.beaten)
+		}
+	})
+}
+
+// fragile panics when it is told anything.
+type fragile struct{}
+
+func (fragile) Farewell(direct.Reason) []byte       { panic("farewell") }
+func (fragile) Ended(direct.Reason, uint64, uint64) { panic("ended") }
+
+// What one client does wrong is no matter to the others, nor to the process.
+func TestPanicOfAClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s := newHouse(t), newStream(roomy)
+		c := h.join(s, 0)
+		k := h.sockets.New(func(p []byte) int { return len(p) })
+		socket, err := h.writer.Take(&direct.Handover{FD: int(k.FD), Client: fragile{}, Stream: s, Log: s.log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		socket.End("deleted")
+		<-k.Closed
+		s.publish(0, 0)
+		c.expect(event(0))
+		if want := []any{"farewell", "ended"}; !slices.Equal(h.panics, want) {
+			t.Errorf("told of the panics %v, want %v", h.panics, want)
 		}
 	})
 }
