@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -243,11 +244,17 @@ func TestClientLibraries(t *testing.T) {
 			if form == "wrapping" && l.alone != "" && id != "" {
 				continue // an id that is unknown is the origin's business
 			}
-			to := target{lastID: id}
+			if form == "page" && !l.page {
+				continue
+			}
+			to, path := target{lastID: id}, form
 			address := strings.TrimPrefix(caddy.http, "http://")
 			switch form {
 			case "direct":
 				address = conns.addr
+			case "page":
+				path = "endpoint"
+				to.header = map[string]string{"user-agent": "Mozilla/5.0"}
 			case "wrapping":
 				// It shares only requests for event streams.
 				if l.reader && l.alone == "" {
@@ -256,7 +263,7 @@ func TestClientLibraries(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(ctx)
 			a := &app{library: l, form: form, asked: id, tap: newTap(t, address), leave: cancel}
-			to.url = "http://" + a.tap.addr + "/" + form
+			to.url = "http://" + a.tap.addr + "/" + path
 			apps = append(apps, a)
 			running.Go(func() { a.run(ctx, to) })
 		}
@@ -286,9 +293,12 @@ func TestClientLibraries(t *testing.T) {
 		await(t, apps, "three heartbeats", func(a *app) bool { return a.passes() || a.tap.count(heartbeat) >= want[a] })
 	}
 
-	shared := append(run("endpoint", ""), run("wrapping", "")...)
+	runAll := func(id string) []*app {
+		return slices.Concat(run("endpoint", id), run("wrapping", id), run("page", id))
+	}
+	shared := runAll("")
 	direct := run("direct", "")
-	all := append(direct, shared...)
+	all := slices.Concat(direct, shared)
 	step := func(name string, do func()) {
 		t.Helper()
 		began := time.Now()
@@ -323,17 +333,17 @@ func TestClientLibraries(t *testing.T) {
 		}
 	})
 	step("ids that are known, and are not", func() {
-		known := append(run("endpoint", "2"), run("wrapping", "2")...)
+		known := runAll("2")
 		for _, a := range known {
 			a.mu.Lock()
 			a.last = 2
 			a.mu.Unlock()
 		}
-		unknown := append(run("endpoint", "nobody's"), run("wrapping", "nobody's")...)
+		unknown := runAll("nobody's")
 		awaitOpen(append(known, unknown...))
 		await(t, unknown, "told of the gap", func(a *app) bool { return a.tap.count(toldGap) > 0 })
-		shared = append(shared, append(known, unknown...)...)
-		all = append(direct, shared...)
+		shared = slices.Concat(shared, known, unknown)
+		all = slices.Concat(direct, shared)
 		quiet(shared)
 		awaitNewest(all, origin.publish())
 		quiet(shared)

@@ -70,6 +70,9 @@ type library struct {
 	reader bool
 	// typed says that it shows only events with a type.
 	typed bool
+	// page says that in a page of a browser, its requests look like an EventSource's: it
+	// fetches past all caches.
+	page bool
 	// alone says why the wrapping form shares nothing with it.
 	alone string
 
@@ -85,14 +88,14 @@ type library struct {
 // The names in testdata/clients/libraries.js.
 var nodeLibraries = []library{
 	{name: "eventsource 2"},
-	{name: "eventsource 3"},
-	{name: "eventsource 4"},
-	{name: "eventsource 5"},
-	{name: "eventsource-client"},
+	{name: "eventsource 3", page: true},
+	{name: "eventsource 4", page: true},
+	{name: "eventsource 5", page: true},
+	{name: "eventsource-client", page: true},
 	{name: "eventsource-parser"},
 	{name: "fetch-event-source"},
 	{name: "sse.js", reader: true},
-	{name: "event-source-polyfill"},
+	{name: "event-source-polyfill", page: true},
 	{name: "event-source-polyfill, XMLHttpRequest"},
 	{name: "reconnecting-eventsource"},
 	{name: "undici EventSource"},
