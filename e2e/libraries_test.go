@@ -108,7 +108,7 @@ var otherLibraries = []library{
 	{name: "launchdarkly/eventsource", follow: followLaunchDarkly},
 	{name: "tmaxmax/go-sse", alone: "its header Cache may say who is asking", follow: followTmaxmax},
 	// To it, each comment with a blank line behind is an event, once an id is known. It
-	// gets no such line; but if a connection ends after a heartbeat, nobody can help it.
+	// is sent no such line, but the end of a connection does the same.
 	{name: "r3labs/sse", restIsEvent: true, follow: followR3labs},
 	{name: "curl", reader: true, follow: followCurl},
 	{name: "as httpx-sse", follow: followHTTPX},
