@@ -356,13 +356,16 @@ func (c *catchup) mustYield() bool {
 
 // hasRoom reports whether there can be one more connection. g.mu must be held.
 func (g *catchups) hasRoom() bool {
-	connections := int(g.topic.abandoned.Load())
+	// Sources that have not noticed that they are not listened to count as soon as they
+	// are many: FastCGI notices at its next byte, and until then others would wait.
+	limit := g.topic.pool.opts.Catchup.Connections
+	connections := max(0, int(g.topic.abandoned.Load())-2*limit)
 	for _, c := range g.running {
 		if !c.resting {
 			connections++
 		}
 	}
-	return connections < g.topic.pool.opts.Catchup.Connections
+	return connections < limit
 }
 
 // rest leaves the place of c to others, until it is known what its refusal means:

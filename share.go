@@ -340,7 +340,7 @@ var harmlessPrefixes = []string{
 }
 
 var harmlessHeaders = headerSet(`
-	Accept Cache-Control Content-Length DNT Early-Data Forwarded Host
+	Accept Cache Cache-Control Content-Length DNT Early-Data Forwarded Host
 	Last-Event-ID Origin Pragma Priority Referer Save-Data Sec-GPC Sec-Purpose
 	Purpose Upgrade-Insecure-Requests User-Agent Via
 

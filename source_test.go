@@ -393,31 +393,34 @@ func TestDeafSourceIsAbandonedWithItsTopic(t *testing.T) {
 	}
 }
 
-// A catch-up that is over holds its place for as long as its source has not noticed.
+// Sources of catch-ups that do not notice that nobody listens are bounded.
 func TestDeafSourcesOfCatchupsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
-		up, _ := s.joinLive(10, 12)
-		var releases []chan struct{}
-		for id := range 5 {
-			c := s.get("/events", "Last-Event-ID", fmt.Sprint(id))
-			if id >= defaultCatchups {
-				continue
-			}
-			release := make(chan struct{})
-			s.origin.next().accept().step(func(w http.ResponseWriter) error {
-				_, err := io.WriteString(w, numbered(id+1, 10))
+		up, _ := s.joinLive(100, 101)
+		release := make(chan struct{})
+		deaf := func(c *conn) {
+			from := 0
+			_, _ = fmt.Sscan(c.request.Header.Get("Last-Event-ID"), &from)
+			c.accept().step(func(w http.ResponseWriter) error {
+				_, err := io.WriteString(w, numbered(from+1, 100))
 				<-release
 				return err
 			})
-			releases = append(releases, release)
-			c.expect(primer(fmt.Sprint(id)) + numbered(id+1, 12))
 		}
-		time.Sleep(defaultCatchupTimeout)
-		s.origin.idle()
-		for i, release := range releases {
-			close(release)
-			s.origin.next().accept().events(3+i, 10)
+		const clients = 12
+		var all []*client
+		for id := range clients {
+			all = append(all, s.get("/events", "Last-Event-ID", fmt.Sprint(id)))
+		}
+		s.origin.keepAnswering(20*time.Second, deaf)
+		if asked := s.origin.total.Load() - 1; asked != 3*defaultCatchups {
+			t.Errorf("the origin was asked %d times while it did not notice, want %d", asked, 3*defaultCatchups)
+		}
+		close(release)
+		s.origin.keepAnswering(20*time.Second, deaf)
+		for id, c := range all {
+			c.expect(primer(fmt.Sprint(id)) + numbered(id+1, 101))
 		}
 		up.end()
 	})
