@@ -76,6 +76,7 @@ func spring(t *testing.T) *origin {
 // What frameworks make of an event stream, one that ends and one that does not: clients get
 // what they would get from the framework itself. Each connection counts from one.
 func TestFrameworks(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name   string
 		origin func(*testing.T) *origin
