@@ -106,7 +106,7 @@ var nodeLibraries = []library{
 
 var otherLibraries = []library{
 	{name: "launchdarkly/eventsource", follow: followLaunchDarkly},
-	{name: "tmaxmax/go-sse", alone: "its header Cache may say who is asking", follow: followTmaxmax},
+	{name: "tmaxmax/go-sse", follow: followTmaxmax},
 	// To it, each comment with a blank line behind is an event, once an id is known. It
 	// is sent no such line, but the end of a connection does the same.
 	{name: "r3labs/sse", restIsEvent: true, follow: followR3labs},
