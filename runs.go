@@ -11,7 +11,7 @@ import (
 // An origin may begin its stream anew: it has ended, or was restarted, and counts from
 // one again. What it sends then is in the log already, to the byte, and is no replay of it.
 // A connection begins a new run if it begins with an event that an earlier one began with,
-// and
+// which is not the one that follows the id that the origin was asked with, and
 //
 //   - the origin had ended the last connection as a stream should end, or
 //   - the events come at the pace at which they came before: an origin that ignores the
@@ -49,13 +49,21 @@ func (c *connection) begins(e *hub.Entry) {
 		return
 	}
 	if i := slices.Index(u.starts, start); i >= 0 {
-		c.rerun = rerun{possible: true, since: time.Now()}
+		c.rerun = rerun{possible: !c.resumesWith(e), since: time.Now()}
 		u.starts = slices.Delete(u.starts, i, i+1)
 	}
 	u.starts = append(u.starts, start)
 	if len(u.starts) > maxRunStarts {
 		u.starts = slices.Delete(u.starts, 0, 1)
 	}
+}
+
+// resumesWith reports whether an event is the one that follows the id that the origin was
+// asked with: several connections may have been asked with the same.
+func (c *connection) resumesWith(e *hub.Entry) bool {
+	log := c.up.topic.log
+	at, known := log.KeptAfter(c.id)
+	return c.id != "" && known && log.FirstID(at.Cursor) == e.ID
 }
 
 // isNewRun reports whether an event that the log has, before a cursor, is not a replay. It
@@ -65,7 +73,7 @@ func (c *connection) isNewRun(behind hub.Cursor) bool {
 	if !c.rerun.possible {
 		return false
 	}
-	if !c.up.endedCleanly && !c.keepsPace(behind) {
+	if !c.anew && !c.keepsPace(behind) {
 		c.rerun.held = append(c.rerun.held, behind-1)
 		return false
 	}

@@ -103,6 +103,38 @@ func TestReplayAtOnceIsNoNewRun(t *testing.T) {
 	}
 }
 
+// Two connections that are asked with one id begin with the same event, and neither begins
+// anew, however the one before them has ended.
+func TestConnectionsThatResumeAlikeAreNoNewRuns(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		s.around.plain = true
+		c := s.get("/events")
+		s.origin.next().accept().events(1, 3).end()
+		c.expect(primer("") + numbered(1, 3))
+		old := s.origin.await()
+		old.expectResumedWith("id 3")
+		old.accept()
+		after := s.reloadWrapping(surroundings{plain: true})
+		late := after.get("/events", "Last-Event-ID", "3")
+		replacing := after.origin.next()
+		replacing.expectResumedWith("id 3")
+		for i := 4; i < 8; i++ {
+			old.events(i, i)
+			time.Sleep(time.Second)
+		}
+		c.expect(numbered(4, 7))
+		late.read()
+		for i := 4; i < 8; i++ { // at the same pace
+			replacing.accept().events(i, i)
+			time.Sleep(time.Second)
+		}
+		replacing.events(8, 8)
+		c.expect(numbered(8, 8))
+		late.expect(numbered(8, 8))
+	})
+}
+
 // Whatever an origin sends, ends, breaks off and begins anew: its clients get what a client
 // of its own would get, but for a replay at once after a break.
 func TestRunsInAnyOrder(t *testing.T) {

@@ -194,6 +194,7 @@ type connection struct {
 	replaying bool       // all events so far were in the log already
 	replayed  hub.Cursor // up to here
 	begun     bool       // an event has come
+	anew      bool       // the connection before has ended as a stream should
 	rerun     rerun
 	events    int  // published, with data
 	fresh     bool // something was appended and nobody woken yet
@@ -207,6 +208,7 @@ func (u *upstream) open(ctx context.Context, after beginning, replaces *connecti
 		beginning:   after,
 		replaces:    replaces,
 		overlaps:    replaces != nil && after.id != "",
+		anew:        replaces == nil && u.endedCleanly,
 		established: make(chan struct{}),
 		ended:       make(chan struct{}),
 	}
