@@ -216,7 +216,7 @@ const (
 // What applications see through Caddy is what the origin has sent, none more, none
 // less, in order, whatever their libraries make of heartbeats, gaps and ends.
 func TestClientLibraries(t *testing.T) {
-	dir := installClients(t)
+	dir := installed(t, "testdata/clients")
 	program(t, "curl", "curl")
 	origin := &ledgerOrigin{wake: make(chan struct{})}
 	server := inGo(t, origin)

@@ -20,11 +20,19 @@ type counter struct {
 
 func countConnections(t *testing.T, target string) *counter {
 	t.Helper()
+	c := &counter{target: target, open: make(map[net.Conn]struct{})}
+	c.addr = accepting(t, c.relay, c.cut)
+	return c
+}
+
+// accepting relays what connects to the address that it returns, until the test ends, and
+// then cuts what there is.
+func accepting(t *testing.T, relay func(net.Conn), cut func()) (addr string) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &counter{addr: ln.Addr().String(), target: target, open: make(map[net.Conn]struct{})}
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -32,15 +40,15 @@ func countConnections(t *testing.T, target string) *counter {
 			if err != nil {
 				return
 			}
-			all.Go(func() { c.relay(conn) })
+			all.Go(func() { relay(conn) })
 		}
 	})
 	t.Cleanup(func() {
 		ln.Close()
-		c.cut()
+		cut()
 		all.Wait()
 	})
-	return c
+	return ln.Addr().String()
 }
 
 func (c *counter) relay(client net.Conn) {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -113,31 +112,6 @@ var otherLibraries = []library{
 	{name: "curl", reader: true, follow: followCurl},
 	{name: "as httpx-sse", follow: followHTTPX},
 	{name: "split at blank lines", reader: true, alone: "it does not ask for an event stream", follow: followSplit},
-}
-
-// installClients returns the directory of the scripts with their packages.
-func installClients(t *testing.T) (dir string) {
-	t.Helper()
-	npm := program(t, "npm", "npm")
-	dir = t.TempDir()
-	for _, name := range []string{".npmrc", "package.json", "package-lock.json", "run.js", "libraries.js"} {
-		content, err := os.ReadFile(filepath.Join("testdata/clients", name))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), content, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	install := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
-	install.Dir = dir
-	install.Env = append(os.Environ(), "npm_config_cache="+t.TempDir())
-	if out, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("installing the client libraries: %v\n%s", err, out)
-	}
-	return dir
 }
 
 // A script is a process of Node with all applications of one library.

@@ -22,12 +22,23 @@ type mcpServer struct {
 	dir string // of its scripts, with the packages that they need
 }
 
-// mcp installs the SDK in a copy of testdata/mcp and runs a server.
+// mcp installs the SDK and runs a server.
 func mcp(t *testing.T) *mcpServer {
 	t.Helper()
-	npm, binary := program(t, "npm", "npm"), program(t, "nodejs", "node")
-	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS("testdata/mcp")); err != nil {
+	binary := program(t, "nodejs", "node")
+	dir := installed(t, "testdata/mcp")
+	server := child(t, "MCP server", func(int) *exec.Cmd {
+		return exec.Command(binary, filepath.Join(dir, "server.js"))
+	})
+	return &mcpServer{server, dir}
+}
+
+// installed returns a copy of a directory of scripts, with the packages that they need.
+func installed(t *testing.T, scripts string) (dir string) {
+	t.Helper()
+	npm := program(t, "npm", "npm")
+	dir = t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(scripts)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -36,12 +47,9 @@ func mcp(t *testing.T) *mcpServer {
 	install.Dir = dir
 	install.Env = append(os.Environ(), "npm_config_cache="+t.TempDir())
 	if out, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("installing the MCP SDK: %v\n%s", err, out)
+		t.Fatalf("installing the packages of %s: %v\n%s", scripts, err, out)
 	}
-	server := child(t, "MCP server", func(int) *exec.Cmd {
-		return exec.Command(binary, filepath.Join(dir, "server.js"))
-	})
-	return &mcpServer{server, dir}
+	return dir
 }
 
 // stats returns how many sessions and public streams were opened.

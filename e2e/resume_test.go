@@ -62,9 +62,10 @@ func TestCaddyRestartUnderClientsWithManyPositions(t *testing.T) {
 		t.Helper()
 		awaitEvent(t, watchers, at()+10, 60*time.Second)
 		_, most, total := conns.count()
-		// One that is over may close just after the next was opened.
-		if most > 1+2*catchups {
-			t.Errorf("%s, the origin had %d connections at once, want %d at most", when, most, 1+2*catchups)
+		// Those that are over are closed by goroutines of the HTTP client, and of the counter:
+		// where a hundred a second follow each other, some are still on their way.
+		if most > 1+4*catchups {
+			t.Errorf("%s, the origin had %d connections at once, want %d at most", when, most, 1+4*catchups)
 		}
 		t.Logf("%s, the origin had %d connections at once, %d in all", when, most, total)
 	}

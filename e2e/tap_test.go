@@ -36,28 +36,12 @@ type tapped struct {
 
 func newTap(t *testing.T, target string) *tap {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &tap{addr: ln.Addr().String(), target: target, open: make(map[net.Conn]struct{})}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { p.relay(conn) })
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
+	p := &tap{target: target, open: make(map[net.Conn]struct{})}
+	p.addr = accepting(t, p.relay, func() {
 		p.mu.Lock()
 		p.closed = true
 		p.mu.Unlock()
 		p.cut()
-		all.Wait()
 	})
 	return p
 }
