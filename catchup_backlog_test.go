@@ -34,14 +34,19 @@ func TestUnreadCatchupsAreBounded(t *testing.T) {
 			crowd = append(crowd, come("203.0.113.2", 200+20*i, true))
 		}
 		reads := come("203.0.113.2", 900, false)
-		if held := s.pool.backlogs.held; held > s.pool.backlogs.bound {
-			t.Errorf("%d bytes are held, want %d at most", held, s.pool.backlogs.bound)
+		b := s.pool.backlogs
+		b.mu.Lock()
+		if b.held > b.bound {
+			t.Errorf("%d bytes are held, want %d at most", b.held, b.bound)
 		}
+		b.mu.Unlock()
 		reads.expect(numbered(901, 919) + numbered(1000, 1001))
 
 		backlog := func(id int) (kept bool) {
-			for _, b := range s.pool.backlogs.kept {
-				kept = kept || b.catchup.id.id == fmt.Sprint(id)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			for _, backlog := range b.kept {
+				kept = kept || backlog.catchup.id.id == fmt.Sprint(id)
 			}
 			return kept
 		}
