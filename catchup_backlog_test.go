@@ -2,6 +2,7 @@ package ssefanout
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -92,8 +93,9 @@ func TestDroppedCatchupIsNoGap(t *testing.T) {
 				other.take(time.Second)
 				s.origin.next().accept().events(39, 40)
 				time.Sleep(time.Minute)
-				if got := slow.read(); !slow.ended() || got != numbered(8, 9) {
-					t.Errorf("got %q, ended %t; want 8 and 9, and the end", got, slow.ended())
+				// Its write is cut, in which it may have one event or both.
+				if got := slow.read(); !slow.ended() || !strings.HasPrefix(numbered(8, 9), got) {
+					t.Errorf("got %q, ended %t; want 8 and 9 at most, and the end", got, slow.ended())
 				}
 				if got := s.logs.FilterMessageSnippet("too slow to read what they have missed").FilterField(zap.Uint64("catch_ups", 1)).Len(); got != 1 {
 					t.Errorf("%d lines in the log, want 1", got)
