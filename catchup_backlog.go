@@ -48,8 +48,8 @@ func newBacklogs(o *Options) *backlogs {
 	}
 }
 
-// keep takes note of a catch-up that is over and has subscribers, and returns those
-// whose logs are to be dropped for it: the oldest of the address that holds most.
+// keep adds a catch-up that is over and has subscribers. It returns those whose logs are
+// to be dropped for it: the oldest of the address that holds most.
 func (b *backlogs) keep(c *catchup) (drop []*catchup) {
 	c.mu.Lock()
 	size := c.bytes + c.events*entryOverhead
@@ -88,7 +88,7 @@ func (b *backlogs) remove(i int) {
 	b.kept = slices.Delete(b.kept, i, i+1)
 }
 
-// release takes note that nobody reads a catch-up any more.
+// release removes a catch-up that nobody reads any more.
 func (b *backlogs) release(c *catchup) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -122,7 +122,7 @@ func (p *pool) dropBacklogs(drop []*catchup) {
 	}
 }
 
-// readers returns the subscribers that have begun to read.
+// readers returns the subscribers, who read the log or are about to.
 func (c *catchup) readers() (all []*session) {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()

@@ -68,7 +68,8 @@ func TestUnreadCatchupsAreBounded(t *testing.T) {
 	})
 }
 
-// Who has lost its catch-up is ended, and never continued behind what it has not got.
+// A client whose catch-up was dropped is ended. It is never continued behind what it has
+// not got.
 func TestDroppedCatchupIsNoGap(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		t.Run(fmt.Sprint("full ", full), func(t *testing.T) {

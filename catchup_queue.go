@@ -319,8 +319,7 @@ func (g *catchups) start(c *catchup, ip string, now time.Time) {
 	})
 }
 
-// finished takes note that a catch-up is over, and returns those whose logs are to be
-// dropped.
+// finished settles a catch-up that is over. It returns those whose logs are to be dropped.
 func (g *catchups) finished(c *catchup) (drop []*catchup) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -55,8 +55,8 @@ type Options struct {
 	// What is sent when a topic has been quiet.
 	Heartbeat Heartbeat `json:"heartbeat,omitzero"`
 
-	// Who gets a block without data at the start of a stream, with the reconnection time
-	// and the position, and is told at its end when to come back: "auto" gives it to
+	// Which clients get a block without data at the start of a stream, with the
+	// reconnection time and the position, and are told at its end when to come back: "auto" gives it to
 	// the EventSource of browsers, "on" to all clients, "off" to none. Some libraries
 	// take such a block for an event. Default: "auto".
 	Primer string `json:"primer,omitempty"`

@@ -64,7 +64,7 @@ func (s *session) settle() (id string, how joining) {
 	case idKnown:
 		s.leaveCatchup()
 		how = resumed
-		if oldest, ambiguous := t.isAmbiguous(pos.ID, pos.Cursor); ambiguous {
+		if oldest, several := t.oldestOf(pos.ID, pos.Cursor); several {
 			pos, how = oldest, gap
 		}
 		s.begins(how)

@@ -106,21 +106,17 @@ func (t *topic) beginRun() {
 	t.runs = append(t.runs, start)
 }
 
-// isAmbiguous returns the oldest place that an id names, if it names one in several runs:
+// oldestOf returns the oldest place that an id names, if it names one in several runs:
 // nobody knows which of them the client means that brings it.
-func (t *topic) isAmbiguous(id string, newest hub.Cursor) (hub.Position, bool) {
+func (t *topic) oldestOf(id string, newest hub.Cursor) (oldest hub.Position, several bool) {
 	t.mu.Lock()
-	runs := len(t.runs)
+	runs := slices.Clone(t.runs)
 	t.mu.Unlock()
-	if runs == 0 {
+	if len(runs) == 0 {
 		return hub.Position{}, false
 	}
-	oldest, ok := t.log.FirstAfter(id)
-	if !ok {
-		return hub.Position{}, false
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	between := func(start hub.Cursor) bool { return oldest.Cursor <= start && start < newest }
-	return oldest, slices.ContainsFunc(t.runs, between)
+	oldest, known := t.log.FirstAfter(id)
+	return oldest, known && slices.ContainsFunc(runs, func(start hub.Cursor) bool {
+		return oldest.Cursor <= start && start < newest
+	})
 }
