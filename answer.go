@@ -19,8 +19,9 @@ import (
 // else.
 type answer struct {
 	// accept is called when the answer turns out to be an event stream. It
-	// returns what takes its bytes.
-	accept func(header http.Header) io.Writer
+	// returns what takes its bytes, and what is called then with no lock held (R3);
+	// that may be nil.
+	accept func(header http.Header) (stream io.Writer, tell func())
 
 	// heard is called for each sign of life.
 	heard func()
@@ -55,7 +56,7 @@ var (
 	errAbandoned = errors.New("sse_fanout has closed this connection")
 )
 
-func newAnswer(accept func(http.Header) io.Writer, heard func(), restricts func(http.Header) restriction) *answer {
+func newAnswer(accept func(http.Header) (io.Writer, func()), heard func(), restricts func(http.Header) restriction) *answer {
 	return &answer{
 		accept:    accept,
 		heard:     heard,
@@ -73,14 +74,22 @@ func (a *answer) WriteHeader(status int) {
 	if status >= 100 && status < 200 {
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.writeHeader(status)
+	a.judge(func() (tell func()) { return a.writeHeader(status) })
 }
 
-func (a *answer) writeHeader(status int) {
+// judge calls one of the judgements, and what that wants to be told with no lock held.
+func (a *answer) judge(judgement func() (tell func())) {
+	a.mu.Lock()
+	tell := judgement()
+	a.mu.Unlock()
+	if tell != nil {
+		tell()
+	}
+}
+
+func (a *answer) writeHeader(status int) (tell func()) {
 	if a.judged || a.closed != nil {
-		return
+		return nil
 	}
 	a.judged = true
 	a.heard()
@@ -96,7 +105,7 @@ func (a *answer) writeHeader(status int) {
 			a.refusal.header["Content-Encoding"] = encoding // its body is shared as it is
 		}
 		close(a.refused)
-		return
+		return nil
 	}
 	coding, ok := codingOf(a.header)
 	if !ok {
@@ -104,12 +113,13 @@ func (a *answer) writeHeader(status int) {
 		a.closed = fmt.Errorf("decoding the event stream: its content coding %q is not one of gzip, zstd and br; "+
 			"the origin was asked not to compress", strings.Join(a.header["Content-Encoding"], ", "))
 		close(a.refused)
-		return
+		return nil
 	}
-	a.stream = a.accept(a.header)
+	a.stream, tell = a.accept(a.header)
 	if coding != "" {
 		a.inflate = newInflater(coding, a.stream)
 	}
+	return tell
 }
 
 // Write takes bytes of the body. An error ends the source's answer.
@@ -117,7 +127,9 @@ func (a *answer) Write(p []byte) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.judged {
-		a.writeHeader(http.StatusOK)
+		a.mu.Unlock()
+		a.WriteHeader(http.StatusOK)
+		a.mu.Lock()
 	}
 	switch {
 	case a.closed != nil:
@@ -165,16 +177,18 @@ func (a *answer) FlushError() error {
 // finish judges an answer whose source has returned without writing one: an
 // error of Caddy's carries the status that the client would have got.
 func (a *answer) finish(err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.judge(func() (tell func()) { return a.judgeEnd(err) })
+}
+
+func (a *answer) judgeEnd(err error) (tell func()) {
 	if a.judged {
-		return
+		return nil
 	}
 	status := http.StatusOK
 	if err != nil {
 		var httpErr caddyhttp.HandlerError
 		if !errors.As(err, &httpErr) || httpErr.StatusCode == 0 {
-			return
+			return nil
 		}
 		status = httpErr.StatusCode
 		clear(a.header)
@@ -184,7 +198,7 @@ func (a *answer) finish(err error) {
 			}
 		}()
 	}
-	a.writeHeader(status)
+	return a.writeHeader(status)
 }
 
 // isSitesWord reports whether an error is what the site answers by a directive, and not

@@ -43,11 +43,11 @@ func (c *catchup) fetch(ctx context.Context) *fetch {
 
 	stream := &catchupStream{catchup: c, heard: &f.heard}
 	accepted := false
-	a := newAnswer(func(http.Header) io.Writer {
+	a := newAnswer(func(http.Header) (io.Writer, func()) {
 		accepted = true
 		f.heard.Store(time.Now().UnixNano())
 		t.pool.stats.connections.Add(1)
-		return stream
+		return stream, nil
 	}, func() {}, t.restrictionOf)
 	stream.decoder = a.newDecoder(t.pool.opts, stream.publish, nil)
 	done := make(chan struct{})

@@ -35,6 +35,8 @@ type pool struct {
 	backlogs  *backlogs
 	futile    poolDebts // fetches that have come to nothing
 
+	retired chan struct{} // closed when the pool is over, and has no topic and no upstream
+
 	mu sync.Mutex
 
 	// Guarded by mu.
@@ -44,6 +46,7 @@ type pool struct {
 	spares   *spares                  // of topics
 	perIP    map[string]*holder       // by client address, as it is counted
 	total    int                      // subscribers, and streams that pass one to one
+	running  int                      // upstreams
 	over     *ending                  // set once the pool takes no more subscribers
 }
 
@@ -73,6 +76,7 @@ func newPool(l *lineage, h *Handler) *pool {
 		backlogs:  newBacklogs(&opts),
 		futile:    poolDebts{debts: debts{allowance: futileInPool}},
 		perIP:     make(map[string]*holder),
+		retired:   make(chan struct{}),
 	}
 	for _, why := range limits {
 		p.limitLogs[why] = new(limitLog)
@@ -125,9 +129,12 @@ func (p *pool) end(e ending) {
 
 // retire forgets a pool that is over and has nobody left. p.mu must be held.
 func (p *pool) retire() {
-	if p.over != nil && len(p.topics) == 0 && len(p.detached) == 0 {
-		p.direct.Close()
-		alive.remove(p)
+	if p.over == nil || len(p.topics) > 0 || len(p.detached) > 0 {
+		return
+	}
+	p.direct.Close()
+	if p.running == 0 && alive.remove(p) {
+		close(p.retired)
 	}
 }
 
@@ -227,6 +234,7 @@ func (p *pool) open(key string, req *topicRequest, id claim, clientIP string) *t
 		t.opener = id
 	}
 	before := p.closing[key]
+	p.running++
 	go func() {
 		if before != nil {
 			// An origin with a single worker has no place for the new
@@ -363,4 +371,6 @@ func (p *pool) closed(t *topic) {
 	if p.closing[t.key] == t.done {
 		delete(p.closing, t.key)
 	}
+	p.running--
+	p.retire()
 }

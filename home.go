@@ -140,14 +140,14 @@ func (t *topic) seek(h *Handler) {
 	if !t.pool.opts.wrapping || !t.pool.lineage.isNewest(h) {
 		return
 	}
-	if t.isConnectedThroughOlderThan(h) {
+	if t.isConnectedThroughAnother(h) {
 		t.reroute()
 	}
 }
 
-// isConnectedThroughOlderThan reports whether the stranger of t has been through earlier
+// isConnectedThroughAnother reports whether the stranger of t has been through other
 // configurations than that of h alone, or its connection goes through one.
-func (t *topic) isConnectedThroughOlderThan(h *Handler) bool {
+func (t *topic) isConnectedThroughAnother(h *Handler) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.homes) > 0 && (t.homes.in(h) == nil || t.isConnected && t.via.server != weak.Make(h.server))

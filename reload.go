@@ -71,7 +71,9 @@ func joinLineage(key string, h *Handler) *lineage {
 // its clients come back, and find the new configuration.
 func (l *lineage) leave(h *Handler) error {
 	l.mu.Lock()
+	rolledBack := slices.Index(l.handlers, h) == len(l.handlers)-1 // otherwise those that replace h come later
 	l.handlers = slices.DeleteFunc(l.handlers, func(other *Handler) bool { return other == h })
+	heir := l.shared
 	var orphan *pool
 	if own := h.pool.Load(); own != nil && own != l.shared {
 		orphan = own
@@ -82,11 +84,25 @@ func (l *lineage) leave(h *Handler) error {
 	}
 	l.mu.Unlock()
 
-	if orphan != nil {
+	switch {
+	case orphan != nil:
 		orphan.drain()
+	case rolledBack && heir != nil:
+		heir.comeBack()
 	}
 	_, err := lineages.Delete(l.key)
 	return err
+}
+
+// comeBack makes the topics go on through the newest configuration that are connected
+// through one that was rolled back.
+func (p *pool) comeBack() {
+	p.mu.Lock()
+	topics := p.all()
+	p.mu.Unlock()
+	for _, t := range topics {
+		t.reroute()
+	}
 }
 
 // Destruct has nothing left to do: the last handler that left has ended the pool.
@@ -183,8 +199,8 @@ func (l *lineage) announcer(p *pool) *announcer {
 	return found
 }
 
-// alive has every pool of the process that has subscribers or may yet get some,
-// those of earlier configurations included.
+// alive has every pool of the process that has subscribers or upstreams, or may yet get
+// some, those of earlier configurations included.
 var alive poolSet
 
 type poolSet struct {
@@ -201,10 +217,13 @@ func (s *poolSet) add(p *pool) {
 	s.set[p] = struct{}{}
 }
 
-func (s *poolSet) remove(p *pool) {
+// remove reports whether p was in the set.
+func (s *poolSet) remove(p *pool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	_, ok := s.set[p]
 	delete(s.set, p)
+	return ok
 }
 
 func (s *poolSet) has(p *pool) bool {
@@ -246,17 +265,18 @@ func (p *pool) hurryIfExiting() {
 	}
 }
 
-func init() { caddy.OnExit(awaitHandedOver) }
+func init() { caddy.OnExit(awaitPools) }
 
-// awaitHandedOver runs when Caddy has waited for its servers, and is about to exit:
-// of connections that were taken from them, they know nothing. Those that no server
-// has told of the exit, because their handler is gone, are ended now.
-func awaitHandedOver(context.Context) {
+// awaitPools runs when Caddy has waited for its servers, and is about to exit: of
+// connections that were taken from them, and of those to origins, they know nothing.
+// Those that no server has told of the exit, because their handler is gone, are ended now.
+func awaitPools(context.Context) {
 	patience := time.After(2 * exitGrace)
 	for _, p := range alive.all() {
 		p.end(ending{Reason: endExiting})
 		over := make(chan struct{})
 		go func() {
+			<-p.retired
 			p.direct.Wait()
 			close(over)
 		}()

@@ -2,6 +2,7 @@ package ssefanout
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -49,6 +50,27 @@ func (s *setup) cleanup() {
 	}
 	s.handler.lineage = nil
 	synctest.Wait()
+}
+
+// When Caddy has exited, no connection to an origin goes on.
+func TestExitWaitsForUpstreams(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		up, c := s.joinLive(1, 2)
+		up.do <- func(http.ResponseWriter) error { // it takes a while to notice
+			<-up.request.Context().Done()
+			time.Sleep(exitGrace)
+			return errEnd
+		}
+		s.pool.end(ending{Reason: endExiting}) // as the servers do
+		for !c.ended() {
+			time.Sleep(time.Millisecond)
+		}
+		awaitPools(t.Context())
+		if n := s.origin.open.Load(); n != 0 {
+			t.Errorf("%d connections to the origin go on", n)
+		}
+	})
 }
 
 func TestReloadUnchangedEndpoint(t *testing.T) {

@@ -502,6 +502,30 @@ func TestAConfigurationThatHasNotStartedIsNotAsked(t *testing.T) {
 	}
 }
 
+// A configuration fails to start when it has served already: its topics come back.
+func TestAConfigurationThatIsRolledBackIsLeft(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		s.around.plain = true
+		up, c := s.joinLive(1, 2)
+		failed := s.reload(Options{}, newOrigin(t))
+		failed.around.plain = true
+		late := failed.get("/events")
+		moved := failed.origin.next().expectResumedWith("id 2").accept()
+		late.expect(primer("2"))
+		if !up.closed() {
+			t.Fatal("the topic has not moved to the new configuration")
+		}
+		failed.cleanup()
+		s.origin.next().expectResumedWith("id 2").accept().events(3, 3)
+		if !moved.closed() {
+			t.Error("the connection through the configuration that was rolled back goes on")
+		}
+		c.expect(numbered(3, 3))
+		late.expect(numbered(3, 3))
+	})
+}
+
 // The new configuration's origin is away: its clients wait for it alone, and the old ones
 // keep what they have until they are sent there.
 func TestReloadToAnOriginThatIsDown(t *testing.T) {

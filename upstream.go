@@ -120,7 +120,7 @@ func (u *upstream) follow(ctx context.Context, c *connection) *connection {
 		case <-u.rerouted:
 			// Several clients may have asked for it, and the first was heard.
 			newest := u.topic.pool.lineage.newestHandler()
-			if newest != nil && u.topic.isConnectedThroughOlderThan(newest) {
+			if newest != nil && u.topic.isConnectedThroughAnother(newest) {
 				c = u.replace(ctx, c)
 			}
 		case <-doubt:
@@ -242,7 +242,7 @@ func (u *upstream) open(ctx context.Context, after beginning, replaces *connecti
 }
 
 // accept is called when the origin has answered with an event stream.
-func (c *connection) accept(header http.Header) io.Writer {
+func (c *connection) accept(header http.Header) (stream io.Writer, tell func()) {
 	t := c.up.topic
 	if c.replaces != nil {
 		c.replaces.cancel(errRerouted)
@@ -254,9 +254,9 @@ func (c *connection) accept(header http.Header) io.Writer {
 	var without time.Duration
 	c.nth, without = t.connected(c.id, c.brought, c.up.suspectID, sharedHeaders(header), c.answer.via)
 	c.replaying = c.nth > 1
-	c.up.logConnected(c, without)
+	tell = c.up.nowConnected(c, without)
 	c.replaces = nil // or each reload would keep one connection more in memory
-	return c
+	return c, tell
 }
 
 // Write takes bytes of the event stream.

@@ -36,8 +36,9 @@ const (
 	reminders     = time.Hour
 )
 
-// logConnected tells of a connection of a topic that was without for some time.
-func (u *upstream) logConnected(c *connection, without time.Duration) {
+// nowConnected takes note of a connection of a topic that was without for some time. What
+// it returns tells of it.
+func (u *upstream) nowConnected(c *connection, without time.Duration) (tell func()) {
 	now := time.Now()
 	seen := *u.condition.Load()
 	seen.since, seen.attempts, seen.next, seen.address = now, 0, time.Time{}, c.answer.address()
@@ -51,9 +52,9 @@ func (u *upstream) logConnected(c *connection, without time.Duration) {
 	if c.replaces != nil {
 		fields = append(fields, zap.String("reason", "reloaded"))
 	}
-	u.tell(zapcore.InfoLevel, "upstream connected", "upstream_connected", c.answer.address(), fields...)
 	u.since = now
 	u.missing = false
+	return func() { u.tell(zapcore.InfoLevel, "upstream connected", "upstream_connected", seen.address, fields...) }
 }
 
 func (u *upstream) logLost(c *connection, delay time.Duration) {

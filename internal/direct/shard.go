@@ -8,16 +8,18 @@ import (
 // A shard owns some of the sockets.
 type shard struct {
 	writer  *Writer
-	network Network
 	kick    chan struct{} // has room for one: run looks again
 	done    chan struct{} // closed when run has ended, and what it has started
+	begin   func() error  // opens the network and starts run, once
+	network Network       // set by begin
 
 	mu sync.Mutex
 
 	// Guarded by mu.
-	inbox   // what run has to look at
-	groups  map[Stream]*group
-	lastTag uint32
+	inbox    // what run has to look at
+	groups   map[Stream]*group
+	lastTag  uint32
+	expected int // connections that are about to be taken over
 
 	// Owned by run.
 	taken   inbox             // of the last turn, kept for its memory
@@ -50,15 +52,31 @@ type ask struct {
 	reason Reason
 }
 
-func newShard(w *Writer, network Network) *shard {
-	return &shard{
+func newShard(w *Writer) *shard {
+	s := &shard{
 		writer:  w,
-		network: network,
 		kick:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		groups:  make(map[Stream]*group),
 		sockets: make(map[int32]*Socket),
 	}
+	s.begin = sync.OnceValue(func() (err error) {
+		if s.network, err = w.opts.Network(); err != nil {
+			w.ended(s)
+			close(s.done)
+			return err
+		}
+		go s.run()
+		return nil
+	})
+	return s
+}
+
+// expect keeps the shard until take is called once more.
+func (s *shard) expect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expected++
 }
 
 // post lets run see what change has put into the inbox.
@@ -74,6 +92,10 @@ func (s *shard) post(change func()) {
 
 // take begins to serve a connection.
 func (s *shard) take(h *Handover) (*Socket, error) {
+	err := s.begin()
+	if err != nil {
+		return nil, err
+	}
 	k := &Socket{
 		client: h.Client,
 		fd:     int32(h.FD),
@@ -87,8 +109,8 @@ func (s *shard) take(h *Handover) (*Socket, error) {
 	if !h.EndAt.IsZero() {
 		k.endAt, k.reason = h.EndAt.Sub(s.writer.start), h.EndReason
 	}
-	var err error
 	s.post(func() {
+		s.expected--
 		s.lastTag++
 		k.tag = s.lastTag
 		// With the lock held, what the kernel sees of the socket is seen by run

@@ -137,6 +137,16 @@ func NewWriter(opts Options) *Writer {
 // Take takes over a connection. The socket is w's own from then on, unless there is
 // an error.
 func (w *Writer) Take(h *Handover) (*Socket, error) {
+	s, err := w.nextShard()
+	if err != nil {
+		return nil, err
+	}
+	return s.take(h)
+}
+
+// nextShard returns the shard that takes the next connection over, and that stays until
+// it has.
+func (w *Writer) nextShard() (*shard, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -144,17 +154,13 @@ func (w *Writer) Take(h *Handover) (*Socket, error) {
 	}
 	s := w.shards[w.next]
 	if s == nil {
-		network, err := w.opts.Network()
-		if err != nil {
-			return nil, err
-		}
-		s = newShard(w, network)
+		s = newShard(w)
 		w.shards[w.next] = s
 		w.running[s] = struct{}{}
-		go s.run()
 	}
 	w.next = (w.next + 1) % len(w.shards)
-	return s.take(h)
+	s.expect()
+	return s, nil
 }
 
 // call calls a method of a client.
@@ -179,19 +185,25 @@ func (w *Writer) release(s *shard) bool {
 	defer w.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.arrived) > 0 {
+	if s.expected > 0 || len(s.arrived) > 0 {
 		return false
 	}
-	if i := slices.Index(w.shards, s); i >= 0 {
-		w.shards[i] = nil
-	}
+	w.forget(s)
 	return true
 }
 
-// ended is called when a shard has ended.
+// forget takes no more connections over with a shard. w.mu must be held.
+func (w *Writer) forget(s *shard) {
+	if i := slices.Index(w.shards, s); i >= 0 {
+		w.shards[i] = nil
+	}
+}
+
+// ended is called when a shard has ended, or could not begin.
 func (w *Writer) ended(s *shard) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.forget(s)
 	delete(w.running, s)
 }
 

@@ -595,6 +595,22 @@ func TestTakingOverFails(t *testing.T) {
 	})
 }
 
+// Opening a network takes system calls: nobody else waits for them.
+func TestOpeningANetworkHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s := newHouse(t), newStream(roomy)
+		h.writer = direct.NewWriter(direct.Options{Network: func() (direct.Network, error) {
+			h.writer.Close() // takes the writer's lock
+			return h.sockets.Open()
+		}})
+		c := h.join(s, 0)
+		s.publish(0, 0)
+		c.expect(event(0))
+		c.socket.HangUp()
+		h.writer.Wait()
+	})
+}
+
 // A client that reads slowly for as long as the stream lasts holds its own frame,
 // and nothing grows.
 func TestManyRandomClients(t *testing.T) {
