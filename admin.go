@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 func init() {
@@ -81,7 +83,7 @@ func (a adminAPI) serveTopics(w http.ResponseWriter, r *http.Request) error {
 	}
 	views := []topicView{}
 	for _, t := range topicsOf("") {
-		views = append(views, t.view())
+		views = append(views, viewOf(t))
 	}
 	return respond(w, views)
 }
@@ -96,7 +98,7 @@ func (a adminAPI) serveTopic(w http.ResponseWriter, r *http.Request, id string) 
 	}
 	if r.Method == http.MethodDelete {
 		for _, t := range topics {
-			t.conclude(ending{Reason: endDeleted})
+			t.Conclude(relay.Ending{Reason: relay.EndDeleted})
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
@@ -105,10 +107,9 @@ func (a adminAPI) serveTopic(w http.ResponseWriter, r *http.Request, id string) 
 	view := struct {
 		topicView
 		List []subscriberView `json:"subscriber_list"`
-	}{t.view(), []subscriberView{}}
-	newest := uint64(t.log.Newest().Cursor)
-	for _, s := range t.roster.all() {
-		view.List = append(view.List, s.view(newest))
+	}{viewOf(t), []subscriberView{}}
+	for _, s := range t.SubscriberSnapshots() {
+		view.List = append(view.List, viewOfSubscriber(s))
 	}
 	return respond(w, view)
 }
@@ -118,8 +119,8 @@ func (a adminAPI) serveSubscriber(w http.ResponseWriter, r *http.Request, id str
 		return err
 	}
 	for _, t := range topicsOf(id) {
-		if s := t.roster.find(number); s != nil {
-			s.delete()
+		if s := t.Subscriber(number); s != nil {
+			s.End()
 			w.WriteHeader(http.StatusNoContent)
 			return nil
 		}
@@ -131,31 +132,24 @@ func (a adminAPI) serveSubscriber(w http.ResponseWriter, r *http.Request, id str
 // newcomers would join before those that are ending, and by name. There are
 // several of an id while one takes over from the other, and if handlers with
 // different settings share the same thing.
-func topicsOf(id string) []*topic {
-	var current, ending []*topic
+func topicsOf(id string) []*relay.Topic {
+	var current, ending []*relay.Topic
 	for _, p := range alive.all() {
-		p.mu.Lock()
-		for _, t := range p.all() {
-			switch {
-			case id != "" && id != t.id():
-			case p.topics[t.key] == t:
-				current = append(current, t)
-			default:
-				ending = append(ending, t)
-			}
-		}
-		p.mu.Unlock()
+		joined, left := p.relay.Topics()
+		current, ending = append(current, joined...), append(ending, left...)
 	}
-	for _, topics := range [][]*topic{current, ending} {
-		slices.SortFunc(topics, func(a, b *topic) int { return strings.Compare(a.name, b.name) })
+	for _, topics := range []*[]*relay.Topic{&current, &ending} {
+		*topics = slices.DeleteFunc(*topics, func(t *relay.Topic) bool { return id != "" && id != topicIDOf(t) })
+		slices.SortFunc(*topics, func(a, b *relay.Topic) int { return strings.Compare(a.Name(), b.Name()) })
 	}
 	return append(current, ending...)
 }
 
-// id returns the end of the topic's name, which tells it from others at the same
+// topicIDOf returns the end of a topic's name, which tells it from others at the same
 // place.
-func (t *topic) id() string {
-	return t.name[strings.LastIndexByte(t.name, ' ')+1:]
+func topicIDOf(t *relay.Topic) string {
+	name := t.Name()
+	return name[strings.LastIndexByte(name, ' ')+1:]
 }
 
 // A topicView is what an administrator sees of a topic. Times that have passed
@@ -168,8 +162,8 @@ type topicView struct {
 	// State is one of opening, connected, reconnecting, lingering (without
 	// subscribers), refused (the origin has said no) and ending; Since is when
 	// it, or the connection beneath it, began.
-	State string    `json:"state"`
-	Since time.Time `json:"since"`
+	State relay.State `json:"state"`
+	Since time.Time   `json:"since"`
 
 	// Subscribers are those that are served, and Waiting those that wait for
 	// the origin's first answer.
@@ -205,62 +199,37 @@ type upstreamView struct {
 	Failed    *time.Time `json:"failed,omitempty"` // when that was
 }
 
-func (t *topic) view() topicView {
-	log, condition := t.log.Stats(), t.upstream.condition.Load()
-	serving, events, bytes := t.roster.delivered()
+func viewOf(t *relay.Topic) topicView {
+	seen := t.Snapshot()
 	v := topicView{
-		ID:              t.id(),
-		Name:            t.name,
-		Subscribers:     serving,
-		LastEventID:     log.ID,
-		Log:             logView{Events: log.Entries, Bytes: log.Bytes},
-		Received:        log.Published,
-		Delivered:       events,
-		DeliveredBytes:  bytes,
-		EventsPerSecond: log.Rate,
-		Since:           condition.since,
+		ID:              topicIDOf(t),
+		Name:            t.Name(),
+		State:           seen.State,
+		Since:           seen.Since,
+		Subscribers:     seen.Subscribers,
+		Waiting:         seen.Waiting,
+		LastEventID:     seen.Log.ID,
+		Log:             logView{Events: seen.Log.Entries, Bytes: seen.Log.Bytes},
+		Received:        seen.Log.Published,
+		Delivered:       seen.Delivered,
+		DeliveredBytes:  seen.DeliveredBytes,
+		EventsPerSecond: seen.Log.Rate,
 		Upstream: upstreamView{
-			Address:   condition.address,
-			Attempts:  condition.attempts,
-			LastError: condition.lastError,
+			Address:   seen.Upstream.Address,
+			Attempts:  seen.Upstream.Attempts,
+			LastError: seen.Upstream.LastError,
 		},
 	}
-	if log.Entries > 0 {
-		v.Log.OldestAge = time.Since(log.Oldest).Seconds()
+	if seen.Log.Entries > 0 {
+		v.Log.OldestAge = time.Since(seen.Log.Oldest).Seconds()
 	}
-	var joined int
-	v.State, joined = t.state()
-	v.Waiting = max(0, joined-serving)
-	if time.Now().Before(condition.next) {
-		v.Upstream.Next = &condition.next
+	if next := seen.Upstream.Next; time.Now().Before(next) {
+		v.Upstream.Next = &next
 	}
-	if !condition.failed.IsZero() {
-		v.Upstream.Failed = &condition.failed
+	if failed := seen.Upstream.Failed; !failed.IsZero() {
+		v.Upstream.Failed = &failed
 	}
 	return v
-}
-
-// state puts the state of a topic in a word, and returns how many subscribers
-// have joined it.
-func (t *topic) state() (word string, joined int) {
-	t.pool.mu.Lock()
-	defer t.pool.mu.Unlock()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	word = "opening"
-	switch {
-	case t.ending.Load() != nil, t.pool.topics[t.key] != t:
-		word = "ending"
-	case t.refusal != nil:
-		word = "refused"
-	case t.linger != nil:
-		word = "lingering"
-	case t.isConnected:
-		word = "connected"
-	case t.connects > 0:
-		word = "reconnecting"
-	}
-	return word, t.subscribers
 }
 
 // A subscriberView is what an administrator sees of a subscriber.
@@ -279,19 +248,17 @@ type subscriberView struct {
 	Bytes  uint64  `json:"bytes"`
 }
 
-func (s *subscriber) view(newest uint64) subscriberView {
-	events, bytes := s.delivered()
+func viewOfSubscriber(s relay.SubscriberSnapshot) subscriberView {
 	v := subscriberView{
-		Number:  s.number,
-		Since:   s.started,
-		Outcome: joining(s.outcome.Load()).String(),
-		Direct:  s.socket.Load() != nil,
-		Events:  events,
-		Bytes:   bytes,
+		Number:  s.Number,
+		Since:   s.Started,
+		Outcome: s.Outcome.String(),
+		Direct:  s.Carried,
+		Events:  s.Events,
+		Bytes:   s.Bytes,
 	}
-	if at, ok := s.position(); ok {
-		lag := max(newest, at) - at // it may have gone on since newest was read
-		v.Lag = &lag
+	if s.Known {
+		v.Lag = &s.Lag
 	}
 	return v
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // administer makes a request to the admin API and returns what was answered, and
@@ -77,7 +79,7 @@ func TestAdminShowsATopic(t *testing.T) {
 		s.get("/events?token=secret", "Authorization", "secret", "Last-Event-ID", "3")
 		time.Sleep(5 * time.Second)
 		all = topics(t)
-		name := s.onlyTopic().name
+		name := s.onlyTopic().Name()
 		want := topicView{
 			ID: name[len(name)-12:], Name: name, State: "connected", Since: began.Add(time.Second),
 			Subscribers: 2, LastEventID: "4",
@@ -138,7 +140,7 @@ func TestAdminStates(t *testing.T) {
 			t.Helper()
 			var got []string
 			for _, v := range topics(t) {
-				got = append(got, v.State)
+				got = append(got, string(v.State))
 			}
 			if fmt.Sprint(got) != fmt.Sprint(states) {
 				t.Errorf("the states are %v, want %v", got, states)
@@ -154,7 +156,7 @@ func TestAdminStates(t *testing.T) {
 		s.get("/b")
 		s.origin.next().answer(404).end()
 		expect("connected", "refused")
-		time.Sleep(2 * refusalMemory)
+		time.Sleep(2 * relay.RefusalMemory)
 		expect("connected")
 		s.cleanup() // the handler is removed
 		expect("ending")
@@ -179,7 +181,7 @@ func TestAdminShowsLagAndCatchup(t *testing.T) {
 			up.events(14+i, 14+i)
 		}
 		s.get("/events", "Last-Event-ID", "7")
-		one := get[oneTopic](t, "/sse_fanout/topics/"+s.onlyTopic().id())
+		one := get[oneTopic](t, "/sse_fanout/topics/"+topicIDOf(s.onlyTopic()))
 		if len(one.List) != 3 {
 			t.Fatalf("there are the subscribers %+v, want 3", one.List)
 		}
@@ -286,7 +288,7 @@ func TestAdminDeletesASubscriber(t *testing.T) {
 		up, stays := s.joinLive(1, 3)
 		quiet := s.get("/events")
 		quiet.expect(primer("3"))
-		one := get[oneTopic](t, "/sse_fanout/topics/"+s.onlyTopic().id())
+		one := get[oneTopic](t, "/sse_fanout/topics/"+topicIDOf(s.onlyTopic()))
 		path := fmt.Sprintf("/sse_fanout/topics/%s/subscribers/%d", one.ID, one.List[1].Number)
 		if w, status, message := administer(t, http.MethodDelete, path); status != 0 || w.Code != http.StatusNoContent {
 			t.Fatalf("got status %d, %d: %s", w.Code, status, message)
@@ -299,7 +301,7 @@ func TestAdminDeletesASubscriber(t *testing.T) {
 		}
 		up.events(4, 4)
 		stays.expect(numbered(4, 4))
-		s.expectEnded(endDeleted, 1)
+		s.expectEnded(relay.EndDeleted, 1)
 	})
 }
 
@@ -309,8 +311,9 @@ func TestAdminDeletesBusySubscribers(t *testing.T) {
 		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{StreamTimeout: caddy.Duration(time.Duration(i%2) * time.Hour)})
 			up, c := s.joinLive(1, 1)
-			sub := s.onlyTopic().roster.all()[0]
-			go sub.delete()
+			topic := s.onlyTopic()
+			sub := topic.Subscriber(topic.SubscriberSnapshots()[0].Number)
+			go sub.End()
 			up.send(numbered(2, 2+i))
 			if !c.ended() {
 				t.Error("the subscriber is still served")
@@ -323,8 +326,8 @@ func TestAdminBadRequests(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(1, 3)
-		id := s.onlyTopic().id()
-		number := s.onlyTopic().roster.all()[0].number
+		id := topicIDOf(s.onlyTopic())
+		number := s.onlyTopic().SubscriberSnapshots()[0].Number
 		for _, tt := range []struct {
 			method, path string
 			status       int
@@ -363,7 +366,7 @@ func TestAdminBadRequests(t *testing.T) {
 					tt.method, tt.path, status, w.Header().Get("Allow"), message, tt.status, tt.allow, tt.says)
 			}
 		}
-		if n := s.onlyTopic().subscriberCount(); n != 1 {
+		if n := s.onlyTopic().Subscribers(); n != 1 {
 			t.Errorf("%d subscribers are left, want 1", n)
 		}
 	})

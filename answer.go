@@ -12,6 +12,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // An answer is what a source writes to: a response writer that judges the
@@ -27,7 +29,7 @@ type answer struct {
 	heard func()
 
 	// restricts returns what the header says against sharing the answer.
-	restricts func(header http.Header) restriction
+	restricts func(header http.Header) relay.Restriction
 
 	header  http.Header
 	request atomic.Pointer[http.Request] // as the source has it
@@ -56,7 +58,7 @@ var (
 	errAbandoned = errors.New("sse_fanout has closed this connection")
 )
 
-func newAnswer(accept func(http.Header) (io.Writer, func()), heard func(), restricts func(http.Header) restriction) *answer {
+func newAnswer(accept func(http.Header) (io.Writer, func()), heard func(), restricts func(http.Header) relay.Restriction) *answer {
 	return &answer{
 		accept:    accept,
 		heard:     heard,
@@ -74,11 +76,11 @@ func (a *answer) WriteHeader(status int) {
 	if status >= 100 && status < 200 {
 		return
 	}
-	a.judge(func() (tell func()) { return a.writeHeader(status) })
+	a.conclude(func() (tell func()) { return a.writeHeader(status) })
 }
 
-// judge calls one of the judgements, and what that wants to be told with no lock held.
-func (a *answer) judge(judgement func() (tell func())) {
+// conclude calls one of the judgements, and what that wants to be told with no lock held.
+func (a *answer) conclude(judgement func() (tell func())) {
 	a.mu.Lock()
 	tell := judgement()
 	a.mu.Unlock()
@@ -96,10 +98,10 @@ func (a *answer) writeHeader(status int) (tell func()) {
 	a.refusal.status = status
 	a.refusal.verdict = judge(status, a.header)
 	a.refusal.restriction = a.restricts(a.header)
-	if a.refusal.verdict == verdictStream && a.refusal.restriction.applies() {
-		a.refusal.verdict = verdictPersonal
+	if a.refusal.verdict == relay.Stream && a.refusal.restriction.Applies() {
+		a.refusal.verdict = relay.Personal
 	}
-	if a.refusal.verdict != verdictStream {
+	if a.refusal.verdict != relay.Stream {
 		a.refusal.header = sharedHeaders(a.header)
 		if encoding := a.header["Content-Encoding"]; len(encoding) > 0 {
 			a.refusal.header["Content-Encoding"] = encoding // its body is shared as it is
@@ -109,7 +111,7 @@ func (a *answer) writeHeader(status int) (tell func()) {
 	}
 	coding, ok := codingOf(a.header)
 	if !ok {
-		a.refusal.verdict = verdictUnavailable
+		a.refusal.verdict = relay.Unavailable
 		a.closed = fmt.Errorf("decoding the event stream: its content coding %q is not one of gzip, zstd and br; "+
 			"the origin was asked not to compress", strings.Join(a.header["Content-Encoding"], ", "))
 		close(a.refused)
@@ -134,7 +136,7 @@ func (a *answer) Write(p []byte) (int, error) {
 	switch {
 	case a.closed != nil:
 		return 0, a.closed
-	case a.refusal.verdict != verdictStream:
+	case a.refusal.verdict != relay.Stream:
 		return a.keep(p)
 	}
 	a.heard()
@@ -158,7 +160,7 @@ func (a *answer) keep(p []byte) (int, error) {
 	room := maxRefusalBody - a.kept
 	n := min(len(p), room)
 	a.kept += n
-	if a.refusal.verdict == verdictNo {
+	if a.refusal.verdict == relay.No {
 		a.refusal.body.Write(p[:n])
 	}
 	if n < len(p) {
@@ -177,7 +179,7 @@ func (a *answer) FlushError() error {
 // finish judges an answer whose source has returned without writing one: an
 // error of Caddy's carries the status that the client would have got.
 func (a *answer) finish(err error) {
-	a.judge(func() (tell func()) { return a.judgeEnd(err) })
+	a.conclude(func() (tell func()) { return a.judgeEnd(err) })
 }
 
 func (a *answer) judgeEnd(err error) (tell func()) {
@@ -193,8 +195,8 @@ func (a *answer) judgeEnd(err error) (tell func()) {
 		status = httpErr.StatusCode
 		clear(a.header)
 		defer func() {
-			if isSitesWord(&httpErr) && a.refusal.verdict == verdictUnavailable {
-				a.refusal.verdict = verdictNo
+			if isSitesWord(&httpErr) && a.refusal.verdict == relay.Unavailable {
+				a.refusal.verdict = relay.No
 			}
 		}()
 	}
@@ -219,8 +221,8 @@ func (a *answer) close() error {
 		a.inflate = nil
 	}
 	if a.session.Load() {
-		a.refusal.verdict = verdictPersonal
-		a.refusal.restriction = restriction{pass: passSession}
+		a.refusal.verdict = relay.Personal
+		a.refusal.restriction = relay.Restriction{Pass: string(passSession)}
 	}
 	why := a.closed
 	if !errors.Is(why, errAbandoned) {
@@ -234,7 +236,7 @@ func (a *answer) close() error {
 func (a *answer) grace() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.session.Load() || a.refusal.verdict == verdictPersonal {
+	if a.session.Load() || a.refusal.verdict == relay.Personal {
 		return 0 // it goes on for ever, and is for nobody
 	}
 	return refusalGrace

@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -44,56 +44,32 @@ func (o *Options) audienceOf(r *http.Request) audience {
 	return readers
 }
 
-// words are what an audience is told besides events.
-type words struct {
-	heartbeat, gap []byte
-
-	// primer says that a stream begins with a block of its own, and may end with one.
-	primer bool
-}
-
-func newWords(o *Options) (w [audiences]words) {
+// wordsFor returns what each audience is told besides events.
+func wordsFor(o *Options) (w [audiences]relay.Words) {
 	const missing = "gap: events may be missing here"
 	for a := range audiences {
-		w[a] = words{
-			heartbeat: sse.AppendComment(nil, o.Heartbeat.Comment),
-			gap:       sse.AppendComment(nil, missing),
-			primer:    a == browsers,
+		w[a] = relay.Words{
+			Heartbeat: sse.AppendComment(nil, o.Heartbeat.Comment),
+			Gap:       sse.AppendComment(nil, missing),
+			Primer:    a == browsers,
+			Retry:     a == libraries,
 		}
 	}
 	// A comment of its own, so that it is not the first line of an event.
 	for _, a := range []audience{browsers, readers} {
-		w[a].heartbeat = append(w[a].heartbeat, '\n')
+		w[a].Heartbeat = append(w[a].Heartbeat, '\n')
 	}
-	w[readers].gap = append(w[readers].gap, '\n')
+	w[readers].Gap = append(w[readers].Gap, '\n')
 	for a := range audiences {
 		if o.Heartbeat.Event != "" {
-			w[a].heartbeat = sse.Append(nil, &sse.Event{Type: []byte(o.Heartbeat.Event), HasData: true})
+			w[a].Heartbeat = sse.Append(nil, &sse.Event{Type: []byte(o.Heartbeat.Event), HasData: true})
 		}
 		switch {
 		case o.GapEvent != "":
-			w[a].gap = sse.Append(w[a].gap, &sse.Event{Type: []byte(o.GapEvent), HasData: true})
+			w[a].Gap = sse.Append(w[a].Gap, &sse.Event{Type: []byte(o.GapEvent), HasData: true})
 		case a == browsers:
-			w[a].gap = append(w[a].gap, '\n')
+			w[a].Gap = append(w[a].Gap, '\n')
 		}
 	}
 	return w
 }
-
-// words returns what s is told besides events.
-func (s *subscriber) words() *words { return &s.topic.pool.words[s.audience] }
-
-// A delivery is a topic as direct delivery has it: for one audience.
-type delivery struct {
-	*topic
-	audience audience
-}
-
-// Heartbeat implements direct.Stream.
-func (d delivery) Heartbeat() []byte { return d.pool.words[d.audience].heartbeat }
-
-// Gap implements direct.Stream.
-func (d delivery) Gap() []byte { return d.pool.words[d.audience].gap }
-
-// Interface guards
-var _ direct.Stream = delivery{}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 func TestAudienceOf(t *testing.T) {
@@ -200,7 +202,7 @@ func TestWhatIsAddedIsInvisible(t *testing.T) {
 					up.send(last)
 					turnedAway := s.getAs(a, "/events")
 					time.Sleep(time.Minute)
-					s.onlyTopic().end(ending{Reason: endDrained})
+					s.onlyTopic().Conclude(relay.Ending{Reason: relay.EndDrained})
 					synctest.Wait()
 
 					if got, want := dispatch(c.all()), dispatch(numbered(4, 6)+last); !slices.Equal(got, want) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // delays answers n requests to the origin in the same way, and returns how long
@@ -75,7 +77,7 @@ func TestBackoffEndsOnceAConnectionHasProvedItself(t *testing.T) {
 				s.origin.keepAnswering(2*time.Hour, unavailable["503"])
 				tt.answer(s.origin.await())
 				delay := s.delays(1, unavailable["503"])[0]
-				if reset := delay <= defaultRetry; reset != tt.reset {
+				if reset := delay <= relay.DefaultRetry; reset != tt.reset {
 					t.Errorf("the origin was asked again after %s, want the first delay: %t", delay, tt.reset)
 				}
 			})

@@ -2,6 +2,7 @@ package ssefanout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,9 +16,15 @@ import (
 func TestUnreadCatchupsAreBounded(t *testing.T) {
 	const events = 20
 	bothWriters(t, func(t *testing.T) {
-		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
-		one := len(numbered(100, 100+events-1)) + events*entryOverhead
-		s.pool.backlogs.bound = 5 * one
+		// About what a log knows of an event beside its bytes is counted, too.
+		const overhead = 200
+		one := len(numbered(100, 100+events-1)) + events*overhead
+		s := newSetup(t, Options{
+			Heartbeat:    Heartbeat{Interval: -1},
+			History:      History{Size: 8 << 10},
+			MaxEventSize: 1 << 10,
+			backlogBytes: 5 * one,
+		})
 		s.joinLive(1000, 1001)
 		come := func(ip string, id int, stalled bool) *client {
 			t.Helper()
@@ -35,21 +42,13 @@ func TestUnreadCatchupsAreBounded(t *testing.T) {
 			crowd = append(crowd, come("203.0.113.2", 200+20*i, true))
 		}
 		reads := come("203.0.113.2", 900, false)
-		b := s.pool.backlogs
-		b.mu.Lock()
-		if b.held > b.bound {
-			t.Errorf("%d bytes are held, want %d at most", b.held, b.bound)
+		if held := s.pool.relay.Holdings().BacklogBytes; held > 5*one {
+			t.Errorf("%d bytes are held, want %d at most", held, 5*one)
 		}
-		b.mu.Unlock()
 		reads.expect(numbered(901, 919) + numbered(1000, 1001))
 
 		backlog := func(id int) (kept bool) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			for _, backlog := range b.kept {
-				kept = kept || backlog.catchup.id.id == fmt.Sprint(id)
-			}
-			return kept
+			return slices.Contains(s.pool.relay.Holdings().Backlogs, fmt.Sprint(id))
 		}
 		if !backlog(100) || backlog(200) || !backlog(580) {
 			t.Errorf("kept are 100: %t, 200: %t, 580: %t; want the only one of an address, and the newest of the other",
@@ -74,12 +73,16 @@ func TestDroppedCatchupIsNoGap(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		t.Run(fmt.Sprint("full ", full), func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
-				opts := Options{Heartbeat: Heartbeat{Interval: -1}}
+				opts := Options{
+					Heartbeat:    Heartbeat{Interval: -1},
+					History:      History{Size: 1 << 10},
+					MaxEventSize: 1 << 10,
+					backlogBytes: 1,
+				}
 				if full {
-					opts.History.Size = 100
+					opts.History.Size = 250
 				}
 				s := newSetup(t, opts)
-				s.pool.backlogs.bound = 1
 				s.joinLive(40, 41)
 				slow := s.getFrom("203.0.113.1", "/events", "Last-Event-ID", "7")
 				slow.expect(primer("7"))

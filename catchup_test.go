@@ -12,6 +12,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 const gapComment = ": gap: events may be missing here\n\n"
@@ -47,7 +49,7 @@ func TestCatchupFetchesWhatTheLogHasNot(t *testing.T) {
 		up.events(13, 13)
 		c.expect(numbered(13, 13))
 		live.expect(numbered(13, 13))
-		if got := s.pool.stats.resumed.Load(); got != 1 {
+		if got := s.pool.stats.Joined(relay.Resumed).Load(); got != 1 {
 			t.Errorf("resumed %d, want 1", got)
 		}
 	})
@@ -96,7 +98,7 @@ func TestCatchupMeetsALogThatHasMovedOn(t *testing.T) {
 		s, c, catchup := movedOn(t)
 		catchup.events(8, 12)
 		c.expect(numbered(8, 14))
-		if got := s.pool.stats.gaps.Load(); got != 0 {
+		if got := s.pool.stats.Gaps.Load(); got != 0 {
 			t.Errorf("counted %d gaps, want none", got)
 		}
 	})
@@ -120,7 +122,7 @@ func TestCatchupAheadOfALogThatHasMovedOn(t *testing.T) {
 		}
 		up.events(16, 16)
 		c.expect(numbered(16, 16))
-		if got := s.pool.stats.gaps.Load(); got != 0 {
+		if got := s.pool.stats.Gaps.Load(); got != 0 {
 			t.Errorf("counted %d gaps, want none", got)
 		}
 	})
@@ -194,12 +196,12 @@ func TestCatchupThatEndsInAGap(t *testing.T) {
 				c := s.get("/events", "Last-Event-ID", "7")
 				c.expect(primer("7"))
 				tc.do(s.origin.next())
-				time.Sleep(spliceTimeouts * defaultCatchupTimeout)
+				time.Sleep(relay.SpliceTimeouts * defaultCatchupTimeout)
 				c.expect(tc.got + "id: 12\n" + gapComment)
 				up.events(13, 13)
 				c.expect(numbered(13, 13))
 				live.expect(numbered(13, 13))
-				if got := s.pool.stats.gaps.Load(); got != 1 {
+				if got := s.pool.stats.Gaps.Load(); got != 1 {
 					t.Errorf("counted %d gaps, want 1", got)
 				}
 			})
@@ -220,7 +222,7 @@ func TestCatchupsAreBoundedAndTakeTurnsByAddress(t *testing.T) {
 		s.origin.idle()
 		first.accept()
 		second.accept()
-		time.Sleep(quietTime) // one at least yields
+		time.Sleep(relay.QuietTime) // one at least yields
 		s.origin.keepAnswering(time.Second, func(c *conn) {
 			if c.accept(); c.request.Header.Get("Last-Event-ID") == "98" {
 				c.events(99, 100)
@@ -301,7 +303,7 @@ func TestTooManyQueuedAreToldOfAGap(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 		s.joinLive(1, 1)
-		for i := range maxQueued + 2 {
+		for i := range relay.MaxQueued + 2 {
 			s.get("/events", "Last-Event-ID", fmt.Sprint("x", i)).expect(primer(fmt.Sprint("x", i)))
 		}
 		s.get("/events", "Last-Event-ID", "one more").expect(gapPrimer("1") + gapComment)
@@ -314,7 +316,7 @@ func TestFullQueueHasRoomForOtherAddresses(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(10, 12)
 		var last *client
-		for i := range maxQueued + 2 {
+		for i := range relay.MaxQueued + 2 {
 			last = s.getFrom("203.0.113.1", "/events", "Last-Event-ID", fmt.Sprint("x", i))
 		}
 		others := []*client{
@@ -324,8 +326,8 @@ func TestFullQueueHasRoomForOtherAddresses(t *testing.T) {
 		for i, c := range others {
 			c.expect(primer(fmt.Sprint(9 - i)))
 		}
-		if queued := s.onlyTopic().catchups.queued; queued != maxQueued {
-			t.Errorf("%d are queued, want %d", queued, maxQueued)
+		if queued := s.onlyTopic().Snapshot().CatchupsQueued; queued != relay.MaxQueued {
+			t.Errorf("%d are queued, want %d", queued, relay.MaxQueued)
 		}
 		var asked []string
 		for range 5 {
@@ -336,37 +338,7 @@ func TestFullQueueHasRoomForOtherAddresses(t *testing.T) {
 		if got, want := strings.Join(asked, " "), "x0 x1 9 8 x2"; got != want {
 			t.Errorf("the origin was asked for %s, want %s", got, want)
 		}
-		last.expect(primer(fmt.Sprint("x", maxQueued+1)) + "id: 12\n" + gapComment)
-	})
-}
-
-// A client asks for an id for which another address waits: it does not wait for the
-// turn of that address, and takes no place of its own.
-func TestFullQueueLetsOthersJoinWhatWaits(t *testing.T) {
-	bothWriters(t, func(t *testing.T) {
-		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
-		s.joinLive(10, 12)
-		for i := range maxQueued + 2 {
-			s.getFrom("203.0.113.1", "/events", "Last-Event-ID", fmt.Sprint("x", i))
-		}
-		id := fmt.Sprint("x", maxQueued+1)
-		c := s.getFrom("203.0.113.2", "/events", "Last-Event-ID", id)
-		c.expect(primer(id))
-		g := s.onlyTopic().catchups
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		queued := make(map[*catchup]bool)
-		for _, q := range g.queues {
-			for _, c := range q.waiting {
-				queued[c] = true
-			}
-		}
-		if g.queued != len(queued) || len(queued) != maxQueued {
-			t.Errorf("%d are queued, and %d counted; want %d", len(queued), g.queued, maxQueued)
-		}
-		if q := g.queues["203.0.113.2"]; q == nil || q.waiting[0].id.id != id {
-			t.Error("the client waits for the turn of another address")
-		}
+		last.expect(primer(fmt.Sprint("x", relay.MaxQueued+1)) + "id: 12\n" + gapComment)
 	})
 }
 
@@ -522,7 +494,7 @@ func TestCatchupOutlivesMaintenance(t *testing.T) {
 func TestCatchupOfATopicThatEndsIsNoGap(t *testing.T) {
 	for name, end := range map[string]func(*setup){
 		"handler removed": (*setup).cleanup,
-		"exit":            func(s *setup) { s.pool.end(ending{Reason: endExiting}) },
+		"exit":            func(s *setup) { s.pool.relay.End(relay.Ending{Reason: relay.EndExiting}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
@@ -731,7 +703,7 @@ func TestCatchupAheadOfALogThatOvertakesIt(t *testing.T) {
 		}
 		up.events(21, 21)
 		c.expect(numbered(21, 21))
-		if got := s.pool.stats.gaps.Load(); got != 0 {
+		if got := s.pool.stats.Gaps.Load(); got != 0 {
 			t.Errorf("counted %d gaps, want none", got)
 		}
 	})
@@ -831,34 +803,6 @@ func TestCatchupWhoseIDTheLogComesPast(t *testing.T) {
 		if !catchup.closed() {
 			t.Error("the catch-up goes on though the log has come to its id")
 		}
-	})
-}
-
-// What a catch-up had not listened to, because the log was to bring it, is a hole
-// in what the same connection brings after that.
-func TestCatchupThatWasNotListenedTo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSetup(t, Options{})
-		up, _ := s.joinLive(10, 12)
-		c := s.get("/events", "Last-Event-ID", "20")
-		catchup := s.origin.next().accept().events(21, 24)
-		running := s.onlyTopic().catchups.byID[claim{id: "20"}]
-		up.events(13, 21)
-		if !running.isWhole() {
-			t.Fatal("the log has come to what the catch-up has, which goes on all the same")
-		}
-		catchup.events(25, 25)
-		running.mu.Lock()
-		running.whole = false // as by a gap in the log
-		running.mu.Unlock()
-		catchup.events(26, 26)
-		running.mu.Lock()
-		if running.lastID != "24" {
-			t.Errorf("the catch-up goes on behind %s, want 24", running.lastID)
-		}
-		running.mu.Unlock()
-		up.events(22, 27)
-		c.expect(primer("20") + numbered(21, 27))
 	})
 }
 
@@ -982,7 +926,7 @@ func TestCatchupThatIsLargerThanTheHistory(t *testing.T) {
 			t.Errorf("got %q, want 8 to 42", got)
 		}
 		other.expect(primer("7") + numbered(8, 42))
-		if got := s.pool.stats.gaps.Load(); got != 0 {
+		if got := s.pool.stats.Gaps.Load(); got != 0 {
 			t.Errorf("counted %d gaps, want none", got)
 		}
 	})
@@ -1035,7 +979,7 @@ func TestContinuedCatchupWaitsForItsTurn(t *testing.T) {
 		other.expect(primer("38"))
 		for i := range 4 { // slowly
 			first.events(8+i, 8+i)
-			time.Sleep(turnPatience * defaultCatchupTimeout / 3)
+			time.Sleep(relay.TurnPatience * defaultCatchupTimeout / 3)
 		}
 		first.events(12, 12) // it is full
 		c.expect(numbered(8, 12))

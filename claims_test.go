@@ -14,6 +14,16 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+)
+
+// What docs/design.md promises of fetches.
+const (
+	fetchesAtOnce, fetchesPerSecond         = 50, 100
+	futileAtOnce                            = 20.0
+	futileInAllAtOnce, futileInAllPerSecond = 100.0, 5.0
+	refusedCost                             = 0.2
 )
 
 // A numberer is an origin that numbers its events and believes every last event id: a
@@ -145,7 +155,7 @@ func TestNoClientsIDIsInForceForAnother(t *testing.T) {
 								t.Errorf("a client was told what another has brought: %q", all)
 							}
 						}
-						if got := s.onlyTopic().log.Stats().ID; got != "53" {
+						if got := s.onlyTopic().Log().Stats().ID; got != "53" {
 							t.Errorf("the id in force is %q, want 53", got)
 						}
 					})
@@ -243,7 +253,7 @@ func TestColdTopicIsOpenedWithoutAnID(t *testing.T) {
 					}
 					publish()
 					c.expect(numbered(newest, newest))
-					if gaps := s.pool.stats.gaps.Load(); gaps != 0 {
+					if gaps := s.pool.stats.Gaps.Load(); gaps != 0 {
 						t.Errorf("counted %d gaps, want none", gaps)
 					}
 				})
@@ -280,7 +290,7 @@ func TestManyIDsOnAQuietColdTopic(t *testing.T) {
 		for _, c := range clients {
 			c.expectEvents(501, 501)
 		}
-		if gaps := s.pool.stats.gaps.Load(); gaps != 0 {
+		if gaps := s.pool.stats.Gaps.Load(); gaps != 0 {
 			t.Errorf("%d clients were told of a gap", gaps)
 		}
 	})
@@ -299,7 +309,7 @@ func TestManyWithTheNewestIDOnAQuietColdTopic(t *testing.T) {
 				})
 				began := time.Now()
 				var clients []*client
-				for i := range 2 * maxQueued {
+				for i := range 2 * relay.MaxQueued {
 					clients = append(clients, s.getFrom(fmt.Sprint("203.0.113.", i%250), "/events", "Last-Event-ID", "500"))
 				}
 				time.Sleep(time.Hour)
@@ -333,7 +343,7 @@ func TestManyIDsOnAWarmTopic(t *testing.T) {
 		for i, c := range clients {
 			c.expectEvents(i+2, 501)
 		}
-		if gaps := s.pool.stats.gaps.Load(); gaps != 0 {
+		if gaps := s.pool.stats.Gaps.Load(); gaps != 0 {
 			t.Errorf("%d clients were told of a gap", gaps)
 		}
 	})
@@ -395,7 +405,7 @@ func TestMadeUpIDsHaveARate(t *testing.T) {
 						t.Errorf("a client was told of a gap: %q", c.all())
 					}
 					c.leave()
-					most := int64(futileInTopic.burst + 15)
+					most := int64(futileAtOnce + 15)
 					if name == "refused" {
 						most = int64(float64(most) / refusedCost)
 					}
@@ -441,7 +451,7 @@ func TestMadeUpIDsHaveARateOverAllTopics(t *testing.T) {
 			}
 		}
 		time.Sleep(10 * time.Second)
-		most := int64((futileInPool.burst+10*futileInPool.rate)/refusedCost + topics*defaultCatchups)
+		most := int64((futileInAllAtOnce+10*futileInAllPerSecond)/refusedCost + topics*defaultCatchups)
 		if lies := lies.Load(); lies > most {
 			t.Errorf("the origin was asked for %d made-up ids in 10 s, want %d at most", lies, most)
 		}
@@ -473,7 +483,7 @@ func TestFetchesUnderWayAreBounded(t *testing.T) {
 					asked++
 					answer(c)
 				})
-				if most := int(futileInPool.burst + futileInPool.rate*defaultCatchupTimeout.Seconds()); asked > most {
+				if most := int(futileInAllAtOnce + futileInAllPerSecond*defaultCatchupTimeout.Seconds()); asked > most {
 					t.Errorf("%d fetches were under way for one address, want %d at most", asked, most)
 				}
 				// Others are served meanwhile.
@@ -525,8 +535,8 @@ func TestRefusedIDsHoldUpNobody(t *testing.T) {
 			c.answer(http.StatusGone).end()
 		})
 		for i := range times {
-			if j := i + int(fetches.burst) + int(fetches.rate); j < len(times) && times[j].Sub(times[i]) < time.Second {
-				t.Fatalf("the origin was asked more than %d times in a second", int(fetches.burst)+int(fetches.rate))
+			if j := i + fetchesAtOnce + fetchesPerSecond; j < len(times) && times[j].Sub(times[i]) < time.Second {
+				t.Fatalf("the origin was asked more than %d times in a second", fetchesAtOnce+fetchesPerSecond)
 			}
 		}
 		up.events(1001, 1001)
@@ -568,7 +578,7 @@ func TestWaitingForATurnHasAnEnd(t *testing.T) {
 			s.getFrom(fmt.Sprint("203.0.113.", i), "/events", "Last-Event-ID", fmt.Sprint("silent ", i))
 		}
 		c := s.getFrom("198.51.100.1", "/events", "Last-Event-ID", "98")
-		time.Sleep(turnPatience*defaultCatchupTimeout + defaultHeartbeat)
+		time.Sleep(relay.TurnPatience*defaultCatchupTimeout + defaultHeartbeat)
 		up.events(102, 102)
 		if got := c.read(); !strings.Contains(got, gapComment) || !strings.Contains(got, numbered(102, 102)) { // heartbeats may follow
 			t.Errorf("the client that waited got %q", got)
@@ -578,7 +588,7 @@ func TestWaitingForATurnHasAnEnd(t *testing.T) {
 
 // An origin may know the id from the query alone. The topic has none in its URL.
 func TestIDIsForwardedInTheQueryParameterThatItCameIn(t *testing.T) {
-	for name := range lastEventIDParams {
+	for name := range relay.IDParams {
 		t.Run(name, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
 				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
@@ -622,7 +632,7 @@ func TestIDIsForwardedInTheQueryParameterThatItCameIn(t *testing.T) {
 func TestIDsOfTheOriginAreFoundAgain(t *testing.T) {
 	for name, id := range map[string]string{
 		"as long as Wikimedia's": `[{"topic":"` + strings.Repeat("x", 1240) + `"}]`,
-		"longer than is asked":   strings.Repeat("x", maxLastEventID+1),
+		"longer than is asked":   strings.Repeat("x", relay.MaxLastEventID+1),
 		"as long as a header":    strings.Repeat("x", 500<<10),
 		"trailing blank":         "h1 ",
 		"leading blank":          " h1",
@@ -644,7 +654,7 @@ func TestIDsOfTheOriginAreFoundAgain(t *testing.T) {
 					s.get("/events?lastEventId=" + url.QueryEscape(id)).expect(primer(brought) + numbered(8, 9))
 				}
 				s.origin.idle()
-				if got := s.pool.stats.gaps.Load() + s.pool.stats.ignoredIDs.Load(); got != 0 {
+				if got := s.pool.stats.Gaps.Load() + s.pool.stats.IgnoredIDs.Load(); got != 0 {
 					t.Errorf("counted %d gaps and unusable ids", got)
 				}
 				up.send(first).abort()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 func TestCountedAddress(t *testing.T) {
@@ -88,19 +90,17 @@ func TestCatchupsCountNetworksOfIPv6(t *testing.T) {
 		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 		s.joinLive(10, 12)
 		var last *client
-		for i := range maxQueued + 2 { // two of them run
+		for i := range relay.MaxQueued + 2 { // two of them run
 			last = s.getFrom(fmt.Sprintf("[2001:db8::%x:%x]", i, i), "/events", "Last-Event-ID", fmt.Sprint("x", i))
 		}
 		s.getFrom("[2001:db8::ffff:1]", "/events", "Last-Event-ID", "one more").expect(gapPrimer("12") + gapComment)
 		s.getFrom("[2001:db8:0:1::1]", "/events", "Last-Event-ID", "9").expect(primer("9"))
 		s.getFrom("203.0.113.3", "/events", "Last-Event-ID", "8").expect(primer("8"))
 
-		g := s.onlyTopic().catchups
-		g.mu.Lock()
-		shares, queued := len(g.queues), g.queued
-		g.mu.Unlock()
-		if shares != 3 || queued != maxQueued {
-			t.Errorf("%d are queued, of %d addresses, want %d of 3", queued, shares, maxQueued)
+		seen := s.onlyTopic().Snapshot()
+		shares, queued := seen.CatchupAddresses, seen.CatchupsQueued
+		if shares != 3 || queued != relay.MaxQueued {
+			t.Errorf("%d are queued, of %d addresses, want %d of 3", queued, shares, relay.MaxQueued)
 		}
 		if last.ended() {
 			t.Error("a client that has lost its place in the queue has lost its stream")

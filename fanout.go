@@ -1,9 +1,10 @@
 package ssefanout
 
 import (
-	"maps"
-	"slices"
-	"sync"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // A pool is the topics of one handler. It outlives the handler: first over a
@@ -20,43 +22,22 @@ import (
 type pool struct {
 	lineage *lineage
 	opts    *Options
-	words   [audiences]words
+	relay   *relay.Relay
 	stats   *stats
 	sockets sockets
 	direct  *direct.Writer
 
-	logger    atomic.Pointer[zap.Logger]
-	hints     hints
-	limitLogs map[rejection]*limitLog
-	yieldLog  limitLog
-	yielded   atomic.Uint64 // topics that have made room for others
-	passing   passMemory
-	varying   keyMemory[[]string] // the headers that have joined a key
-	backlogs  *backlogs
-	futile    poolDebts // fetches that have come to nothing
+	logger     atomic.Pointer[zap.Logger]
+	hints      hints
+	limitLogs  map[relay.Rejection]*limitLog
+	yieldLog   limitLog
+	backlogLog limitLog
+	yielded    atomic.Uint64 // topics that have made room for others
+	passing    passMemory
+	varying    keyMemory[[]string] // the headers that have joined a key
 
-	retired chan struct{} // closed when the pool is over, and has no topic and no upstream
-
-	mu sync.Mutex
-
-	// Guarded by mu.
-	topics   map[string]*topic
-	detached map[*topic]struct{}      // over for newcomers, but with subscribers
-	closing  map[string]chan struct{} // of topics that are over, until their connection is
-	spares   *spares                  // of topics
-	perIP    map[string]*holder       // by client address, as it is counted
-	total    int                      // subscribers, and streams that pass one to one
-	running  int                      // upstreams
-	over     *ending                  // set once the pool takes no more subscribers
+	retired chan struct{} // closed when the relay is over, and nothing of it goes on
 }
-
-const (
-	// refusalMemory is how long a no of the origin answers those who come next.
-	refusalMemory = time.Second
-
-	// notStreamMemory is how long a key is known to be no event stream.
-	notStreamMemory = time.Minute
-)
 
 func newPool(l *lineage, h *Handler) *pool {
 	// A copy, so that a pool that outlives its configuration does not keep it
@@ -65,25 +46,18 @@ func newPool(l *lineage, h *Handler) *pool {
 	p := &pool{
 		lineage:   l,
 		opts:      &opts,
-		words:     newWords(&opts),
 		stats:     new(stats),
 		sockets:   h.sockets,
-		topics:    make(map[string]*topic),
-		detached:  make(map[*topic]struct{}),
-		closing:   make(map[string]chan struct{}),
-		limitLogs: make(map[rejection]*limitLog),
-		spares:    newSpares(),
-		backlogs:  newBacklogs(&opts),
-		futile:    poolDebts{debts: debts{allowance: futileInPool}},
-		perIP:     make(map[string]*holder),
+		limitLogs: make(map[relay.Rejection]*limitLog),
 		retired:   make(chan struct{}),
 	}
-	for _, why := range limits {
+	for _, why := range relay.Limits {
 		p.limitLogs[why] = new(limitLog)
 	}
 	if p.sockets == nil {
 		p.sockets = kernelSockets{}
 	}
+	p.relay = relay.New(opts.relayConfig(), p, &p.stats.Stats)
 	p.direct = direct.NewWriter(direct.Options{
 		Timeout:  p.dispatchTimeout(),
 		Panicked: p.panicked,
@@ -94,7 +68,7 @@ func newPool(l *lineage, h *Handler) *pool {
 	alive.add(p)
 	if caddy.Exiting() {
 		// Whoever ends all pools may have looked for them before.
-		p.end(ending{Reason: endExiting})
+		p.relay.End(relay.Ending{Reason: relay.EndExiting})
 	}
 	return p
 }
@@ -104,273 +78,163 @@ func (p *pool) panicked(value any) {
 	p.log().Error("a callback has panicked", zap.Any("panic", value), zap.Stack("stack"))
 }
 
-// end ends all subscribers and takes no more.
-func (p *pool) end(e ending) {
-	p.mu.Lock()
-	p.over = &e
-	var busy []*topic
-	for t := range p.detached {
-		busy = append(busy, t)
-	}
-	for _, t := range p.topics {
-		if t.subscribers > 0 {
-			busy = append(busy, t)
-		} else {
-			p.closeTopic(t)
-		}
-	}
-	p.retire()
-	p.mu.Unlock()
-
-	for _, t := range busy {
-		t.end(e)
-	}
-}
-
-// retire forgets a pool that is over and has nobody left. p.mu must be held.
-func (p *pool) retire() {
-	if p.over == nil || len(p.topics) > 0 || len(p.detached) > 0 {
-		return
-	}
+// Retired implements relay.Observer.
+func (p *pool) Retired() {
 	p.direct.Close()
-	if p.running == 0 && alive.remove(p) {
-		close(p.retired)
-	}
+	alive.remove(p)
+	close(p.retired)
 }
 
 func (p *pool) log() *zap.Logger { return p.logger.Load() }
 
-// all returns the topics that have subscribers or that newcomers would join.
-// p.mu must be held.
-func (p *pool) all() []*topic {
-	all := slices.Collect(maps.Values(p.topics))
-	return slices.AppendSeq(all, maps.Keys(p.detached))
-}
+func (p *pool) dispatchTimeout() time.Duration { return time.Duration(p.opts.DispatchTimeout) }
 
 // source returns what answers upstream requests from now on, unless the pool is
 // over.
 func (p *pool) source() (source, bool) {
-	p.mu.Lock()
-	over := p.over != nil
-	p.mu.Unlock()
-	if over {
+	if p.relay.IsOver() {
 		return source{}, false
 	}
 	return p.lineage.source()
 }
 
-// join returns the topic for req, with one subscriber more, and opens it if
-// there is none. Whatever arrives at once, one topic is made for a key, and with
-// it one upstream (R2).
-func (p *pool) join(h *Handler, req *topicRequest, id claim, clientIP string) (*topic, rejection, passReason) {
-	t, yielded, rejected, passed := p.joinOrOpen(h, req, id, clientIP)
-	if yielded != nil {
-		yielded.end(ending{Reason: endYielded})
-		p.warnOfYielding(yielded)
-	}
-	return t, rejected, passed
+// joinAgainError tells a client, as an error, to join again: with these headers in
+// its key, as the origin's answers vary by them, or as before, if there are none.
+type joinAgainError []string
+
+func (names joinAgainError) Error() string {
+	return "joining again with a key that has " + strings.Join(names, ", ")
 }
 
-// joinOrOpen is join, but for ending the subscribers of the topic that has yielded
-// its place to t, if there is one.
-func (p *pool) joinOrOpen(h *Handler, req *topicRequest, id claim, clientIP string) (t, yielded *topic, _ rejection, _ passReason) {
-	key := req.key()
-	asksNothing := h.asksNothing()
+// maxJoins is how often a client joins that meets topics which are over.
+const maxJoins = 3
 
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.over != nil {
-		return nil, nil, rejectEnding, ""
+// serve makes r a subscriber of the topic for req, as often as it must join again,
+// and returns when its stream has ended. If nothing was written because r must pass
+// one to one, the error is a passReason.
+func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, h *Handler) error {
+	a := &arrival{handler: h}
+	if p.opts.wrapping {
+		a.facts = h.factsOf(r)
+		if passed := p.passing.recall(a.key(req.key())); passed != "" {
+			return passed
+		}
+	}
+	if !p.varying.empty() {
+		if names, known := p.varying.recall(req.key()); known {
+			req = req.varyingBy(names, r.Header)
+		}
+	}
+	for joined := 1; ; {
+		a.mayJoinAgain = joined < maxJoins
+		err := p.subscribe(w, r, req, a)
+		names, again := errors.AsType[joinAgainError](err)
+		switch {
+		case !again:
+			return err
+		case len(names) == 0:
+			joined++
+		default:
+			req = req.varyingBy(names, r.Header) // with more names each time, of which there are maxLearned
+		}
+	}
+}
+
+// join makes r a reader of the topic for req.
+func (p *pool) join(r *http.Request, req *topicRequest, a *arrival) (*relay.Reader, relay.Rejection, error) {
+	key := req.key()
+	if p.relay.IsOver() {
+		return nil, relay.RejectEnding, nil
 	}
 	if passed := p.passing.recall(key); passed != "" {
-		return nil, nil, "", passed
+		return nil, "", passed
 	}
-	t = p.topics[key]
+	v := &relay.Visit{
+		Key:      key,
+		Name:     func() string { return req.publicName(key) },
+		Open:     func(t *relay.Topic) relay.Source { return &upstream{pool: p, topic: t, request: req} },
+		Claim:    claimOf(r),
+		Address:  countedAddress(clientIP(r)),
+		Audience: uint8(p.opts.audienceOf(r)),
+		Patient:  p.needsOriginsWord(r),
+	}
 	if p.opts.wrapping {
-		if passed := p.passing.recall(h.frontKey(key)); passed != "" {
-			return nil, nil, "", passed
+		if passed := p.passing.recall(a.handler.frontKey(key)); passed != "" {
+			return nil, "", passed
 		}
-		if t == nil && asksNothing {
-			return nil, nil, "", passFront
+		if a.handler.asksNothing() {
+			v.Barred = passFront
 		}
+		v.Gate = a
 	}
-	if why := p.overLimit(t, clientIP); why != "" {
-		return nil, nil, why, ""
-	}
-	if t == nil {
-		var ok bool
-		if yielded, ok = p.makeRoom(clientIP); !ok {
-			return nil, nil, rejectTopics, ""
-		}
-		t = p.open(key, req, id, clientIP)
-	}
-	p.stopLinger(t)
-	t.subscribers++
-	address := p.holder(clientIP)
-	if t.addresses[clientIP]++; t.addresses[clientIP] == 1 {
-		address.uses++
-	}
-	address.subscribers++
-	p.total++
-	p.passOn(t)
-	p.sortOut(t)
-	return t, yielded, "", ""
+	return p.relay.Join(v)
 }
 
-// refused is called when the origin has said no to t.
-func (p *pool) refused(t *topic) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.sortOut(t)
-}
-
-// open makes a topic and starts its upstream. p.mu must be held.
-func (p *pool) open(key string, req *topicRequest, id claim, clientIP string) *topic {
-	t := newTopic(p, key, req, clientIP)
-	p.topics[key] = t
-	p.countTopic(t, +1)
-
-	if p.opts.Catchup.Connections < 0 && id.usable() && !t.assigned(id.id) {
-		t.opener = id
-	}
-	before := p.closing[key]
-	p.running++
-	go func() {
-		if before != nil {
-			// An origin with a single worker has no place for the new
-			// connection before the old one has ended.
-			<-before
-		}
-		t.upstream.run(t.ctx)
-		t.catchups.close()
-		t.helpers.Wait()
-		close(t.done)
-		p.closed(t)
-	}()
-	return t
-}
-
-// leave takes a subscriber off its topic.
-func (p *pool) leave(t *topic, clientIP string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	t.subscribers--
-	if t.addresses[clientIP]--; t.addresses[clientIP] == 0 {
-		delete(t.addresses, clientIP)
-		p.holder(clientIP).uses--
-	}
-	p.total--
-	p.holder(clientIP).subscribers--
-	p.dropIfEmpty(clientIP)
-	linger := time.Duration(p.opts.Linger.Duration)
+// subscribe makes r a subscriber of the topic for req and returns when its stream has
+// ended. If nothing was written because r must pass one to one, the error is a
+// passReason, and if it must join another topic, a joinAgainError.
+func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicRequest, a *arrival) error {
+	reader, rejected, err := p.join(r, req, a)
 	switch {
-	case t.subscribers > 0:
-		p.passOn(t)
-		p.sortOut(t)
-	case p.topics[t.key] == t && t.isRefused() && p.over == nil:
-		// It answers those who come next, and goes by itself.
-		p.sortOut(t)
-	case p.topics[t.key] != t, p.over != nil, linger < 0, t.log.Newest().Cursor == 0:
-		p.closeTopic(t)
-	default:
-		p.startLinger(t, linger)
+	case err != nil:
+		return err
+	case rejected != "":
+		return p.turnAway(w, r, rejected, nil)
 	}
+	defer reader.Close()
+	t := reader.Topic()
+	upstreamOf(t).seek(a.handler)
+	describeTopic(r, t)
+
+	adm := reader.Admit(r.Context())
+	switch {
+	case adm.Gone:
+		describe(r, relay.Pending.String(), string(relay.EndClientGone))
+		return nil
+	case errors.Is(adm.Barred, errOutdated):
+		return p.turnAway(w, r, relay.RejectEnding, nil)
+	case adm.Barred != nil:
+		return adm.Barred
+	case adm.Drained && a.mayJoinAgain && p.lineage.isNewest(a.handler):
+		return joinAgainError(nil)
+	case adm.Rejected != "":
+		return p.turnAway(w, r, adm.Rejected, nil)
+	case adm.Refusal != nil:
+		return p.serveRefusal(w, r, t, adm.Refusal, a)
+	}
+	p.explainPrivate(t, adm.Header)
+	return newSession(p, w, r, reader).serve(adm.Header)
 }
 
-// startLinger keeps a topic without subscribers for a while. If too many linger, the
-// address that has opened most of these gives up the one that has lingered longest.
-// p.mu must be held.
-func (p *pool) startLinger(t *topic, d time.Duration) {
-	var timer *time.Timer
-	timer = time.AfterFunc(d, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if t.linger == timer { // nobody has come at the same moment
-			p.closeTopic(t)
-		}
-	})
-	t.linger = timer
-	p.sortOut(t)
-	if p.spares.idle > p.opts.Linger.Topics {
-		p.closeTopic(p.spares.most(mostIdle).oldest(spareLingering))
+// serveRefusal answers a client that has waited with the origin's no, or says that its
+// own request must pass.
+func (p *pool) serveRefusal(w http.ResponseWriter, r *http.Request, t *relay.Topic, no *relay.Outcome, a *arrival) error {
+	switch {
+	case no.Verdict == relay.Elsewhere:
+		a.handler.frontFailed(upstreamOf(t), no.Front)
+		return passFront
+	case no.IsPersonal(p.opts.wrapping):
+		return restrictionError(&no.Restriction)
 	}
+	describe(r, outcomeRefused, no.Verdict.String())
+	p.explainRefusal(t, no, r)
+	switch {
+	case no.Verdict == relay.NotStream:
+		return passNotStream
+	case p.opts.wrapping:
+		return passRefused
+	}
+	return answerRefusal(w, r, no, &p.opts.cors)
 }
 
-// stopLinger ends the wait of a topic for its next subscriber. p.mu must be held.
-func (p *pool) stopLinger(t *topic) {
-	if t.linger != nil {
-		t.linger.Stop()
-		t.linger = nil
-	}
-}
-
-// detach makes whoever asks for the key of t from now on open another topic,
-// while the subscribers of this one stay until they are ended.
-func (p *pool) detach(t *topic) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.detachTopic(t)
-	if t.subscribers == 0 {
-		p.closeTopic(t)
-	}
-}
-
-// detachMoved is detach for a topic whose clients are led elsewhere: the next topic for
-// its key does not wait until they have left.
-func (p *pool) detachMoved(t *topic) {
-	p.mu.Lock()
-	t.moved = true
-	p.mu.Unlock()
-	p.detach(t)
-}
-
-// detachTopic is detach with p.mu held.
-func (p *pool) detachTopic(t *topic) {
-	if p.topics[t.key] != t {
-		return
-	}
-	p.stopLinger(t)
-	p.spares.set(t, p.holder(t.openedBy).opened, notSpare)
-	delete(p.topics, t.key)
-	p.detached[t] = struct{}{}
-	p.countTopic(t, -1)
-	if t.moved {
-		return // its connection stays as long as its clients, for whom nobody waits
-	}
-	select {
-	case <-t.done:
-	default:
-		p.closing[t.key] = t.done
-	}
-}
-
-// closeTopic closes the upstream of a topic that has no subscribers. p.mu must
-// be held.
-func (p *pool) closeTopic(t *topic) {
-	p.detachTopic(t)
-	delete(p.detached, t)
-	t.stop()
-	p.retire()
-}
-
-// closeUnused closes a topic that has no subscribers, and reports whether it has none.
-func (p *pool) closeUnused(t *topic) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if t.subscribers > 0 {
+// needsOriginsWord reports whether only the origin can tell if the page behind r
+// may read the stream. Such a client cannot be held without it: a browser gives
+// up for good on an answer that does not allow its page.
+func (p *pool) needsOriginsWord(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || p.opts.cors.enabled() {
 		return false
 	}
-	p.closeTopic(t)
-	return true
-}
-
-// closed is called when the upstream of a topic has ended.
-func (p *pool) closed(t *topic) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closing[t.key] == t.done {
-		delete(p.closing, t.key)
-	}
-	p.running--
-	p.retire()
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, r.Host)
 }

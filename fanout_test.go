@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"reflect"
 	"runtime"
 	"strconv"
 	"sync"
@@ -19,6 +20,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 func TestOneUpstreamForManySubscribers(t *testing.T) {
@@ -144,92 +147,6 @@ func TestLongestLingeringTopicGoesFirst(t *testing.T) {
 	})
 }
 
-// Whichever of the two comes first, the client has its stream, over the one
-// connection that there is.
-func TestClientArrivesWhenLingerExpires(t *testing.T) {
-	bothWriters(t, func(t *testing.T) {
-		s := newSetup(t, Options{})
-		c := s.get("/events")
-		up := s.origin.next().accept().events(1, 1)
-		for round := range 100 {
-			c.leave()
-			if round%2 == 0 {
-				time.Sleep(10 * time.Second)
-			} else {
-				// The timer fires while the pool is busy.
-				s.pool.mu.Lock()
-				time.Sleep(10 * time.Second)
-				for range round {
-					runtime.Gosched()
-				}
-				s.pool.mu.Unlock()
-			}
-			c = s.get("/events")
-			if len(s.origin.conns) > 0 {
-				up = s.origin.next().accept()
-			}
-			c.read()
-			up.events(round, round)
-			c.expect(numbered(round, round))
-			if n := s.origin.open.Load(); n != 1 {
-				t.Fatalf("%d connections are open, want 1", n)
-			}
-		}
-		if most := s.origin.most.Load(); most != 1 {
-			t.Errorf("%d connections were open at once", most)
-		}
-	})
-}
-
-// A timer that has fired before a visitor came, but is heard only after he has
-// left, is not the timer that his leaving has set.
-func TestLingerBeginsAnewWithEachSubscriber(t *testing.T) {
-	bothWriters(t, func(t *testing.T) {
-		s := newSetup(t, Options{})
-		visit := func() (served bool) {
-			// It has hung up already, so that nobody else runs before it has left.
-			ctx, cancel := context.WithCancel(t.Context())
-			cancel()
-			w := &client{t: t, header: make(http.Header)}
-			r := caddyhttp.PrepareRequest(streamRequest().WithContext(ctx), caddy.NewReplacer(), w, s.server)
-			_ = s.handler.ServeHTTP(w, r, nil)
-			return w.status == http.StatusOK
-		}
-		raced := 0
-		for range 100 {
-			c := s.get("/events")
-			up := s.origin.next().accept().events(1, 1)
-			c.leave()
-
-			s.pool.mu.Lock()
-			time.Sleep(10 * time.Second)
-			for range 10 {
-				runtime.Gosched() // the timer's goroutine comes to wait for the lock
-			}
-			s.pool.mu.Unlock()
-			if !visit() {
-				// The timer was first, and the visitor opened another topic.
-				for s.origin.asked() {
-					s.origin.next()
-				}
-				continue
-			}
-			raced++
-			time.Sleep(9 * time.Second)
-			if up.closed() {
-				t.Fatal("the upstream was closed before linger has passed")
-			}
-			time.Sleep(2 * time.Second)
-			if !up.closed() {
-				t.Fatal("the upstream is open though linger has passed")
-			}
-		}
-		if raced == 0 {
-			t.Log("the visitor never came before the timer was heard")
-		}
-	})
-}
-
 // A lateSource takes its time to end after its request was cancelled.
 type lateSource struct {
 	*origin
@@ -278,7 +195,7 @@ func TestClosedTopicGivesItsMemoryBack(t *testing.T) {
 		s := newSetup(t, Options{History: History{Age: caddy.Duration(time.Hour)}})
 		c := s.get("/events")
 		s.origin.next().accept().events(1, 10)
-		log := weak.Make(s.onlyTopic().log)
+		log := weak.Make(s.onlyTopic().Log())
 		c.leave()
 		time.Sleep(15 * time.Second)
 		synctest.Wait()
@@ -367,9 +284,7 @@ func TestOneUpstreamWhateverComesAndGoes(t *testing.T) {
 	clients.Wait()
 
 	waitFor(t, "the last topic to close", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.total == 0 && len(p.topics)+len(p.detached)+len(p.closing)+len(p.perIP) == 0 && source.all.Load() == 0
+		return reflect.DeepEqual(p.relay.Holdings(), relay.Holdings{}) && source.all.Load() == 0
 	})
 	if err := h.Cleanup(); err != nil {
 		t.Error(err)

@@ -12,10 +12,6 @@ const (
 	// handler, and how long a handler asks nothing after frontFailures of them.
 	frontMemory = time.Minute
 
-	// frontPatience is how long a client waits for its stranger to be led here. The
-	// client has come through the same front, so it would not wait without us.
-	frontPatience = 2 * time.Second
-
 	// frontFailures is after how many keys in a row a handler asks nothing for a
 	// while, so that a ban or a rate limit on the stranger costs little.
 	frontFailures = 3
@@ -65,15 +61,15 @@ func (h *Handler) frontReached() {
 // frontFailed notes that the stranger of a topic was not led to h, and makes the
 // requests for its key pass for a while. A handler that strangers have reached just
 // before goes on asking for other keys.
-func (h *Handler) frontFailed(t *topic, why string) {
+func (h *Handler) frontFailed(u *upstream, why string) {
 	f := &h.front
 	now := time.Now()
 	f.mu.Lock()
-	if t.pool.passing.recall(h.frontKey(t.key)) != "" {
+	if u.pool.passing.recall(h.frontKey(u.topic.Key())) != "" {
 		f.mu.Unlock()
 		return // another client of this key has noted it
 	}
-	t.pool.passing.remember(h.frontKey(t.key), passFront, frontMemory)
+	u.pool.passing.remember(h.frontKey(u.topic.Key()), passFront, frontMemory)
 	f.failures++
 	if f.failures >= frontFailures && now.Sub(f.arrived) >= frontMemory {
 		f.until = now.Add(frontMemory)
@@ -83,7 +79,7 @@ func (h *Handler) frontFailed(t *topic, why string) {
 	f.mu.Unlock()
 	if !warned {
 		h.logger.Warn("passing requests one to one, as the site does not lead strangers here",
-			zap.String("topic", t.name),
+			zap.String("topic", u.topic.Name()),
 			zap.String("reason", why),
 			zap.String("hint", "in the wrapping form, what stands in front is asked as a stranger without credentials: "+
 				"name upstreams in sse_fanout to share behind access control, name in vary what it looks at, or set ask_from to an address that it admits"))

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -87,14 +88,14 @@ func FuzzLastEventID(f *testing.F) {
 		r.Header["Last-Event-Id"] = []string{header}
 		r.URL.RawQuery = query
 		brought := claimOf(r)
-		if brought.usable() && (len(brought.id) > maxLastEventID || strings.ContainsAny(brought.id, "\x00\r\n")) {
-			t.Errorf("accepted the id %q", brought.id)
+		if brought.Usable() && (len(brought.ID) > relay.MaxLastEventID || strings.ContainsAny(brought.ID, "\x00\r\n")) {
+			t.Errorf("accepted the id %q", brought.ID)
 		}
-		if brought.id != strings.Trim(brought.id, " \t") {
-			t.Errorf("the id %q has blanks around it", brought.id)
+		if brought.ID != strings.Trim(brought.ID, " \t") {
+			t.Errorf("the id %q has blanks around it", brought.ID)
 		}
-		if brought.param != "" {
-			u := brought.resumption().inQuery(url.URL{RawQuery: new(Options).streamQuery(query)})
+		if brought.Param != "" {
+			u := inQuery(url.URL{RawQuery: new(Options).streamQuery(query)}, relay.Resumption(brought))
 			if again := claimOf(&http.Request{URL: &u}); again != brought {
 				t.Errorf("%q is forwarded as %q", brought, again)
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // A client that has all that there is needs nothing but its socket until the next
@@ -46,14 +47,13 @@ func (p *pool) handsOver(w http.ResponseWriter, r *http.Request) bool {
 		!mayBeUnread(r) && !p.boundInTime(r) && p.sockets.beneath(w, r)
 }
 
-// handOver hands the connection over to direct delivery, if s has all that there is
-// and is not about to end. It reports whether it has.
+// handOver hands the connection over to direct delivery, if the client has all that there
+// is and is not about to end. It reports whether it has.
 func (s *session) handOver() bool {
-	t := s.topic
-	if s.unsettled || s.catchup != nil || s.log != t.log || s.ending != nil {
+	if !s.reader.CanHandOver() {
 		return false
 	}
-	p := t.pool
+	p := s.pool
 	if !p.sockets.beneath(s.w, s.r) {
 		// Only now that the header is written do all say what they make of it.
 		s.keep(errChanged)
@@ -64,31 +64,29 @@ func (s *session) handOver() bool {
 		s.keep(err)
 		return false
 	}
-	h := direct.Handover{
-		FD:        fd,
-		Client:    s.subscriber,
-		Stream:    delivery{t, s.audience},
-		Log:       t.log,
-		Cursor:    s.cursor,
-		Events:    s.events.Load(),
-		Bytes:     s.bytes.Load(),
-		EndAt:     s.endAt,
-		EndReason: s.reason,
-	}
-	k, err := p.direct.Take(&h)
+	var carried socket
+	err = s.reader.HandOver(func(h *relay.Handover) (_ relay.Carriage, err error) {
+		carried.Socket, err = p.direct.Take(&direct.Handover{
+			FD:        fd,
+			Client:    directClient{s.reader.Subscriber},
+			Stream:    delivery{s.reader.Topic(), s.reader.Audience()},
+			Log:       h.Log,
+			Cursor:    h.Cursor,
+			Events:    h.Events,
+			Bytes:     h.Bytes,
+			EndAt:     h.EndAt,
+			EndReason: direct.Reason(h.EndReason),
+		})
+		return carried, err
+	})
 	if err != nil {
 		direct.CloseDuplicate(fd)
 		s.keep(err)
 		return false
 	}
-	s.socket.Store(k)
-	s.session.Store(nil)
-	if s.deleted.Load() {
-		k.End(endDeleted)
-	}
 	if err := p.sockets.detach(s.w); err != nil {
 		// It cannot have two writers.
-		k.End(endClientGone)
+		carried.End(relay.EndClientGone)
 		panic(http.ErrAbortHandler)
 	}
 	return true
@@ -97,8 +95,8 @@ func (s *session) handOver() bool {
 // keep leaves the connection where it is.
 func (s *session) keep(why error) {
 	s.detachable = false
-	if c := s.topic.pool.log().Check(zapcore.DebugLevel, "delivering over the HTTP server"); c != nil {
-		c.Write(zap.String("topic", s.topic.name), zap.Uint64("subscriber", s.number), zap.Error(why))
+	if c := s.pool.log().Check(zapcore.DebugLevel, "delivering over the HTTP server"); c != nil {
+		c.Write(zap.String("topic", s.reader.Topic().Name()), zap.Uint64("subscriber", s.reader.Number()), zap.Error(why))
 	}
 }
 
@@ -175,17 +173,77 @@ func (kernelSockets) detach(w http.ResponseWriter) error {
 	return c.Close()
 }
 
+// A socket is a client that was handed over, as the engine has it.
+type socket struct{ *direct.Socket }
+
+// End implements relay.Carriage.
+func (s socket) End(reason relay.EndReason) { s.Socket.End(direct.Reason(reason)) }
+
+// A directClient is that client, as direct delivery has it.
+type directClient struct{ *relay.Subscriber }
+
+// Farewell implements direct.Client.
+func (c directClient) Farewell(reason direct.Reason) []byte {
+	return c.Subscriber.Farewell(relay.EndReason(reason))
+}
+
+// Ended implements direct.Client.
+func (c directClient) Ended(reason direct.Reason, events, bytes uint64) {
+	c.Leave(relay.EndReason(reason), events, bytes)
+}
+
+// A delivery is a topic as direct delivery has it: for one audience.
+type delivery struct {
+	topic    *relay.Topic
+	audience uint8
+}
+
+// A directEnding is how the clients of a topic end, in both languages: direct delivery
+// knows by the pointer that it has seen it.
+type directEnding struct {
+	of *relay.Ending
+	direct.Ending
+}
+
 // Ending implements direct.Stream.
-func (t *topic) Ending() *ending { return t.ending.Load() }
+func (d delivery) Ending() *direct.Ending {
+	e := d.topic.Ending()
+	if e == nil {
+		return nil
+	}
+	u := upstreamOf(d.topic)
+	for {
+		known := u.ended.Load()
+		if known != nil && known.of == e {
+			return &known.Ending
+		}
+		ending := directEnding{e, direct.Ending{Reason: direct.Reason(e.Reason), Over: e.Over, Drain: e.Drain}}
+		if e.Reason == relay.EndExiting {
+			ending.Grace = exitGrace
+		}
+		u.ended.CompareAndSwap(known, &ending)
+	}
+}
+
+// Heartbeat implements direct.Stream.
+func (d delivery) Heartbeat() []byte { return d.topic.Words(d.audience).Heartbeat }
+
+// Gap implements direct.Stream.
+func (d delivery) Gap() []byte { return d.topic.Words(d.audience).Gap }
 
 // Delivered implements direct.Stream.
-func (t *topic) Delivered(clients int, d direct.Delivery) {
-	stats := t.pool.stats
-	stats.delivered.Add(uint64(clients * d.Events))
-	stats.deliveredBytes.Add(uint64(clients * d.Bytes))
+func (d delivery) Delivered(clients int, batch direct.Delivery) {
+	d.topic.CountDelivery(uint64(clients*batch.Events), uint64(clients*batch.Bytes))
 	// One observation for all that a batch was written to.
-	deliverySeconds.Observe(time.Since(d.Since).Seconds())
+	deliverySeconds.Observe(time.Since(batch.Since).Seconds())
 }
 
 // Beaten implements direct.Stream.
-func (t *topic) Beaten(clients int) { t.pool.stats.heartbeats.Add(uint64(clients)) }
+func (d delivery) Beaten(clients int) { d.topic.CountHeartbeats(uint64(clients)) }
+
+// Interface guards
+var (
+	_ direct.Stream  = delivery{}
+	_ direct.Client  = directClient{}
+	_ relay.Carriage = socket{}
+)

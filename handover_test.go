@@ -21,13 +21,11 @@ import (
 // subscribersNow returns those that are served, and how many of them directly.
 func subscribersNow() (all, handedOver int) {
 	for _, p := range alive.all() {
-		p.mu.Lock()
-		topics := p.all()
-		p.mu.Unlock()
-		for _, t := range topics {
-			for _, s := range t.roster.all() {
+		current, ending := p.relay.Topics()
+		for _, t := range append(current, ending...) {
+			for _, s := range t.SubscriberSnapshots() {
 				all++
-				if s.socket.Load() != nil {
+				if s.Carried {
 					handedOver++
 				}
 			}

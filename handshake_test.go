@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // The events of a session, however they come, and those that only look like it.
@@ -147,23 +149,23 @@ func TestClientsOfANewTopicWaitForTheFirstEvent(t *testing.T) {
 		}},
 		{"silence", Options{}, func(up *conn) time.Duration {
 			up.accept()
-			return handshakeTime
+			return relay.HandshakeTime
 		}},
 		{"a comment and a time", Options{}, func(up *conn) time.Duration {
 			up.accept().send(": hello\n\nretry: 1000\n\n")
-			return handshakeTime
+			return relay.HandshakeTime
 		}},
 		{"a short wait", Options{Wait: 10e6}, func(up *conn) time.Duration {
 			up.accept()
-			return handshakeTime
+			return relay.HandshakeTime
 		}},
 		{"a short wait, or nothing", Options{Wait: 10e6, Unavailable: "reject"}, func(up *conn) time.Duration {
 			up.accept()
-			return handshakeTime
+			return relay.HandshakeTime
 		}},
 		{"an end", Options{}, func(up *conn) time.Duration {
 			up.accept().end()
-			return handshakeTime
+			return relay.HandshakeTime
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -204,7 +206,7 @@ func TestLateHandshakeEndsWhatHasBegun(t *testing.T) {
 	for name, begin := range map[string]func(*setup) *conn{
 		"silent": func(s *setup) *conn {
 			up := s.origin.next().accept()
-			time.Sleep(handshakeTime)
+			time.Sleep(relay.HandshakeTime)
 			return up
 		},
 		"away": func(s *setup) *conn {

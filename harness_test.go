@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct/directtest"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // The tests of the root package that need no sockets run in a synctest bubble:
@@ -348,14 +350,8 @@ func (s *setup) provision() {
 		if inherited {
 			return // it is for the cleanup of the last handler to check
 		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.total != 0 || len(p.topics) != 0 || len(p.detached) != 0 || len(p.closing) != 0 || len(p.perIP) != 0 || p.spares.idle != 0 {
-			s.t.Errorf("left behind: %d subscribers, %d topics, %d detached, %d closing, %d client addresses, %d lingering",
-				p.total, len(p.topics), len(p.detached), len(p.closing), len(p.perIP), p.spares.idle)
-		}
-		if p.backlogs.held != 0 || len(p.backlogs.kept) != 0 || len(p.backlogs.byIP) != 0 {
-			s.t.Errorf("left behind: %d bytes of %d catch-ups of %d addresses", p.backlogs.held, len(p.backlogs.kept), len(p.backlogs.byIP))
+		if left := p.relay.Holdings(); !reflect.DeepEqual(left, relay.Holdings{}) {
+			s.t.Errorf("left behind: %+v", left)
 		}
 		for _, other := range alive.all() {
 			if other == p {
@@ -369,19 +365,14 @@ func (s *setup) provision() {
 }
 
 // onlyTopic returns the topic that newcomers join, of which there must be one.
-func (s *setup) onlyTopic() *topic {
+func (s *setup) onlyTopic() *relay.Topic {
 	s.t.Helper()
 	synctest.Wait()
-	p := s.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.topics) != 1 {
-		s.t.Fatalf("there are %d topics, want 1", len(p.topics))
+	current, _ := s.pool.relay.Topics()
+	if len(current) != 1 {
+		s.t.Fatalf("there are %d topics, want 1", len(current))
 	}
-	for _, t := range p.topics {
-		return t
-	}
-	return nil
+	return current[0]
 }
 
 // A client is a response writer in memory, and the request it is the answer to.

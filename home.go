@@ -9,6 +9,8 @@ import (
 	"weak"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // A home is the handler of one configuration that the stranger of a topic has
@@ -31,6 +33,9 @@ func (known *home) leadsOn(around *surroundings, found facts) bool {
 		(around.plain || known.around.print == around.print)
 }
 
+// isIn reports whether this is a home in the configuration of h.
+func (known *home) isIn(h *Handler) bool { return known.server == weak.Make(h.server) }
+
 // homes are those of a topic, the newest last: while a reload is under way, clients
 // of two configurations may come.
 type homes []home
@@ -41,7 +46,7 @@ const maxHomes = 8
 
 // in returns the home in the configuration of h, or nil.
 func (hs homes) in(h *Handler) *home {
-	i := slices.IndexFunc(hs, func(known home) bool { return known.server == weak.Make(h.server) })
+	i := slices.IndexFunc(hs, func(known home) bool { return known.isIn(h) })
 	if i < 0 {
 		return nil
 	}
@@ -62,30 +67,87 @@ func (hs homes) of(h *Handler) *home {
 	return &hs[i]
 }
 
+// An arrival is a client that has come to a topic of the wrapping form, and what decides
+// whether it may share it. For the endpoint form, it is the handler alone.
+type arrival struct {
+	handler *Handler
+	facts   facts
+
+	mayJoinAgain bool // should the topic turn out to be over
+	sought       bool // it has waited for long, and the topic was made to look
+}
+
+// key is a topic's key for the clients that come through the same handler with the same
+// facts.
+func (a *arrival) key(of string) string {
+	var k keyBuilder
+	k.addValues(a.facts)
+	return a.handler.frontKey(string(k.b) + of)
+}
+
+// errOutdated is what a client gets to hear whose configuration has been replaced: it
+// finds the new one.
+var errOutdated = errors.New("coming through a configuration that has been replaced")
+
+// Judge implements relay.Gate.
+func (a *arrival) Judge(t *relay.Topic, late, unled bool) (why error, known bool) {
+	u := upstreamOf(t)
+	if late && !a.sought {
+		a.sought = true
+		u.seek(a.handler) // the new configuration's connection may have failed
+	}
+	outdated := !u.pool.lineage.isNewest(a.handler)
+	passed, own, settled := u.judge(a)
+	switch {
+	case passed == passDiffers:
+		u.pool.passing.remember(a.key(t.Key()), passDiffers, frontMemory)
+		u.pool.explainDiffers(t, a.facts.differsFrom(own.facts))
+		return passed, true
+	case passed != "":
+		a.handler.frontFailed(u, "the stranger is led to another handler")
+		return passed, true
+	case own != nil:
+		return nil, true
+	case settled && outdated:
+		return errOutdated, true
+	case unled:
+		a.handler.frontFailed(u, "the site has not answered the stranger in time")
+		return passFront, true
+	}
+	return nil, false
+}
+
 // judge says why a client passes, or "" if it may share the topic through a home of
-// its own. If that is nil, the stranger has not yet reached the client's configuration.
-func (hs homes) judge(a arrival) (why passReason, own *home) {
-	own = hs.of(a.handler)
+// its own. If that is nil, the stranger has not yet reached the client's configuration;
+// settled tells whether it has reached another.
+func (u *upstream) judge(a *arrival) (why passReason, own *home, settled bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	settled = len(u.homes) > 0
+	if found := u.homes.of(a.handler); found != nil {
+		known := *found
+		own = &known
+	}
 	switch {
 	case own == nil:
-		return "", nil
-	case own.server == weak.Make(a.handler.server) && own.handler != weak.Make(a.handler):
-		return passFront, own
+		return "", nil, settled
+	case own.isIn(a.handler) && own.handler != weak.Make(a.handler):
+		return passFront, own, settled
 	case a.facts.differsFrom(own.facts) != "":
-		return passDiffers, own
+		return passDiffers, own, settled
 	}
-	return "", own
+	return "", own, settled
 }
 
 // errMoved is how a connection ends when the site has come to lead strangers
 // elsewhere than the clients of the topic.
 var errMoved = errors.New("the site leads shared requests elsewhere now")
 
-// arrive is called when the stranger of t has reached h, with its request as the
-// site has made it. An error means that t is not to be served from there.
-func (t *topic) arrive(h *Handler, r *http.Request, a *answer) error {
-	for _, name := range slices.AppendSeq(slices.Clone(h.varyHeaders), maps.Keys(t.request.header)) {
-		if !slices.Equal(r.Header[name], t.request.header[name]) {
+// arrive is called when the stranger of a topic has reached h, with its request as the
+// site has made it. An error means that the topic is not to be served from there.
+func (u *upstream) arrive(h *Handler, r *http.Request, a *answer) error {
+	for _, name := range slices.AppendSeq(slices.Clone(h.varyHeaders), maps.Keys(u.request.header)) {
+		if !slices.Equal(r.Header[name], u.request.header[name]) {
 			// What stands in front has changed what the topic's key was made from.
 			return &frontError{definite: true}
 		}
@@ -93,70 +155,44 @@ func (t *topic) arrive(h *Handler, r *http.Request, a *answer) error {
 	found := h.factsOf(r)
 	around := h.surroundings()
 	h.frontReached()
+	isNew, err := u.settle(h, around, found, a)
+	if isNew {
+		u.topic.Changed()
+	}
+	return err
+}
 
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if known := t.homes.in(h); known != nil {
+// settle makes h a home of the topic, if that goes on there.
+func (u *upstream) settle(h *Handler, around *surroundings, found facts, a *answer) (isNew bool, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if known := u.homes.in(h); known != nil {
 		if differs := found.differsFrom(known.facts); differs != "" || known.handler != weak.Make(h) {
-			return fmt.Errorf("%w: %s", errMoved, differs)
+			return false, fmt.Errorf("%w: %s", errMoved, differs)
 		}
 		a.via = *known
-		return nil
+		return false, nil
 	}
 	if !a.settles {
 		// What is fetched must be of the configuration that the topic is in.
-		t.reroute()
-		return errMoved
+		u.topic.Reroute()
+		return false, errMoved
 	}
-	if n := len(t.homes); n > 0 && !t.homes[n-1].leadsOn(around, found) {
-		return errMoved
+	if n := len(u.homes); n > 0 && !u.homes[n-1].leadsOn(around, found) {
+		return false, errMoved
 	}
-	t.homes = append(t.homes, home{
+	a.via = home{
 		server:  weak.Make(h.server),
 		handler: weak.Make(h),
 		around:  around,
 		facts:   found,
-	})
-	if len(t.homes) > maxHomes {
-		t.homes = slices.Delete(t.homes, 0, len(t.homes)-maxHomes)
 	}
-	a.via = t.homes[len(t.homes)-1]
-	t.signal()
-	return nil
+	u.homes = append(u.homes, a.via)
+	if len(u.homes) > maxHomes {
+		u.homes = slices.Delete(u.homes, 0, len(u.homes)-maxHomes)
+	}
+	return true, nil
 }
 
-// isLeftBehind reports whether the newest configuration is one that the stranger of
-// t has not got through.
-func (t *topic) isLeftBehind() bool {
-	newest := t.pool.lineage.newestHandler()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return newest != nil && len(t.homes) > 0 && t.homes.in(newest) == nil
-}
-
-// seek makes the upstream ask through the configuration of h, if that is the newest and
-// the topic is connected through earlier ones alone.
-func (t *topic) seek(h *Handler) {
-	if !t.pool.opts.wrapping || !t.pool.lineage.isNewest(h) {
-		return
-	}
-	if t.isConnectedThroughAnother(h) {
-		t.reroute()
-	}
-}
-
-// isConnectedThroughAnother reports whether the stranger of t has been through other
-// configurations than that of h alone, or its connection goes through one.
-func (t *topic) isConnectedThroughAnother(h *Handler) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.homes) > 0 && (t.homes.in(h) == nil || t.isConnected && t.via.server != weak.Make(h.server))
-}
-
-// reroute makes the upstream ask through the newest configuration.
-func (t *topic) reroute() {
-	select {
-	case t.upstream.rerouted <- struct{}{}:
-	default:
-	}
-}
+// Interface guards
+var _ relay.Gate = (*arrival)(nil)

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 func TestAssignedIDsLetClientsResume(t *testing.T) {
@@ -15,7 +17,7 @@ func TestAssignedIDsLetClientsResume(t *testing.T) {
 		_, text, _ := strings.Cut(c.read(), "\n\n")
 		events := strings.SplitAfter(text, "\n\n")
 		id := strings.TrimPrefix(strings.SplitN(events[0], "\n", 2)[0], "id: ")
-		if !strings.HasPrefix(id, assignedPrefix) || len(id) > 128 {
+		if !strings.HasPrefix(id, relay.AssignedPrefix) || len(id) > 128 {
 			t.Fatalf("the first event has id %q", id)
 		}
 		c.leave()
@@ -78,14 +80,14 @@ func TestAssignedIDsOverReloads(t *testing.T) {
 func TestAssignedIDOfAnotherEpochIsAGap(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{IDs: "assign"})
-		cold := s.get("/events", "Last-Event-ID", assignedPrefix+"ANOTHER:5")
+		cold := s.get("/events", "Last-Event-ID", relay.AssignedPrefix+"ANOTHER:5")
 		up := s.origin.next()
 		if up.request.Header.Get("Last-Event-ID") != "" {
 			t.Errorf("the origin was asked with %q", up.request.Header.Get("Last-Event-ID"))
 		}
 		up.accept()
 		cold.expect(": sse_fanout\nretry: 3000\nid: \n" + gapComment)
-		late := s.get("/events", "Last-Event-ID", assignedPrefix+"ANOTHER:5")
+		late := s.get("/events", "Last-Event-ID", relay.AssignedPrefix+"ANOTHER:5")
 		late.expect(": sse_fanout\nretry: 3000\nid: \n" + gapComment)
 		s.origin.idle()
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/inspector"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 func init() {
@@ -229,15 +230,15 @@ type overview struct {
 // average of the last ten would show neither a burst nor its end.
 type watcher struct {
 	at       time.Time
-	received map[*topic]uint64
+	received map[*relay.Topic]uint64
 }
 
 func (w *watcher) look(now time.Time) overview {
 	topics := topicsOf("")
-	received := make(map[*topic]uint64, len(topics))
+	received := make(map[*relay.Topic]uint64, len(topics))
 	all := overview{Time: now.UnixMilli(), Topics: make([]topicView, 0, len(topics))}
 	for _, t := range topics {
-		v := t.view()
+		v := viewOf(t)
 		received[t] = v.Received
 		if before, ok := w.received[t]; ok {
 			v.EventsPerSecond = float64(v.Received-before) / max(now.Sub(w.at).Seconds(), 0.001)
@@ -245,7 +246,7 @@ func (w *watcher) look(now time.Time) overview {
 		all.TopicCount++
 		all.Subscribers += v.Subscribers + v.Waiting
 		all.EventsPerSecond += v.EventsPerSecond
-		if v.State == "reconnecting" || v.State == "opening" && v.Upstream.Attempts > 0 {
+		if v.State == relay.StateReconnecting || v.State == relay.StateOpening && v.Upstream.Attempts > 0 {
 			all.Down++
 		}
 		all.Topics = append(all.Topics, v)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"regexp"
 	"runtime"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // request makes a request and returns the answer, and what it says.
@@ -240,10 +243,7 @@ func TestInspectorLeavesNothingBehind(t *testing.T) {
 	settled := func() bool {
 		s.client.CloseIdleConnections()
 		for _, p := range alive.all() {
-			p.mu.Lock()
-			left := p.total + len(p.topics) + len(p.closing)
-			p.mu.Unlock()
-			if left > 0 {
+			if !reflect.DeepEqual(p.relay.Holdings(), relay.Holdings{}) {
 				return false
 			}
 		}

@@ -17,17 +17,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-)
 
-// lastEventIDParams are the query parameters in which polyfills (Yaffle's
-// EventSource) and hubs (Mercure, nchan) put the last event id, as a page
-// cannot set a header on its first connection.
-var lastEventIDParams = map[string]bool{
-	"lastEventId":   true,
-	"lastEventID":   true,
-	"last_event_id": true,
-	"Last-Event-ID": true,
-}
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+)
 
 // sharedVars are the variables set by earlier directives (root, fs) that the
 // source of the endpoint form may need to find what it serves.
@@ -169,13 +161,13 @@ func (o *Options) streamURL(u *url.URL) url.URL {
 	}
 }
 
-// streamQuery removes the parameters of lastEventIDParams and ignore_query from a query
+// streamQuery removes the parameters of relay.IDParams and ignore_query from a query
 // and leaves the rest as it is, to the byte.
 func (o *Options) streamQuery(query string) string {
 	found := false
 	kept := make([]string, 0, 8)
 	for param := range strings.SplitSeq(query, "&") {
-		if name, _ := splitParam(param); lastEventIDParams[name] || slices.Contains(o.IgnoreQuery, name) {
+		if name, _ := splitParam(param); relay.IDParams[name] || slices.Contains(o.IgnoreQuery, name) {
 			found = true
 		} else {
 			kept = append(kept, param)
@@ -191,7 +183,7 @@ func (o *Options) streamQuery(query string) string {
 // holds a last event id; ok is false for any other.
 func lastEventIDParam(param string) (name, value string, ok bool) {
 	name, value = splitParam(param)
-	return name, value, lastEventIDParams[name]
+	return name, value, relay.IDParams[name]
 }
 
 // splitParam returns the unescaped name and the value of a query parameter.
@@ -201,35 +193,6 @@ func splitParam(param string) (name, value string) {
 		name = unescaped
 	}
 	return name, value
-}
-
-// claimOf returns what a client wants to resume with: the id of the header, or else
-// the first of the query. A client that uses both has the newer id in the header, as
-// an EventSource repeats its URL when it reconnects.
-func claimOf(r *http.Request) claim {
-	brought := claim{id: trimBlanks(r.Header.Get("Last-Event-ID"))}
-	var malformed claim
-	for param := range strings.SplitSeq(r.URL.RawQuery, "&") {
-		name, value, ok := lastEventIDParam(param)
-		if !ok {
-			continue
-		}
-		if brought.id != "" {
-			brought.param = name
-			return brought
-		}
-		unescaped, err := url.QueryUnescape(value)
-		switch id := trimBlanks(unescaped); {
-		case err != nil && malformed.id == "":
-			malformed = claim{id: value, param: name}
-		case err == nil && id != "":
-			return claim{id: id, param: name}
-		}
-	}
-	if brought.id == "" {
-		return malformed
-	}
-	return brought
 }
 
 // key names the topic within its pool. Each part is preceded by its length, so

@@ -17,6 +17,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // A visit is a client's request with what earlier directives have done to it.
@@ -315,34 +317,34 @@ func TestIgnoredQueryParameters(t *testing.T) {
 }
 
 func TestClaimOf(t *testing.T) {
-	long := strings.Repeat("x", maxLastEventID+1)
+	long := strings.Repeat("x", relay.MaxLastEventID+1)
 	for _, tc := range []struct {
 		name   string
 		query  string
 		header []string
-		want   claim
+		want   relay.Claim
 	}{
-		{"none", "", nil, claim{}},
-		{"header", "", []string{"7"}, claim{id: "7"}},
-		{"header before query", "lastEventId=8", []string{"7"}, claim{"7", "lastEventId"}},
-		{"empty header", "lastEventId=8", []string{""}, claim{"8", "lastEventId"}},
-		{"blank header", "lastEventId=8", []string{" \t"}, claim{"8", "lastEventId"}},
-		{"lastEventId", "lastEventId=8", nil, claim{"8", "lastEventId"}},
-		{"lastEventID", "lastEventID=8", nil, claim{"8", "lastEventID"}},
-		{"last_event_id", "last_event_id=8", nil, claim{"8", "last_event_id"}},
-		{"Last-Event-ID", "Last-Event-ID=8", nil, claim{"8", "Last-Event-ID"}},
-		{"escaped", "a=1&last%45ventId=%C3%A4+%3D%26", nil, claim{"ä =&", "lastEventId"}},
-		{"first that is not empty", "lastEventId=&last_event_id=8&lastEventID=9", nil, claim{"8", "last_event_id"}},
-		{"blank in the query", "lastEventId=+", nil, claim{}},
-		{"not unescapable before another", "lastEventId=%zz&lastEventID=9", nil, claim{"9", "lastEventID"}},
-		{"not unescapable", "lastEventId=%zz", nil, claim{"%zz", "lastEventId"}},
-		{"opaque", "", []string{`a,"b"`}, claim{id: `a,"b"`}},
-		{"blanks around it", "", []string{" h 1\t"}, claim{id: "h 1"}},
-		{"blanks around it in the query", "lastEventId=+h+1%09", nil, claim{"h 1", "lastEventId"}},
-		{"long", "", []string{long}, claim{id: long}},
-		{"long in the query", "lastEventId=" + long, nil, claim{long, "lastEventId"}},
-		{"NUL", "lastEventId=a%00b", nil, claim{"a\x00b", "lastEventId"}},
-		{"LF", "lastEventId=%0A", nil, claim{"\n", "lastEventId"}},
+		{"none", "", nil, relay.Claim{}},
+		{"header", "", []string{"7"}, relay.Claim{ID: "7"}},
+		{"header before query", "lastEventId=8", []string{"7"}, relay.Claim{ID: "7", Param: "lastEventId"}},
+		{"empty header", "lastEventId=8", []string{""}, relay.Claim{ID: "8", Param: "lastEventId"}},
+		{"blank header", "lastEventId=8", []string{" \t"}, relay.Claim{ID: "8", Param: "lastEventId"}},
+		{"lastEventId", "lastEventId=8", nil, relay.Claim{ID: "8", Param: "lastEventId"}},
+		{"lastEventID", "lastEventID=8", nil, relay.Claim{ID: "8", Param: "lastEventID"}},
+		{"last_event_id", "last_event_id=8", nil, relay.Claim{ID: "8", Param: "last_event_id"}},
+		{"Last-Event-ID", "Last-Event-ID=8", nil, relay.Claim{ID: "8", Param: "Last-Event-ID"}},
+		{"escaped", "a=1&last%45ventId=%C3%A4+%3D%26", nil, relay.Claim{ID: "ä =&", Param: "lastEventId"}},
+		{"first that is not empty", "lastEventId=&last_event_id=8&lastEventID=9", nil, relay.Claim{ID: "8", Param: "last_event_id"}},
+		{"blank in the query", "lastEventId=+", nil, relay.Claim{}},
+		{"not unescapable before another", "lastEventId=%zz&lastEventID=9", nil, relay.Claim{ID: "9", Param: "lastEventID"}},
+		{"not unescapable", "lastEventId=%zz", nil, relay.Claim{ID: "%zz", Param: "lastEventId"}},
+		{"opaque", "", []string{`a,"b"`}, relay.Claim{ID: `a,"b"`}},
+		{"blanks around it", "", []string{" h 1\t"}, relay.Claim{ID: "h 1"}},
+		{"blanks around it in the query", "lastEventId=+h+1%09", nil, relay.Claim{ID: "h 1", Param: "lastEventId"}},
+		{"long", "", []string{long}, relay.Claim{ID: long}},
+		{"long in the query", "lastEventId=" + long, nil, relay.Claim{long, "lastEventId"}},
+		{"NUL", "lastEventId=a%00b", nil, relay.Claim{ID: "a\x00b", Param: "lastEventId"}},
+		{"LF", "lastEventId=%0A", nil, relay.Claim{ID: "\n", Param: "lastEventId"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := httptest.NewRequest(http.MethodGet, "/events?"+tc.query, nil)
@@ -356,7 +358,7 @@ func TestClaimOf(t *testing.T) {
 
 // unusableIDs are ids that the origin cannot be asked with, as queries.
 var unusableIDs = map[string]string{
-	"too long": "lastEventId=" + strings.Repeat("x", maxLastEventID+1),
+	"too long": "lastEventId=" + strings.Repeat("x", relay.MaxLastEventID+1),
 	"NUL":      "lastEventId=a%00b",
 	"CR":       "lastEventId=a%0Did:b",
 	"LF":       "lastEventId=a%0Aid:b",
@@ -382,10 +384,10 @@ func TestUnusableLastEventIDIsAGapAndCounted(t *testing.T) {
 				up.abort()
 				s.get("/events?" + query).expect(gapPrimer("1") + gapComment)
 				s.origin.await().expectResumedWith("id 1")
-				if got := s.pool.stats.ignoredIDs.Load(); got != 3 {
+				if got := s.pool.stats.IgnoredIDs.Load(); got != 3 {
 					t.Errorf("counted %d unusable ids, want 3", got)
 				}
-				if got := s.pool.stats.gaps.Load(); got != 3 {
+				if got := s.pool.stats.Gaps.Load(); got != 3 {
 					t.Errorf("counted %d gaps, want 3", got)
 				}
 			})

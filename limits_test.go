@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // getFrom makes a request from an address.
@@ -58,9 +61,9 @@ func (c *client) expectServed() {
 	c.read()
 }
 
-func (s *setup) expectRejected(why rejection, want uint64) {
+func (s *setup) expectRejected(why relay.Rejection, want uint64) {
 	s.t.Helper()
-	if got := s.pool.stats.rejected.get(why); got != want {
+	if got := s.pool.stats.Rejected.Get(why); got != want {
 		s.t.Errorf("counted %d rejections for %s, want %d", got, why, want)
 	}
 }
@@ -72,7 +75,7 @@ func TestLimits(t *testing.T) {
 		opts    Options
 		allowed []request
 		refused request
-		why     rejection
+		why     relay.Rejection
 		leaver  int     // of those allowed, who makes room
 		also    request // fits beside those allowed
 	}{
@@ -82,35 +85,35 @@ func TestLimits(t *testing.T) {
 			allowed: []request{{"203.0.113.1", "/1"}, {"203.0.113.1", "/2"}},
 			refused: request{"203.0.113.2", "/3"},
 			leaver:  1,
-			why:     rejectTopics,
+			why:     relay.RejectTopics,
 			also:    request{"203.0.113.2", "/1"},
 		}, {
 			name:    "max_topics per_client_ip",
 			opts:    Options{MaxTopics: TopicLimits{PerClientIP: 2}},
 			allowed: []request{{"203.0.113.1", "/1"}, {"203.0.113.1", "/2"}},
 			refused: request{"203.0.113.1", "/3"},
-			why:     rejectTopicsIP,
+			why:     relay.RejectTopicsAddress,
 			also:    request{"203.0.113.2", "/4"},
 		}, {
 			name:    "max_subscribers",
 			opts:    Options{MaxSubscribers: SubscriberLimits{Total: 3}},
 			allowed: []request{{"203.0.113.1", "/1"}, {"203.0.113.2", "/2"}},
 			refused: request{"203.0.113.3", "/1"},
-			why:     rejectTotal,
+			why:     relay.RejectTotal,
 			also:    request{"203.0.113.1", "/2"},
 		}, {
 			name:    "max_subscribers per_topic",
 			opts:    Options{MaxSubscribers: SubscriberLimits{PerTopic: 2}},
 			allowed: []request{{"203.0.113.1", "/1"}, {"203.0.113.2", "/1"}},
 			refused: request{"203.0.113.3", "/1"},
-			why:     rejectTopic,
+			why:     relay.RejectTopic,
 			also:    request{"203.0.113.3", "/2"},
 		}, {
 			name:    "max_subscribers per_client_ip",
 			opts:    Options{MaxSubscribers: SubscriberLimits{PerClientIP: 2}},
 			allowed: []request{{"203.0.113.1", "/1"}, {"203.0.113.1", "/2"}},
 			refused: request{"203.0.113.1", "/1"},
-			why:     rejectIP,
+			why:     relay.RejectAddress,
 			also:    request{"203.0.113.2", "/1"},
 		},
 	} {
@@ -233,10 +236,10 @@ func TestWhatIsNoLimitIsNotWarnedOf(t *testing.T) {
 		s.origin.next()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		s.expectRejected(rejectUnavailable, 1)
-		s.pool.end(ending{Reason: endExiting})
+		s.expectRejected(relay.RejectUnavailable, 1)
+		s.pool.relay.End(relay.Ending{Reason: relay.EndExiting})
 		s.get("/events")
-		s.expectRejected(rejectEnding, 1)
+		s.expectRejected(relay.RejectEnding, 1)
 		s.expectLimitLogs()
 	})
 }
@@ -293,7 +296,7 @@ func TestLingeringTopicMakesRoom(t *testing.T) {
 		if lingering[1].closed() || busyUp.closed() {
 			t.Error("another topic had to go")
 		}
-		s.expectRejected(rejectTopics, 0)
+		s.expectRejected(relay.RejectTopics, 0)
 		s.get("/newer")
 		s.origin.next().accept()
 		s.get("/newest").expectTurnedAway()
@@ -307,11 +310,11 @@ func TestTurningAwayClosesNoTopic(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		opts Options
-		why  rejection
+		why  relay.Rejection
 	}{
-		{"topics of an address", Options{MaxTopics: TopicLimits{Total: 2, PerClientIP: 1}}, rejectTopicsIP},
-		{"subscribers", Options{MaxTopics: TopicLimits{Total: 2}, MaxSubscribers: SubscriberLimits{Total: 1}}, rejectTotal},
-		{"subscribers of an address", Options{MaxTopics: TopicLimits{Total: 2}, MaxSubscribers: SubscriberLimits{PerClientIP: 1}}, rejectIP},
+		{"topics of an address", Options{MaxTopics: TopicLimits{Total: 2, PerClientIP: 1}}, relay.RejectTopicsAddress},
+		{"subscribers", Options{MaxTopics: TopicLimits{Total: 2}, MaxSubscribers: SubscriberLimits{Total: 1}}, relay.RejectTotal},
+		{"subscribers of an address", Options{MaxTopics: TopicLimits{Total: 2}, MaxSubscribers: SubscriberLimits{PerClientIP: 1}}, relay.RejectAddress},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
@@ -360,18 +363,15 @@ func TestCountsGoBackWhenClientsLeave(t *testing.T) {
 			}
 			time.Sleep(time.Duration(round%3) * time.Second)
 		}
-		for _, why := range []rejection{rejectTopics, rejectTopicsIP, rejectTotal, rejectTopic, rejectIP} {
-			if s.pool.stats.rejected.get(why) == 0 {
+		for _, why := range []relay.Rejection{relay.RejectTopics, relay.RejectTopicsAddress, relay.RejectTotal, relay.RejectTopic, relay.RejectAddress} {
+			if s.pool.stats.Rejected.Get(why) == 0 {
 				t.Logf("%s was never passed", why)
 			}
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		s.pool.mu.Lock()
-		defer s.pool.mu.Unlock()
-		if len(s.pool.perIP) != 0 || s.pool.total != 0 || len(s.pool.topics) != 0 || s.pool.spares.idle != 0 {
-			t.Errorf("left: %d addresses, %d subscribers, %d topics, %d of them lingering",
-				len(s.pool.perIP), s.pool.total, len(s.pool.topics), s.pool.spares.idle)
+		if left := s.pool.relay.Holdings(); !reflect.DeepEqual(left, relay.Holdings{}) {
+			t.Errorf("left: %+v", left)
 		}
 	})
 }
@@ -386,6 +386,6 @@ func TestTurningAwayDoesNotWaitForTheClient(t *testing.T) {
 		deaf := &client{t: t, header: make(http.Header), stalled: true}
 		r := caddyhttp.PrepareRequest(streamRequest(), caddy.NewReplacer(), deaf, s.handler.server)
 		_ = s.handler.ServeHTTP(deaf, r, nil)
-		s.expectRejected(rejectTotal, 1)
+		s.expectRejected(relay.RejectTotal, 1)
 	})
 }

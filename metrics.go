@@ -7,11 +7,10 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // The metrics are those of the process: they are read from the pools when
@@ -20,6 +19,14 @@ import (
 //
 // To add a counter, add a field to stats and a line to allSeries. What each
 // metric means to an operator is in docs/operating.md.
+
+// stats are the counters of a pool: those of its relay, and of requests that pass.
+type stats struct {
+	relay.Stats
+
+	passedStreams atomic.Int64 // event streams that pass one to one now
+	passed        relay.Tally[passReason]
+}
 
 // A series is a counter of every pool, and how the sum of them is exported.
 type series struct {
@@ -33,41 +40,42 @@ type series struct {
 // miss that event.
 var allSeries = slices.Concat(
 	counter("events_received_total", "Events that origins have sent, those that they have repeated included.",
-		func(s *stats) *atomic.Uint64 { return &s.received }),
+		func(s *stats) *atomic.Uint64 { return &s.Received }),
 	counter("events_delivered_total", "Events that were written to subscribers, each counted once for each subscriber.",
-		func(s *stats) *atomic.Uint64 { return &s.delivered }),
+		func(s *stats) *atomic.Uint64 { return &s.Delivered }),
 	counter("bytes_delivered_total", "Bytes of events that were written to subscribers.",
-		func(s *stats) *atomic.Uint64 { return &s.deliveredBytes }),
+		func(s *stats) *atomic.Uint64 { return &s.DeliveredBytes }),
 	counter("heartbeats_total", "Heartbeats that were sent to subscribers.",
-		func(s *stats) *atomic.Uint64 { return &s.heartbeats }),
+		func(s *stats) *atomic.Uint64 { return &s.Heartbeats }),
 	counter("upstream_reconnects_total", "Connections to origins that were lost or refused and are tried again.",
-		func(s *stats) *atomic.Uint64 { return &s.reconnects }),
+		func(s *stats) *atomic.Uint64 { return &s.Reconnects }),
 	counter("catchups_total", "Extra connections to origins for events that the history no longer had.",
-		func(s *stats) *atomic.Uint64 { return &s.catchups }),
+		func(s *stats) *atomic.Uint64 { return &s.Catchups }),
 	counter("gaps_total", "Subscribers that were told that they may have missed events.",
-		func(s *stats) *atomic.Uint64 { return &s.gaps }),
+		func(s *stats) *atomic.Uint64 { return &s.Gaps }),
 	counter("oversized_events_total", "Events of origins that were over max_event_size and cost the connection.",
-		func(s *stats) *atomic.Uint64 { return &s.oversized }),
+		func(s *stats) *atomic.Uint64 { return &s.Oversized }),
 	counter("ignored_ids_total", "Last event ids of clients that could not be used, being too long or malformed.",
-		func(s *stats) *atomic.Uint64 { return &s.ignoredIDs }),
+		func(s *stats) *atomic.Uint64 { return &s.IgnoredIDs }),
 
 	labelled("subscribers_joined_total", "Subscribers by how they began: fresh, resumed, or with a gap.", "outcome",
-		[]joining{fresh, resumed, gap}, joining.String, (*stats).joined),
+		[]relay.Joining{relay.Fresh, relay.Resumed, relay.Gap}, relay.Joining.String,
+		func(s *stats, how relay.Joining) *atomic.Uint64 { return s.Joined(how) }),
 	labelled("subscribers_ended_total", "Subscribers whose stream has ended, by the reason.", "reason",
-		endReasons, asLabel, func(s *stats, why endReason) *atomic.Uint64 { return s.ended.counter(why) }),
+		endReasons, asLabel, func(s *stats, why relay.EndReason) *atomic.Uint64 { return s.Ended.Counter(why) }),
 	labelled("rejected_total", "Clients that were turned away, by the reason.", "reason",
-		rejections, asLabel, func(s *stats, why rejection) *atomic.Uint64 { return s.rejected.counter(why) }),
+		rejections, asLabel, func(s *stats, why relay.Rejection) *atomic.Uint64 { return s.Rejected.Counter(why) }),
 	labelled("passed_through_total", "Requests that were not shared but passed one to one, by the reason.", "reason",
-		passReasons, asLabel, func(s *stats, why passReason) *atomic.Uint64 { return s.passed.counter(why) }),
+		passReasons, asLabel, func(s *stats, why passReason) *atomic.Uint64 { return s.passed.Counter(why) }),
 )
 
 // The values that the labels can have. A test compares them with the constants.
 var (
-	endReasons = []endReason{
-		endClientGone, endSlow, endStalled, endTimeout, endUpstreamEnded,
-		endUpstreamGone, endRefused, endDrained, endExiting, endDeleted, endYielded, endPersonal,
+	endReasons = []relay.EndReason{
+		relay.EndClientGone, relay.EndSlow, relay.EndStalled, relay.EndTimeout, relay.EndUpstreamEnded,
+		relay.EndUpstreamGone, relay.EndRefused, relay.EndDrained, relay.EndExiting, relay.EndDeleted, relay.EndYielded, relay.EndPersonal,
 	}
-	rejections  = slices.Concat(limits, []rejection{rejectUnavailable, rejectEnding})
+	rejections  = slices.Concat(relay.Limits, []relay.Rejection{relay.RejectUnavailable, relay.RejectEnding})
 	passReasons = []passReason{
 		passMethod, passBody, passUpgrade, passError, passAccept,
 		passCertificate, passHeader, passNotStream, passRefused,
@@ -102,27 +110,13 @@ var (
 	}
 )
 
-// deliverySeconds is observed for one batch in deliverySample of each
-// subscriber.
+// deliverySeconds is observed for some batches of each subscriber, and for each batch of
+// direct delivery.
 var deliverySeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 	Name:    metricName("delivery_seconds"),
 	Help:    "Time from the arrival of an event from the origin until it is written to a subscriber, sampled.",
 	Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 })
-
-const deliverySample = 16
-
-// sampleDelivery observes how long it took to deliver a batch that was just
-// written. What was there before the subscriber came is replayed, and late by
-// its own wish.
-func (s *session) sampleDelivery(batch hub.Batch) {
-	s.batches++
-	// Counting from different numbers, not all subscribers of a topic observe
-	// the same event.
-	if (s.batches+s.number)%deliverySample == 0 && !batch.Since.Before(s.started) {
-		deliverySeconds.Observe(time.Since(batch.Since).Seconds())
-	}
-}
 
 // counted has the counters of every pool of the process.
 var counted = ledger{open: make(map[*stats]struct{}), closed: make([]uint64, len(allSeries))}
@@ -162,52 +156,13 @@ func (l *ledger) sums() (sums []uint64, connections, passed int64) {
 	defer l.mu.Unlock()
 	sums = append(sums, l.closed...)
 	for s := range l.open {
-		connections += s.connections.Load()
+		connections += s.Connections.Load()
 		passed += s.passedStreams.Load()
 		for i := range allSeries {
 			sums[i] += allSeries[i].of(s).Load()
 		}
 	}
 	return sums, connections, passed
-}
-
-// joined returns the counter of the subscribers that have begun so.
-func (s *stats) joined(how joining) *atomic.Uint64 {
-	switch how {
-	case resumed:
-		return &s.resumed
-	case gap:
-		return &s.gapJoins
-	default:
-		return &s.fresh
-	}
-}
-
-// gauges are figures of all pools at one moment.
-type gauges struct {
-	subscribers, subscribersWaiting int
-	topics, topicsWaiting           int
-	historyEvents, historyBytes     int
-}
-
-func (g *gauges) add(p *pool) {
-	p.mu.Lock()
-	topics := p.all()
-	g.topics += len(topics)
-	for _, t := range topics {
-		g.subscribers += t.subscribers
-		if t.subscribers > 0 && !t.connectedNow() {
-			g.topicsWaiting++
-			g.subscribersWaiting += t.subscribers
-		}
-	}
-	p.mu.Unlock()
-
-	for _, t := range topics {
-		log := t.log.Stats()
-		g.historyEvents += log.Entries
-		g.historyBytes += log.Bytes
-	}
 }
 
 // A collector reads the metrics when they are asked for.
@@ -244,13 +199,13 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 	for i, s := range allSeries {
 		ch <- prometheus.MustNewConstMetric(s.desc, prometheus.CounterValue, float64(sums[i]), s.labels...)
 	}
-	var g gauges
+	var g relay.Gauges
 	for _, p := range alive.all() {
-		g.add(p)
+		p.relay.AddTo(&g)
 	}
 	for i, value := range []int{
-		g.subscribers, g.subscribersWaiting, int(passed), g.topics, g.topicsWaiting,
-		int(connections), g.historyEvents, g.historyBytes, handlersShutOff(),
+		g.Subscribers, g.SubscribersWaiting, int(passed), g.Topics, g.TopicsWaiting,
+		int(connections), g.HistoryEvents, g.HistoryBytes, handlersShutOff(),
 	} {
 		ch <- prometheus.MustNewConstMetric(gaugeDescs[i], prometheus.GaugeValue, float64(value))
 	}

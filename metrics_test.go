@@ -19,8 +19,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // gather returns the metrics as a registry of Caddy's would: by name and labels,
@@ -80,7 +84,7 @@ func TestMetrics(t *testing.T) {
 		})
 		up := s.origin.next().accept().events(1, 3)
 		known := s.get("/events", "Last-Event-ID", "2")
-		s.get("/events", "Last-Event-ID", "long "+strings.Repeat("x", maxLastEventID))
+		s.get("/events", "Last-Event-ID", "long "+strings.Repeat("x", relay.MaxLastEventID))
 		expectChange(t, before, map[string]float64{
 			"subscribers": 3, "topics": 1, "upstream_connections": 1,
 			"history_events": 3, "history_bytes": float64(len(numbered(1, 3))),
@@ -161,7 +165,7 @@ func TestCountersOutliveTheirPool(t *testing.T) {
 	counts := func() *stats {
 		p := &pool{stats: new(stats)}
 		counted.add(p)
-		p.stats.heartbeats.Add(n)
+		p.stats.Heartbeats.Add(n)
 		return p.stats
 	}
 	before := gather(t)
@@ -180,13 +184,8 @@ func TestCountersOutliveTheirPool(t *testing.T) {
 
 // Each reason is exported, from the start.
 func TestEveryReasonHasItsSeries(t *testing.T) {
-	//lint:ignore SA1019 build tags do not matter
-	files, err := parser.ParseDir(token.NewFileSet(), ".", nil, parser.SkipObjectResolution) //nolint:staticcheck // as above
-	if err != nil {
-		t.Fatal(err)
-	}
 	constants := map[string][]string{}
-	ast.Inspect(files["ssefanout"], func(n ast.Node) bool {
+	note := func(n ast.Node) bool {
 		spec, ok := n.(*ast.ValueSpec)
 		if !ok || len(spec.Values) != 1 {
 			return true
@@ -198,11 +197,21 @@ func TestEveryReasonHasItsSeries(t *testing.T) {
 			constants[kind.Name] = append(constants[kind.Name], text)
 		}
 		return true
-	})
+	}
+	for _, dir := range []string{".", "internal/relay"} {
+		//lint:ignore SA1019 build tags do not matter
+		packages, err := parser.ParseDir(token.NewFileSet(), dir, nil, parser.SkipObjectResolution) //nolint:staticcheck // as above
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, files := range packages {
+			ast.Inspect(files, note)
+		}
+	}
 	metrics := gather(t)
 	for kind, format := range map[string]string{
-		"endReason":  "caddy_sse_fanout_subscribers_ended_total{reason=%q}",
-		"rejection":  "caddy_sse_fanout_rejected_total{reason=%q}",
+		"EndReason":  "caddy_sse_fanout_subscribers_ended_total{reason=%q}",
+		"Rejection":  "caddy_sse_fanout_rejected_total{reason=%q}",
 		"passReason": "caddy_sse_fanout_passed_through_total{reason=%q}",
 	} {
 		if len(constants[kind]) < 5 {
@@ -247,7 +256,7 @@ func TestDeliveryIsSampled(t *testing.T) {
 			`subscribers_joined_total{outcome="fresh"}`: 1,
 		})
 		before = gather(t)
-		for i := range 10 * deliverySample {
+		for i := range 10 * relay.DeliverySample {
 			up.events(i, i)
 		}
 		if got := gather(t)["caddy_sse_fanout_delivery_seconds"] - before["caddy_sse_fanout_delivery_seconds"]; got != 20 {
@@ -275,7 +284,7 @@ func TestDeliveryIsMeasuredFromDecodingToWriting(t *testing.T) {
 		c.slowness = 2 * time.Second
 		c.mu.Unlock()
 		before := sum()
-		for i := range deliverySample {
+		for i := range relay.DeliverySample {
 			up.events(i, i)
 			time.Sleep(10 * time.Second)
 		}
@@ -294,24 +303,29 @@ func (discarding) Write(p []byte) (int, error)      { return len(p), nil }
 func (discarding) FlushError() error                { return nil }
 func (discarding) SetWriteDeadline(time.Time) error { return nil }
 
-// newDelivery returns what delivers one event to one subscriber of many.
+// newDelivery returns what writes one event to one subscriber of many.
 func newDelivery(tb testing.TB) (deliver func()) {
-	log := hub.New(hub.Limits{Events: 1000, Bytes: 1 << 20, Age: time.Hour})
-	p := &pool{opts: &Options{DispatchTimeout: 1e9}, stats: new(stats)}
+	h := &Handler{source: quietSource{}, server: new(caddyhttp.Server), logger: zap.NewNop()}
+	if err := h.provision(false); err != nil {
+		tb.Fatal(err)
+	}
+	h.lineage = joinLineage(tb.Name(), h)
+	tb.Cleanup(func() { _ = h.Cleanup() })
 	w := discarding{make(http.Header)}
-	t := &topic{pool: p, log: log}
-	s := &session{subscriber: newSubscriber(t, "", browsers), w: w, control: http.NewResponseController(w), deadline: &deadline{control: http.NewResponseController(w), standing: true}, log: log}
-	log.Publish(hub.Entry{Wire: []byte("id: 1\ndata: x\n\n"), ID: "1", SetsID: true})
+	r := caddyhttp.PrepareRequest(streamRequest(), caddy.NewReplacer(), w, h.server)
+	p := h.lineage.poolOf(h)
+	reader, _, err := p.join(r, h.newTopicRequest(r), &arrival{handler: h})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(reader.Close)
+	s := newSession(p, w, r, reader)
+	s.deadline = &deadline{control: s.control, standing: true}
+	event := []byte("id: 1\ndata: x\n\n")
 	return func() {
-		s.cursor = 0
-		out, batch := s.next()
-		if len(out) == 0 {
-			tb.Fatal("nothing to deliver")
-		}
-		if err := s.write(out); err != nil {
+		if err := s.write(event); err != nil {
 			tb.Fatal(err)
 		}
-		s.took(batch)
 	}
 }
 

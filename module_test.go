@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -36,6 +37,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // The tests of this file run a real Caddy, with origins and clients on sockets.
@@ -442,10 +444,7 @@ func TestNothingIsLeftWhenTheLastClientHasGone(t *testing.T) {
 	settled := func() bool {
 		s.client.CloseIdleConnections()
 		for _, p := range alive.all() {
-			p.mu.Lock()
-			left := p.total + len(p.topics) + len(p.detached) + len(p.closing) + len(p.perIP)
-			p.mu.Unlock()
-			if left > 0 {
+			if !reflect.DeepEqual(p.relay.Holdings(), relay.Holdings{}) {
 				return false
 			}
 		}

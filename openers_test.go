@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // openBusy opens a topic that has had an event.
@@ -66,8 +68,8 @@ func TestAddressWithMostTopicsYieldsFirst(t *testing.T) {
 		s.openBusy("203.0.113.0", "/second")                   // 8 against 2
 		s.openBusy("203.0.113.0", "/third")                    // 7 against 3
 		s.getFrom("203.0.113.0", "/fourth").expectTurnedAway() // 6 against 4
-		s.expectRejected(rejectTopics, 2)
-		if got := s.pool.stats.ended.get(endYielded); got != 6 {
+		s.expectRejected(relay.RejectTopics, 2)
+		if got := s.pool.stats.Ended.Get(relay.EndYielded); got != 6 {
 			t.Errorf("counted %d streams that have yielded, want 6", got)
 		}
 		if n := s.logs.FilterMessage("ending topics of the client address that has opened most, as a limit is reached").Len(); n != 1 {
@@ -181,10 +183,8 @@ func TestWhoseTopicMakesRoom(t *testing.T) {
 						}
 					}
 				}
-				s.pool.mu.Lock()
-				defer s.pool.mu.Unlock()
-				if len(s.pool.topics) != total {
-					t.Errorf("there are %d topics, want %d", len(s.pool.topics), total)
+				if n := s.pool.relay.Holdings().Topics; n != total {
+					t.Errorf("there are %d topics, want %d", n, total)
 				}
 			})
 		})
@@ -203,7 +203,7 @@ func TestTopicThatNobodyIsServedByYields(t *testing.T) {
 		s.getFrom("203.0.113.2", "/new")
 		waiting[4].expectTurnedAway()
 		s.origin.next().accept()
-		s.expectRejected(rejectTopics, 1)
+		s.expectRejected(relay.RejectTopics, 1)
 	})
 }
 
@@ -244,7 +244,7 @@ func TestOwnLingeringTopicMakesRoomForAnAddress(t *testing.T) {
 		s.openBusy("203.0.113.1", "/first")
 		s.openBusy("203.0.113.1", "/second")
 		s.getFrom("203.0.113.1", "/third").expectTurnedAway()
-		s.expectRejected(rejectTopicsIP, 1)
+		s.expectRejected(relay.RejectTopicsAddress, 1)
 	})
 }
 
@@ -331,128 +331,11 @@ func TestYieldingWhateverComesAndGoes(t *testing.T) {
 	}
 }
 
-// expectSortedOut compares what a pool knows of its topics with what is so.
+// expectSortedOut checks that what the relay has counted is so.
 func (p *pool) expectSortedOut(t *testing.T) {
 	t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	opened, idle, spare := map[string]int{}, map[string]int{}, 0
-	for _, top := range p.topics {
-		opened[top.openedBy]++
-		kind := notSpare
-		switch {
-		case top.isRefused():
-			kind = spareRefused
-		case top.subscribers == 0:
-			kind = spareLingering
-			idle[top.openedBy]++
-		case len(top.addresses) == 1:
-			kind = spareOwn
-		case len(top.addresses) <= mostSharing:
-			kind = spareShared
-		}
-		if top.spare != kind {
-			t.Errorf("a topic with %d subscribers of %d addresses is of kind %d, want %d", top.subscribers, len(top.addresses), top.spare, kind)
-		}
-		if kind != notSpare {
-			spare++
-		}
-	}
-	if len(p.topics) > p.opts.MaxTopics.Total || p.spares.idle > p.opts.Linger.Topics {
-		t.Errorf("there are %d topics, of which %d linger", len(p.topics), p.spares.idle)
-	}
-	for top := range p.detached {
-		if top.spare != notSpare || top.subscribers == 0 {
-			t.Error("a topic that newcomers cannot join is kept for nothing, or may be closed to make room")
-		}
-	}
-	listed := 0
-	uses := map[string]int{}
-	for _, top := range p.all() {
-		for ip := range top.addresses {
-			uses[ip]++
-		}
-	}
-	for ip, h := range p.perIP {
-		if h.uses != uses[ip] {
-			t.Errorf("%s uses %d topics, want %d", ip, h.uses, uses[ip])
-		}
-		if h.topics() != opened[ip] {
-			t.Errorf("%s has %d topics, want %d", ip, h.topics(), opened[ip])
-		}
-		if h.opened != nil {
-			for kind := range h.opened.spare {
-				listed += h.opened.spare[kind].Len()
-			}
-		}
-	}
-	if listed != spare {
-		t.Errorf("%d topics are listed, want %d", listed, spare)
-	}
-	for which := range p.spares.rankings {
-		p.spares.rankings[which].expectRight(t)
-	}
-}
-
-// expectRight checks that the first of a ranking is the one that holds most.
-func (r *ranking) expectRight(t *testing.T) {
-	t.Helper()
-	for i, o := range r.openers {
-		if o.rank[r.which] != i+1 {
-			t.Errorf("ranking %d: the opener at %d believes to be at %d", r.which, i, o.rank[r.which]-1)
-		}
-		if o.spare[r.kind()].Len() == 0 {
-			t.Errorf("ranking %d has an opener without spare topics", r.which)
-		} else if r.Less(i, 0) {
-			t.Errorf("ranking %d: the first is not the one that holds most", r.which)
-		}
-	}
-}
-
-// The order is kept for many addresses, too.
-func TestRankingAgainstAModel(t *testing.T) {
-	random := rand.New(rand.NewPCG(3, 3)) //nolint:gosec // to be repeated
-	s := newSpares()
-	openers, topics := make([]*opener, 200), make([]*topic, 2000)
-	for i := range openers {
-		openers[i] = new(opener)
-	}
-	of := make(map[*topic]*opener)
-	for i := range topics {
-		topics[i] = new(topic)
-		of[topics[i]] = openers[min(random.IntN(200), random.IntN(200))]
-		of[topics[i]].topics++
-		s.rerank(of[topics[i]])
-	}
-	for range 20000 {
-		top := topics[random.IntN(len(topics))]
-		o := of[top]
-		s.set(top, o, spareKind(random.IntN(int(spareKinds))))
-		if random.IntN(4) == 0 {
-			o.topics += random.IntN(3) - 1
-			s.rerank(o)
-		}
-		for which := range s.rankings {
-			r := &s.rankings[which]
-			first := s.most(which)
-			if first == nil {
-				continue
-			}
-			for _, o := range openers {
-				if o.spare[r.kind()].Len() > 0 && r.holds(o) > r.holds(first) {
-					t.Fatalf("ranking %d: %d before %d", which, r.holds(first), r.holds(o))
-				}
-			}
-		}
-	}
-	idle := 0
-	for _, top := range topics {
-		if top.spare == spareLingering {
-			idle++
-		}
-	}
-	if s.idle != idle {
-		t.Errorf("%d linger, and %d are counted", idle, s.idle)
+	if err := p.relay.Check(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -497,29 +380,6 @@ func TestAddressesTogetherDoNotKeepAllTopics(t *testing.T) {
 	}
 }
 
-// At the limit, a newcomer costs no walk through the topics.
-func BenchmarkRoomForANewcomer(b *testing.B) {
-	for _, n := range []int{100, 10000} {
-		b.Run(strconv.Itoa(n), func(b *testing.B) {
-			s := newSpares()
-			openers := make([]*opener, n)
-			for i := range openers {
-				openers[i] = &opener{topics: i % 7}
-				s.set(new(topic), openers[i], spareLingering)
-			}
-			for b.Loop() {
-				o := s.most(mostLingering)
-				t := o.oldest(spareLingering)
-				s.set(t, o, notSpare)
-				o.topics--
-				s.rerank(o)
-				o.topics++
-				s.set(t, o, spareLingering)
-			}
-		})
-	}
-}
-
 // An address that has left a topic does not go on paying for it: one that stays does.
 func TestTopicCountsForAnAddressThatIsThere(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
@@ -549,12 +409,8 @@ func TestTopicThatItsOpenerHasLeftCountsForWhoHasFewest(t *testing.T) {
 			opener.leave()
 			s.pool.expectSortedOut(t)
 		}
-		s.pool.mu.Lock()
-		defer s.pool.mu.Unlock()
-		for ip, h := range s.pool.perIP {
-			if h.topics() > 1 {
-				t.Errorf("%s has %d topics, want one at most", ip, h.topics())
-			}
+		if n := s.pool.relay.Holdings().MostTopics; n > 1 {
+			t.Errorf("an address has %d topics, want one at most", n)
 		}
 	})
 }

@@ -15,6 +15,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -162,11 +164,13 @@ type Options struct {
 	wrapping     bool
 	strip        bool
 	reject       bool
-	first        int // how many events a fresh subscriber begins with; allEvents for "oldest"
+	first        int // how many events a fresh subscriber begins with; relay.AllEvents for "oldest"
 	varyHeaders  []string
 	varyReplacer []string
 	varyUnknown  []atomic.Bool // of varyReplacer: it was unknown for a request, and the log says so
 	cors         corsPolicy
+	words        [audiences]relay.Words
+	backlogBytes int // of unread catch-ups, all together
 }
 
 // Heartbeat is what subscribers get when a topic has been quiet.
@@ -279,7 +283,6 @@ const (
 	defaultHistoryEvents    = 1000
 	defaultHistoryAge       = 5 * time.Minute
 	defaultHistorySize      = 4 << 20
-	defaultRetry            = 3 * time.Second
 	defaultCatchups         = 2
 	defaultCatchupTimeout   = 10 * time.Second
 	defaultLinger           = 10 * time.Second
@@ -291,12 +294,10 @@ const (
 	defaultMaxTopics        = 10000
 	defaultDispatchTimeout  = 10 * time.Second
 	defaultStreamCloseDelay = 10 * time.Second
+	defaultBacklogBytes     = 64 << 20
 
 	smallestEventSize = 1 << 10
 	largestEventSize  = 1 << 30
-
-	// allEvents stands for `first_event oldest`.
-	allEvents = int(^uint(0) >> 1)
 )
 
 // provision fills in the defaults and derives what is looked up per request.
@@ -326,13 +327,14 @@ func (o *Options) provision(wrapping bool) error {
 	setDefault(&o.MaxEventSize, defaultMaxEventSize)
 	setDefault(&o.MaxTopics.Total, defaultMaxTopics)
 	setDefault(&o.DispatchTimeout, caddy.Duration(defaultDispatchTimeout))
+	setDefault(&o.backlogBytes, defaultBacklogBytes)
 	setDefault(&o.StreamCloseDelay, caddy.Duration(defaultStreamCloseDelay))
 
 	switch o.FirstEvent {
 	case "", "newest":
 		o.first = 0
 	case "oldest":
-		o.first = allEvents
+		o.first = relay.AllEvents
 	default:
 		n, err := strconv.Atoi(o.FirstEvent)
 		if err != nil || n < 1 {
@@ -348,6 +350,7 @@ func (o *Options) provision(wrapping bool) error {
 			o.varyHeaders = append(o.varyHeaders, canonicalHeader(name))
 		}
 	}
+	o.words = wordsFor(o)
 	o.varyUnknown = make([]atomic.Bool, len(o.varyReplacer))
 
 	var err error
@@ -374,6 +377,56 @@ func setDefault[T comparable](field *T, value T) {
 	if *field == zero {
 		*field = value
 	}
+}
+
+// relayConfig returns what the engine needs of the settings.
+func (o *Options) relayConfig() relay.Config {
+	cfg := relay.Config{
+		Guarded:   o.wrapping,
+		Heartbeat: time.Duration(o.Heartbeat.Interval),
+		Words:     o.words[:],
+		History: hub.Limits{
+			Events: o.History.Events,
+			Bytes:  int(o.History.Size),
+			Age:    time.Duration(o.History.Age),
+		},
+		FirstEvents:              o.first,
+		AssignIDs:                o.IDs == "assign",
+		Catchups:                 o.Catchup.Connections,
+		CatchupTimeout:           time.Duration(o.Catchup.Timeout),
+		BacklogBytes:             o.backlogBytes,
+		Retry:                    time.Duration(o.Retry),
+		Linger:                   time.Duration(o.Linger.Duration),
+		LingerTopics:             o.Linger.Topics,
+		Wait:                     time.Duration(o.Wait),
+		Reject:                   o.reject,
+		ReconnectMin:             time.Duration(o.Reconnect.Min),
+		ReconnectMax:             time.Duration(o.Reconnect.Max),
+		IdleTimeout:              time.Duration(o.IdleTimeout),
+		CloseOnEnd:               o.OnEnd == "close",
+		MaxEventSize:             o.MaxEventSize,
+		MaxTopics:                o.MaxTopics.Total,
+		MaxTopicsPerAddress:      o.MaxTopics.PerClientIP,
+		MaxSubscribers:           o.MaxSubscribers.Total,
+		MaxSubscribersPerTopic:   o.MaxSubscribers.PerTopic,
+		MaxSubscribersPerAddress: o.MaxSubscribers.PerClientIP,
+		StreamTimeout:            time.Duration(o.StreamTimeout),
+		Spread:                   time.Duration(o.StreamCloseDelay),
+	}
+	if n, err := strconv.Atoi(o.Greeting); err == nil {
+		cfg.GreetingEvents = n
+	} else {
+		cfg.GreetingType = o.Greeting
+	}
+	return cfg
+}
+
+// reconnectionTime is what clients are told if the origin has said nothing.
+func (o *Options) reconnectionTime() time.Duration {
+	if o.Retry > 0 {
+		return time.Duration(o.Retry)
+	}
+	return relay.DefaultRetry
 }
 
 // validate reports every setting that is out of its range.

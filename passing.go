@@ -7,6 +7,8 @@ import (
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // pass sends r on one to one. If it is answered with an event stream, its client
@@ -19,7 +21,7 @@ func (h *Handler) pass(p *pool, w http.ResponseWriter, r *http.Request, next cad
 			return p.turnAway(w, r, rejected, nil)
 		}
 	}
-	p.stats.passed.count(why)
+	p.stats.passed.Count(why)
 	describe(r, outcomePassed, string(why))
 	return pw.serve(r, func() error {
 		if h.wraps() {
@@ -108,8 +110,8 @@ func (w *passedWriter) untilCut(answer func() error) (err error) {
 }
 
 // claim takes a place, or tells the limit that leaves none.
-func (w *passedWriter) claim() rejection {
-	if why := w.pool.claim(w.address); why != "" {
+func (w *passedWriter) claim() relay.Rejection {
+	if why := w.pool.relay.Reserve(w.address); why != "" {
 		return why
 	}
 	w.placed = true
@@ -123,7 +125,7 @@ func (w *passedWriter) release() {
 		return
 	}
 	w.placed = false
-	w.pool.release(w.address)
+	w.pool.relay.Release(w.address)
 	w.pool.stats.passedStreams.Add(-1)
 }
 
@@ -146,7 +148,7 @@ func (w *passedWriter) judge(status int) {
 }
 
 // turnAway answers the client as any that is over a limit, in place of the origin.
-func (w *passedWriter) turnAway(why rejection) {
+func (w *passedWriter) turnAway(why relay.Rejection) {
 	w.cut = true
 	header := w.Header()
 	origins := readableBy(header)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // dial sends raw bytes to a site, and returns the connection and what reads it.
@@ -105,7 +107,7 @@ func TestExitDoesNotWaitForABody(t *testing.T) {
 	waitFor(t, "the subscriber", func() bool { all, _ := subscribersNow(); return all == 1 })
 	began := time.Now()
 	for _, p := range alive.all() {
-		p.end(ending{Reason: endExiting}) // as when Caddy exits
+		p.relay.End(relay.Ending{Reason: relay.EndExiting}) // as when Caddy exits
 	}
 	_, _ = io.Copy(io.Discard, r)
 	if err := caddy.Stop(); err != nil {
@@ -229,10 +231,7 @@ func TestPassedClientThatLeavesBeforeTheAnswer(t *testing.T) {
 		cancel()
 		waitFor(t, "its place to be free", func() bool {
 			for _, p := range alive.all() {
-				p.mu.Lock()
-				total := p.total
-				p.mu.Unlock()
-				if total > 0 {
+				if p.relay.Holdings().Subscribers > 0 {
 					return false
 				}
 			}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // An endless source answers every request, whatever it is, with an event stream that
@@ -147,7 +149,7 @@ func expectWithin(t *testing.T, s *setup, source *endless, want int, ask func(i 
 	if got := source.open.Load(); got > int64(want) {
 		t.Errorf("there are %d connections to the origin, want %d at most", got, want)
 	}
-	if got := s.pool.stats.rejected.get(rejectIP) + s.pool.stats.rejected.get(rejectTotal); got != uint64(n-want) {
+	if got := s.pool.stats.Rejected.Get(relay.RejectAddress) + s.pool.stats.Rejected.Get(relay.RejectTotal); got != uint64(n-want) {
 		t.Errorf("counted %d rejections, want %d", got, n-want)
 	}
 	return served
@@ -272,8 +274,8 @@ func TestAnswersThatAreNoStreamsDoNotCount(t *testing.T) {
 						}
 					}
 					before := gather(t)
-					if s.pool.total != 0 {
-						t.Errorf("%d are counted, want none", s.pool.total)
+					if n := s.pool.relay.Holdings().Subscribers; n != 0 {
+						t.Errorf("%d are counted, want none", n)
 					}
 					expectChange(t, before, map[string]float64{})
 				})
@@ -296,7 +298,7 @@ func TestOriginIsNotAskedForWhoCannotHaveAStream(t *testing.T) {
 				if got := origin.total.Load(); got != 2 {
 					t.Errorf("the origin was asked %d times, want twice", got)
 				}
-				s.expectRejected(rejectIP, 1)
+				s.expectRejected(relay.RejectAddress, 1)
 
 				// An answer that is no stream gives the place back before it has ended.
 				origin.next().answer(200, "Content-Type", "application/json")
@@ -400,7 +402,7 @@ func TestAnswerThatIsCutIsReplaced(t *testing.T) {
 				if got := c.header["Connection"]; !slices.Equal(got, []string{"close"}) {
 					t.Errorf("got Connection %q, want close, as a body may be unread", got)
 				}
-				s.expectRejected(rejectTotal, 1)
+				s.expectRejected(relay.RejectTotal, 1)
 				s.expectLimitLogs("max_subscribers 1")
 				if first.ended() || source.open.Load() != 1 {
 					t.Errorf("the first has ended: %t; the origin has %d connections, want 1", first.ended(), source.open.Load())
@@ -428,8 +430,8 @@ func TestPanicsOfOthersAreNotHidden(t *testing.T) {
 							t.Errorf("the panic was %v, want %v", c.panic, why)
 						}
 					}
-					s.expectRejected(rejectTotal, 0)
-					if s.pool.total != 0 || len(s.pool.perIP) != 0 {
+					s.expectRejected(relay.RejectTotal, 0)
+					if left := s.pool.relay.Holdings(); left.Subscribers != 0 || left.Addresses != 0 {
 						t.Error("a place was not given back")
 					}
 				})
@@ -486,7 +488,7 @@ func TestPassedStreamsAreSeen(t *testing.T) {
 				first := ask("203.0.113.1", accepting("*/*", request(http.MethodPost, "x")))
 				ask("203.0.113.1", request(http.MethodPost, "x"))
 				ask("203.0.113.1", streamRequest())
-				time.Sleep(handshakeTime)
+				time.Sleep(relay.HandshakeTime)
 				expectChange(t, before, map[string]float64{
 					"passed_streams": 2, `passed_through_total{reason="method"}`: 2,
 					"subscribers": 1, "topics": 1, "upstream_connections": 1,
@@ -504,7 +506,7 @@ func TestPassedStreamsAreSeen(t *testing.T) {
 func TestPassingThroughAPoolThatIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newForm(t, "wrapping", Options{MaxSubscribers: SubscriberLimits{Total: 1}}, &endless{status: 200})
-		s.pool.end(ending{Reason: endDrained})
+		s.pool.relay.End(relay.Ending{Reason: relay.EndDrained})
 		c := ask("203.0.113.1", request(http.MethodPost, "x"))
 		c.expectStatus(http.StatusOK)
 		if c.ended() {

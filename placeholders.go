@@ -6,6 +6,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // What other handlers of a client's request, and its line in the access log, get
@@ -13,7 +15,7 @@ import (
 
 const placeholderPrefix = "http.sse_fanout."
 
-// What becomes of a request that is not served as a subscriber; a joining is
+// What becomes of a request that is not served as a subscriber; a relay.Joining is
 // what becomes of one that is.
 const (
 	outcomePassed   = "passed"
@@ -30,10 +32,10 @@ const reasonHandedOver = "handed_over"
 const accessLogKey = "sse_fanout"
 
 // describeTopic tells which topic r has joined.
-func describeTopic(r *http.Request, t *topic) {
+func describeTopic(r *http.Request, t *relay.Topic) {
 	repl := replacerOf(r)
-	repl.Set(placeholderPrefix+"topic", t.name)
-	repl.Set(placeholderPrefix+"topic.id", t.id())
+	repl.Set(placeholderPrefix+"topic", t.Name())
+	repl.Set(placeholderPrefix+"topic.id", topicIDOf(t))
 }
 
 // describe tells what has become of r, and why.
@@ -52,19 +54,20 @@ func describe(r *http.Request, outcome, reason string) {
 }
 
 // describeEnd tells how a subscriber was served for as long as its request lasted.
-func describeEnd(r *http.Request, s *session, reason string) {
-	outcome := joining(s.outcome.Load()).String()
+func describeEnd(r *http.Request, s *relay.Reader, reason string) {
+	outcome := s.Outcome().String()
+	events, bytes := s.Delivered()
 	repl := replacerOf(r)
 	repl.Set(placeholderPrefix+"outcome", outcome)
 	repl.Set(placeholderPrefix+"reason", reason)
-	repl.Set(placeholderPrefix+"events", s.events.Load())
-	repl.Set(placeholderPrefix+"bytes", s.bytes.Load())
+	repl.Set(placeholderPrefix+"events", events)
+	repl.Set(placeholderPrefix+"bytes", bytes)
 	extendAccessLog(r, []zap.Field{
 		zap.String("outcome", outcome),
 		zap.String("reason", reason),
-		zap.String("topic", s.topic.name),
-		zap.Uint64("events", s.events.Load()),
-		zap.Uint64("bytes", s.bytes.Load()),
+		zap.String("topic", s.Topic().Name()),
+		zap.Uint64("events", events),
+		zap.Uint64("bytes", bytes),
 	})
 }
 

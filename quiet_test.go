@@ -53,13 +53,14 @@ func quietTopics(tb testing.TB, n int) int {
 	for i := range n {
 		r := streamRequest()
 		r.URL.Path = fmt.Sprint("/", i)
-		req := h.newTopicRequest(caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, h.server))
-		t, rejected, passed := p.join(h, req, claim{}, "192.0.2.1")
-		if rejected != "" || passed != "" {
-			tb.Fatal(rejected, passed)
+		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, h.server)
+		req := h.newTopicRequest(r)
+		reader, rejected, err := p.join(r, req, &arrival{handler: h})
+		if rejected != "" || err != nil {
+			tb.Fatal(rejected, err)
 		}
-		defer p.leave(t, "192.0.2.1")
-		t.admit(tb.Context(), arrival{handler: h})
+		defer reader.Close()
+		reader.Admit(tb.Context())
 	}
 	return (inUse() - before) / n
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // lineages has the handlers in use by the active configuration, and while one
@@ -97,11 +99,9 @@ func (l *lineage) leave(h *Handler) error {
 // comeBack makes the topics go on through the newest configuration that are connected
 // through one that was rolled back.
 func (p *pool) comeBack() {
-	p.mu.Lock()
-	topics := p.all()
-	p.mu.Unlock()
-	for _, t := range topics {
-		t.reroute()
+	current, _ := p.relay.Topics()
+	for _, t := range current {
+		t.Reroute()
 	}
 }
 
@@ -125,7 +125,7 @@ func (l *lineage) poolOf(h *Handler) *pool {
 		p = l.shared
 	case !slices.Contains(l.handlers, h):
 		p = newPool(l, h)
-		p.end(ending{Reason: endDrained})
+		p.relay.End(relay.Ending{Reason: relay.EndDrained})
 	default:
 		l.shared = newPool(l, h)
 		p = l.shared
@@ -217,13 +217,10 @@ func (s *poolSet) add(p *pool) {
 	s.set[p] = struct{}{}
 }
 
-// remove reports whether p was in the set.
-func (s *poolSet) remove(p *pool) bool {
+func (s *poolSet) remove(p *pool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.set[p]
 	delete(s.set, p)
-	return ok
 }
 
 func (s *poolSet) has(p *pool) bool {
@@ -246,7 +243,7 @@ func (s *poolSet) all() []*pool {
 // drain ends a pool whose handlers are gone. Its subscribers are ended over
 // stream_close_delay, so that they do not all come back at once.
 func (p *pool) drain() {
-	p.end(ending{Reason: endDrained, Over: time.Duration(p.opts.StreamCloseDelay)})
+	p.relay.End(relay.Ending{Reason: relay.EndDrained, Over: time.Duration(p.opts.StreamCloseDelay)})
 	p.hurryIfExiting()
 }
 
@@ -259,7 +256,7 @@ func (p *pool) hurryIfExiting() {
 	switch {
 	case !alive.has(p):
 	case caddy.Exiting():
-		p.end(ending{Reason: endExiting})
+		p.relay.End(relay.Ending{Reason: relay.EndExiting})
 	default:
 		time.AfterFunc(exitPoll, p.hurryIfExiting)
 	}
@@ -273,7 +270,7 @@ func init() { caddy.OnExit(awaitPools) }
 func awaitPools(context.Context) {
 	patience := time.After(2 * exitGrace)
 	for _, p := range alive.all() {
-		p.end(ending{Reason: endExiting})
+		p.relay.End(relay.Ending{Reason: relay.EndExiting})
 		over := make(chan struct{})
 		go func() {
 			<-p.retired
@@ -296,6 +293,6 @@ func endAllIfExiting() {
 		return
 	}
 	for _, p := range alive.all() {
-		p.end(ending{Reason: endExiting})
+		p.relay.End(relay.Ending{Reason: relay.EndExiting})
 	}
 }

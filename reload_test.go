@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // reload provisions a handler of a new configuration beside that of s, and
@@ -62,7 +64,7 @@ func TestExitWaitsForUpstreams(t *testing.T) {
 			time.Sleep(exitGrace)
 			return errEnd
 		}
-		s.pool.end(ending{Reason: endExiting}) // as the servers do
+		s.pool.relay.End(relay.Ending{Reason: relay.EndExiting}) // as the servers do
 		for !c.ended() {
 			time.Sleep(time.Millisecond)
 		}
@@ -208,11 +210,11 @@ func TestReloadOfAWrappingHandlerLeavesItConnected(t *testing.T) {
 			t.Fatal("the old connection is open though the new one serves")
 		}
 		close(write)
-		if topic := after.onlyTopic(); !topic.connectedNow() {
+		if topic := after.onlyTopic(); !topic.IsConnected() {
 			t.Error("the topic is taken for one without a connection")
 		}
 		again.abort()
-		if topic := after.onlyTopic(); topic.connectedNow() {
+		if topic := after.onlyTopic(); topic.IsConnected() {
 			t.Error("the topic is taken for one with a connection")
 		}
 	})
@@ -345,7 +347,7 @@ func TestExitDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
 				if !reads {
 					up.events(2, 2) // it blocks in a write
 				}
-				s.pool.end(ending{Reason: endExiting})
+				s.pool.relay.End(relay.Ending{Reason: relay.EndExiting})
 				time.Sleep(2 * exitGrace)
 				if !c.ended() {
 					t.Error("the stream has not ended")

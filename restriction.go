@@ -8,64 +8,48 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
-// A restriction is what an answer of the origin says itself against sharing it
-// with all clients of its topic. The zero value is none.
-type restriction struct {
-	// pass says that the answer is for one client, and why: requests for this
-	// topic go through one to one.
-	pass passReason
-
-	// differs is the item of Vary for which requests pass, if there is one.
-	differs string
-
-	// vary has the headers by which the answer varies and which the key has not:
-	// the clients join again with these in their key.
-	vary []string
-}
-
-func (r *restriction) applies() bool { return r.pass != "" || len(r.vary) > 0 }
-
-// err is what a client gets to hear that waits for a restricted answer.
-func (r *restriction) err() error {
-	if r.pass != "" {
-		return r.pass
+// restrictionError is what a client gets to hear that waits for a restricted answer.
+func restrictionError(r *relay.Restriction) error {
+	if r.Pass != "" {
+		return passReason(r.Pass)
 	}
-	return joinAgainError(r.vary)
+	return joinAgainError(r.Vary)
 }
 
 // restrictionOf returns what the header of an answer says against sharing it.
 // learned has the headers that the topic's key has because of earlier answers.
-func (o *Options) restrictionOf(header http.Header, learned []string) restriction {
+func (o *Options) restrictionOf(header http.Header, learned []string) relay.Restriction {
 	if !o.strip && len(headerValues(header, "Set-Cookie")) > 0 {
-		return restriction{pass: passSetCookie}
+		return relay.Restriction{Pass: string(passSetCookie)}
 	}
 	var vary []string
 	for name := range listItems(headerValues(header, "Vary")) {
 		name = canonicalHeader(name)
 		switch {
 		case name == "*":
-			return restriction{pass: passVary, differs: name}
+			return relay.Restriction{Pass: string(passVary), Differs: name}
 		case slices.Contains(o.varyHeaders, name), slices.Contains(learned, name), slices.Contains(vary, name):
 		case sameForAll(name):
 		case joinsKey(name):
 			vary = append(vary, name)
 		default:
-			return restriction{pass: passVary, differs: name}
+			return relay.Restriction{Pass: string(passVary), Differs: name}
 		}
 	}
 	if len(vary) > 0 && len(learned)+len(vary) > maxLearned {
-		return restriction{pass: passVary}
+		return relay.Restriction{Pass: string(passVary)}
 	}
-	return restriction{vary: vary}
+	return relay.Restriction{Vary: vary}
 }
 
 // restrictionOf returns what the header of an answer says against sharing it with
-// the clients of t.
-func (t *topic) restrictionOf(header http.Header) restriction {
-	return t.pool.opts.restrictionOf(header, t.request.learned)
+// the clients of the topic.
+func (u *upstream) restrictionOf(header http.Header) relay.Restriction {
+	return u.pool.opts.restrictionOf(header, u.request.learned)
 }
 
 // headerValues returns the values of a header, given by its canonical name, also
@@ -103,67 +87,34 @@ const (
 	sessionMemoryTime = time.Hour
 )
 
-// concludePersonal ends a topic whose answer is restricted. Clients that have no
-// header yet pass or join again, unnoticed. The others are ended, and treated so
-// when they come back.
-func (u *upstream) concludePersonal(out *outcome) (delay time.Duration, over bool) {
-	t, p := u.topic, u.topic.pool
-	t.mu.Lock()
-	admitted := t.admitted
-	t.mu.Unlock()
-	level := zapcore.DebugLevel
-	if admitted {
-		level = zapcore.InfoLevel
-	}
-	u.logClosed(level, string(endPersonal), out.status)
-	p.explainRestriction(t, &out.restriction)
-	t.restrict(out)
-	return 0, true
-}
-
-// restrict makes the clients of t pass or join again, and ends those that were
-// accepted.
-func (t *topic) restrict(out *outcome) {
-	p := t.pool
-	switch restricted := &out.restriction; {
-	case restricted.pass == passSession:
-		p.passing.remember(t.key, passSession, sessionMemoryTime)
-	case restricted.pass != "":
-		p.passing.remember(t.key, restricted.pass, passMemoryTime)
+// Restricted implements relay.Observer: it remembers what is not shared.
+func (p *pool) Restricted(t *relay.Topic, out *relay.Outcome) {
+	switch restricted := &out.Restriction; {
+	case restricted.Pass == string(passSession):
+		p.passing.remember(t.Key(), passSession, sessionMemoryTime)
+	case restricted.Pass != "":
+		p.passing.remember(t.Key(), passReason(restricted.Pass), passMemoryTime)
 	default:
-		p.learn(t.request, restricted.vary)
+		p.learn(upstreamOf(t).request, restricted.Vary)
 	}
-	p.detach(t) // before anybody joins again
-
-	t.mu.Lock()
-	t.refusal = &out.refusal
-	admitted, eventful := t.admitted, t.eventful
-	t.signal()
-	t.mu.Unlock()
-	if !admitted {
-		return
+	if out.Verdict == relay.Personal {
+		p.explainRestriction(t, &out.Restriction)
 	}
-	e := ending{Reason: endPersonal}
-	if eventful {
-		// They have a stream to lose: they need not hurry, nor come back at once.
-		e.Over = time.Duration(p.opts.StreamCloseDelay)
-	}
-	t.end(e)
 }
 
 // explainRestriction says once for each reason why streams are not shared, and
 // what could be done.
-func (p *pool) explainRestriction(t *topic, restricted *restriction) {
+func (p *pool) explainRestriction(t *relay.Topic, restricted *relay.Restriction) {
 	explain := func(why passReason, header, message, hint string) {
 		if p.hints.due(why, header) {
-			fields := []zap.Field{zap.String("topic", t.name), zap.String("reason", string(why)), zap.String("hint", hint)}
+			fields := []zap.Field{zap.String("topic", t.Name()), zap.String("reason", string(why)), zap.String("hint", hint)}
 			if header != "" {
 				fields = append(fields, zap.String("header", header))
 			}
 			p.log().Info(message, fields...)
 		}
 	}
-	switch restricted.pass {
+	switch passReason(restricted.Pass) {
 	case passSetCookie:
 		explain(passSetCookie, "", "not sharing an event stream whose answer sets a cookie",
 			"set 'credentials strip' if the stream is public: the cookie is dropped then")
@@ -171,10 +122,10 @@ func (p *pool) explainRestriction(t *topic, restricted *restriction) {
 		explain(passSession, "", "not sharing an event stream that begins with a session of its own",
 			"nothing is wrong: such streams, as of MCP's HTTP+SSE transport, work one to one")
 	case passVary:
-		explain(passVary, restricted.differs, "not sharing an event stream whose answer varies with each client",
+		explain(passVary, restricted.Differs, "not sharing an event stream whose answer varies with each client",
 			"name the header in vary if the stream depends on it, or remove it from the answer's Vary in the source if it does not")
 	default:
-		for _, name := range restricted.vary {
+		for _, name := range restricted.Vary {
 			explain(passVary, name, "sharing an event stream only among clients with the same value of a header, as its answer says in Vary",
 				"remove Vary in the source if the stream does not depend on the header")
 		}
@@ -183,7 +134,7 @@ func (p *pool) explainRestriction(t *topic, restricted *restriction) {
 
 // explainPrivate says once that an answer that is shared claims to be private.
 // Frameworks send that on everything, so it means nothing by itself.
-func (p *pool) explainPrivate(t *topic, header http.Header) {
+func (p *pool) explainPrivate(t *relay.Topic, header http.Header) {
 	for directive := range listItems(header["Cache-Control"]) {
 		name, _, _ := strings.Cut(directive, "=")
 		if !strings.EqualFold(strings.TrimSpace(name), "private") {
@@ -191,7 +142,7 @@ func (p *pool) explainPrivate(t *topic, header http.Header) {
 		}
 		if p.hints.due(hintPrivate, "") {
 			p.log().Info("sharing an event stream whose answer says that it is private",
-				zap.String("topic", t.name),
+				zap.String("topic", t.Name()),
 				zap.String("header", "Cache-Control"),
 				zap.String("hint", "many frameworks say so of everything; if the stream depends on its client, name what tells it in vary"))
 		}

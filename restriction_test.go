@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap/zapcore"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 const handshake = "event: endpoint\ndata: /messages?session_id=secret\n\n"
@@ -226,7 +228,7 @@ func TestOwnWordOfTheFirstAnswer(t *testing.T) {
 			}
 			s.expectOwn(clients...)
 			s.expectOwn(s.get("/events", visitor...))
-			if n := s.pool.stats.passed.get(word.why); n != uint64(len(clients))+1 {
+			if n := s.pool.stats.passed.Get(word.why); n != uint64(len(clients))+1 {
 				t.Errorf("%d requests counted as passed for %s, want %d", n, word.why, len(clients)+1)
 			}
 			return
@@ -291,7 +293,7 @@ func TestOwnWordOfALaterAnswer(t *testing.T) {
 		if n := countEnded(clients); n != len(clients) {
 			t.Errorf("%d of %d streams have ended", n, len(clients))
 		}
-		if n := s.pool.stats.ended.get(endPersonal); n != uint64(len(clients)) {
+		if n := s.pool.stats.Ended.Get(relay.EndPersonal); n != uint64(len(clients)) {
 			t.Errorf("%d streams counted as ended by what the origin said, want %d", n, len(clients))
 		}
 	})
@@ -443,7 +445,7 @@ func TestOwnWordInAnotherCase(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := o.restrictionOf(http.Header{name: {"*"}}, nil)
-		if !got.applies() {
+		if !got.Applies() {
 			t.Errorf("%s is not seen", name)
 		}
 	}
@@ -461,7 +463,7 @@ func TestRestrictionsAreExplainedOnce(t *testing.T) {
 						s.expectKeyed(word)
 					}
 				}
-				time.Sleep(handshakeTime)
+				time.Sleep(relay.HandshakeTime)
 				synctest.Wait()
 				want := 1
 				if word.name == "nothing" || word.want == isShared && !strings.Contains(word.name, "private") {

@@ -3,7 +3,6 @@ package ssefanout
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -228,7 +227,7 @@ func TestStreamThatEndsWhileTheTopicLingers(t *testing.T) {
 		up.end()
 		time.Sleep(30 * time.Minute)
 		s.origin.idle()
-		if n := len(s.pool.topics); n != 0 {
+		if n := s.pool.relay.Holdings().Topics; n != 0 {
 			t.Errorf("%d topics are left", n)
 		}
 		c = s.get("/events")
@@ -283,18 +282,4 @@ func TestEndThatIsPassedOnLeavesTheReconnectionTime(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestRunStartsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
-		s.get("/events")
-		for i := range 100 {
-			s.origin.await().accept().events(i, i).end()
-		}
-		starts := s.onlyTopic().upstream.starts
-		if len(starts) > maxRunStarts || !slices.ContainsFunc(starts, func(s runStart) bool { return s.id == "99" }) {
-			t.Errorf("%d starts are kept", len(starts))
-		}
-	})
 }

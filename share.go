@@ -15,6 +15,8 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // A passReason says why a request is not shared but goes through one to one.
@@ -216,10 +218,10 @@ func (h *Handler) explainPass(p *pool, why passReason, r *http.Request) {
 
 // explainDiffers says once for each fact that the site has made something else of a
 // client's request than of the stranger's.
-func (p *pool) explainDiffers(t *topic, fact string) {
+func (p *pool) explainDiffers(t *relay.Topic, fact string) {
 	if p.hints.due(passDiffers, fact) {
 		p.log().Info("not sharing a request that the site has changed otherwise than that of a stranger",
-			zap.String("topic", t.name),
+			zap.String("topic", t.Name()),
 			zap.String("fact", fact),
 			zap.String("hint", "name it in vary if the stream depends on it, or change it behind sse_fanout if it does not"))
 	}
@@ -227,19 +229,19 @@ func (p *pool) explainDiffers(t *topic, fact string) {
 
 // explainNothingBehind says once that a handler of the wrapping form is the last one of
 // its route.
-func (p *pool) explainNothingBehind(t *topic) {
+func (p *pool) explainNothingBehind(t *relay.Topic) {
 	if p.hints.due(passNotStream, "") {
 		p.log().Warn("nothing to share, as nothing behind sse_fanout has answered",
-			zap.String("topic", t.name),
+			zap.String("topic", t.Name()),
 			zap.String("hint", "name upstreams in sse_fanout, or put it in front of the handler that answers, such as reverse_proxy, in the same block"))
 	}
 }
 
 // explainRefusal says once how an operator can have the origin judge by what a
 // client has brought, if it may have refused the shared request for want of it.
-func (p *pool) explainRefusal(t *topic, no *refusal, r *http.Request) {
+func (p *pool) explainRefusal(t *relay.Topic, no *relay.Outcome, r *http.Request) {
 	switch {
-	case p.opts.wrapping, no.status != http.StatusUnauthorized && no.status != http.StatusForbidden:
+	case p.opts.wrapping, no.Status != http.StatusUnauthorized && no.Status != http.StatusForbidden:
 		return
 	case len(p.opts.varyReplacer) > 0:
 		return // the origin may get credentials by a placeholder
@@ -250,8 +252,8 @@ func (p *pool) explainRefusal(t *topic, no *refusal, r *http.Request) {
 		}
 		if p.hints.due(passRefused, "") {
 			p.log().Warn("the origin has refused a shared request, which is without the credentials of its client",
-				zap.String("topic", t.name),
-				zap.Int("status", no.status),
+				zap.String("topic", t.Name()),
+				zap.Int("status", no.Status),
 				zap.String("header", name),
 				zap.String("hint", "name it in vary if the stream depends on it, or set 'credentials pass' to have such requests go through one to one"))
 		}

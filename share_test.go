@@ -35,7 +35,7 @@ func (s *setup) fate(r *http.Request) passReason {
 	}
 	before := make(map[passReason]uint64)
 	for _, why := range reasons {
-		before[why] = s.pool.stats.passed.get(why)
+		before[why] = s.pool.stats.passed.Get(why)
 	}
 	client := s.serve(r)
 	synctest.Wait()
@@ -43,7 +43,7 @@ func (s *setup) fate(r *http.Request) passReason {
 
 	fate := shared
 	for _, why := range reasons {
-		switch n := s.pool.stats.passed.get(why) - before[why]; {
+		switch n := s.pool.stats.passed.Get(why) - before[why]; {
 		case n == 1 && fate == shared:
 			fate = why
 		case n != 0:
@@ -439,7 +439,7 @@ func TestPassingAfterTheOriginsAnswerChangesNothing(t *testing.T) {
 				if len(c.header) != 0 {
 					t.Errorf("got response header %v, want none", c.header)
 				}
-				if got := s.pool.stats.passed.get(tc.why); got != 1 {
+				if got := s.pool.stats.passed.Get(tc.why); got != 1 {
 					t.Errorf("counted %d for %s, want 1", got, tc.why)
 				}
 			})

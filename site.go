@@ -11,6 +11,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // The wrapping form asks the site. Its upstream request is that of a stranger: it
@@ -58,9 +60,9 @@ func (d serverDoor) isActive() bool {
 
 // An inquiry is one request of a stranger to a site.
 type inquiry struct {
-	topic  *topic
-	from   resumption // that the source is asked with
-	answer *answer
+	upstream *upstream
+	from     relay.Resumption // that the source is asked with
+	answer   *answer
 
 	// Owned by the goroutine that serves the request.
 	arrived   bool
@@ -95,13 +97,13 @@ func (f *frontError) Error() string {
 	return fmt.Sprintf("entering the site as a stranger: answered with status %d in front of sse_fanout", f.status)
 }
 
-// enterSite sends the stranger's request for q.topic into a site. It returns the
+// enterSite sends the stranger's request for a topic into a site. It returns the
 // error of the source, or a frontError.
 func enterSite(ctx context.Context, door frontDoor, local net.Addr, q *inquiry) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	front := &frontWriter{header: make(http.Header), answered: cancel}
-	r := newStrangerRequest(context.WithValue(ctx, inquiryKey{}, q), q.topic, local)
+	r := newStrangerRequest(context.WithValue(ctx, inquiryKey{}, q), q.upstream, local)
 	defer func() {
 		p := recover()
 		switch aborted := p == http.ErrAbortHandler; { //nolint:errorlint // net/http compares so, too
@@ -124,17 +126,17 @@ func (q *inquiry) serve(h *Handler, r *http.Request, next caddyhttp.Handler) err
 		// A second line of this module, behind the one that shares.
 		return next.ServeHTTP(q.answer, r)
 	}
-	if !h.wraps() || h.lineage.poolOf(h) != q.topic.pool || h.surroundings().never != "" {
+	if !h.wraps() || h.lineage.poolOf(h) != q.upstream.pool || h.surroundings().never != "" {
 		q.elsewhere = true
 		return errElsewhere
 	}
 	q.arrived = true
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
-	if q.err = q.topic.arrive(h, r, q.answer); q.err != nil {
+	if q.err = q.upstream.arrive(h, r, q.answer); q.err != nil {
 		return nil
 	}
-	q.topic.request.applyValues(r)
-	q.from.apply(r)
+	q.upstream.request.applyValues(r)
+	resume(r, q.from)
 	q.answer.request.Store(r)
 	q.err = serveSource(next, q.answer, r)
 	return nil
@@ -142,8 +144,8 @@ func (q *inquiry) serve(h *Handler, r *http.Request, next caddyhttp.Handler) err
 
 // newStrangerRequest makes the request with which the stranger enters the site: a
 // function of the topic's key (R1).
-func newStrangerRequest(ctx context.Context, t *topic, local net.Addr) *http.Request {
-	req := t.request
+func newStrangerRequest(ctx context.Context, u *upstream, local net.Addr) *http.Request {
+	req := u.request
 	asked := req.url
 	r := &http.Request{
 		Method:     http.MethodGet,
@@ -160,7 +162,7 @@ func newStrangerRequest(ctx context.Context, t *topic, local net.Addr) *http.Req
 		},
 		Body:       http.NoBody,
 		Host:       req.host,
-		RemoteAddr: t.pool.opts.stranger,
+		RemoteAddr: u.pool.opts.stranger,
 	}
 	if req.tls {
 		name, _, err := net.SplitHostPort(req.host)
@@ -240,7 +242,7 @@ func (f *frontWriter) answer(definite bool) *frontError {
 	v := judge(status, f.header)
 	return &frontError{
 		status:     status,
-		definite:   definite || v != verdictUnavailable,
+		definite:   definite || v != relay.Unavailable,
 		retryAfter: retryAfter(f.header, time.Now()),
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // These tests have the site in memory: setup.front is what stands in front of the
@@ -105,7 +107,7 @@ func TestAStrangerWhoIsNotLedHereSharesNothing(t *testing.T) {
 					s.get("/events").expectBody("passed ")
 				}
 				s.origin.idle()
-				if got := s.pool.stats.passed.get(passFront); got != 3 {
+				if got := s.pool.stats.passed.Get(passFront); got != 3 {
 					t.Errorf("%d requests passed because of the front, want 3", got)
 				}
 				if n := s.logs.FilterMessageSnippet("does not lead strangers here").Len(); n != 1 {
@@ -161,13 +163,13 @@ func TestAFrontThatIsAwayIsAskedAgain(t *testing.T) {
 				s.lead(nil)
 				s.origin.await().accept()
 				s.origin.await().accept()
-				time.Sleep(handshakeTime)
+				time.Sleep(relay.HandshakeTime)
 				c.expect(primer(""))
 				other.expect(primer(""))
 
 				s.lead(answerStrangers(answer))
 				late := s.get("/late")
-				time.Sleep(frontPatience)
+				time.Sleep(relay.GatePatience)
 				late.expectBody("passed ")
 			})
 		})
@@ -179,7 +181,7 @@ func TestAFrontThatIsAwayIsAskedAgain(t *testing.T) {
 			defer close(hung)
 			s.lead(answerStrangers(func(http.ResponseWriter) error { <-hung; return nil }))
 			c := s.get("/events")
-			time.Sleep(frontPatience)
+			time.Sleep(relay.GatePatience)
 			c.expectBody("passed ")
 			s.get("/events").expectBody("passed ") // it need not wait again
 		})
@@ -290,7 +292,7 @@ func TestAClientThatTheSiteTreatsOtherwisePasses(t *testing.T) {
 					}
 					s.get("/events").expectBody("passed ")
 					s.origin.idle() // the like of it pass at once
-					if got := s.pool.stats.passed.get(passDiffers); got != 2 {
+					if got := s.pool.stats.passed.Get(passDiffers); got != 2 {
 						t.Errorf("%d requests passed because they differ, want 2", got)
 					}
 					if n := s.logs.FilterMessageSnippet("otherwise than that of a stranger").Len(); n != 1 {
@@ -472,11 +474,11 @@ func TestAFrontThatComesToRefuseIsBelievedAfterAMinute(t *testing.T) {
 		up, c := s.joinLive(1, 2)
 		s.lead(answerStrangers(status(403)))
 		up.abort()
-		time.Sleep(beliefTime / 2)
+		time.Sleep(relay.BeliefTime / 2)
 		if c.ended() {
 			t.Fatal("the client was ended at once")
 		}
-		time.Sleep(beliefTime + defaultReconnectMax + defaultStreamCloseDelay)
+		time.Sleep(relay.BeliefTime + defaultReconnectMax + defaultStreamCloseDelay)
 		if !c.ended() {
 			t.Error("the client is still here")
 		}
@@ -640,7 +642,7 @@ func TestReloadWhileAClientWaits(t *testing.T) {
 				after := s.reloadWrapping(surroundings{plain: true, behind: behind})
 				late := after.get("/events")
 				after.origin.await().accept().events(1, 1)
-				time.Sleep(handshakeTime)
+				time.Sleep(relay.HandshakeTime)
 				late.expect(primer("") + numbered(1, 1))
 				if behind == "" {
 					c.expect(primer("") + numbered(1, 1))
@@ -679,7 +681,7 @@ func TestReloadOfAWrappingHandlerWhileCatchingUp(t *testing.T) {
 		s.origin.next().accept().events(8, 8).abort()
 		after := s.reloadWrapping(surroundings{plain: true})
 		after.handler.served.Store(true) // it has started
-		time.Sleep(secondThought)
+		time.Sleep(relay.SecondThought)
 		after.origin.next().expectResumedWith("id 12").accept() // the shared one
 		if !up.closed() {
 			t.Error("the old connection goes on")

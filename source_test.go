@@ -16,6 +16,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // nosyRequest returns a request that carries whatever may tell of its client.
@@ -247,7 +249,7 @@ func TestNoLockIsHeldWhileAnAnswerIsToldOf(t *testing.T) {
 			}
 			a.mu.Unlock()
 		}
-	}, func() {}, func(http.Header) (none restriction) { return none })
+	}, func() {}, func(http.Header) (none relay.Restriction) { return none })
 	a.Header().Set("Content-Type", "text/event-stream")
 	if _, err := a.Write([]byte("data: 1\n\n")); err != nil {
 		t.Fatal(err)
@@ -495,7 +497,7 @@ func TestSendableID(t *testing.T) {
 		"a\x00": false, "\x01": false, "a\x1fb": false, "a\x7f": false,
 	} {
 		t.Run(fmt.Sprintf("%.10q", id), func(t *testing.T) {
-			if got := sendableID(id); got != want {
+			if got := relay.SendableID(id); got != want {
 				t.Errorf("sendable is %t, want %t", got, want)
 			}
 		})

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 const (
@@ -118,7 +120,7 @@ func TestJoinsAreCountedByOutcome(t *testing.T) {
 			s.get("/events", "Last-Event-ID", "x")
 		}
 		stats := s.pool.stats
-		if fresh, resumed, gaps := stats.fresh.Load(), stats.resumed.Load(), stats.gaps.Load(); fresh != 2 || resumed != 3 || gaps != 4 {
+		if fresh, resumed, gaps := stats.Joined(relay.Fresh).Load(), stats.Joined(relay.Resumed).Load(), stats.Gaps.Load(); fresh != 2 || resumed != 3 || gaps != 4 {
 			t.Errorf("counted %d fresh, %d resumed, %d gaps, want 2, 3, 4", fresh, resumed, gaps)
 		}
 	})
@@ -138,7 +140,7 @@ func TestGapIsToldOnce(t *testing.T) {
 		if got := c.read(); strings.Count(got, "gap: ") != 1 || !strings.HasSuffix(got, unnumbered(3, 3)) {
 			t.Errorf("got %q, want to be told once, and the event", got)
 		}
-		if got := s.pool.stats.gaps.Load(); got != 2 {
+		if got := s.pool.stats.Gaps.Load(); got != 2 {
 			t.Errorf("counted %d gaps, want one for each of 2 subscribers", got)
 		}
 	})
@@ -301,7 +303,7 @@ func TestHeartbeatForms(t *testing.T) {
 				c.expect(tc.want)
 				time.Sleep(15 * time.Second)
 				c.expect(tc.want)
-				if got, want := s.pool.stats.heartbeats.Load(), uint64(2); tc.want != "" && got != want {
+				if got, want := s.pool.stats.Heartbeats.Load(), uint64(2); tc.want != "" && got != want {
 					t.Errorf("counted %d heartbeats, want %d", got, want)
 				}
 			})
@@ -395,7 +397,7 @@ func TestSubscriberThatTheLogHasPassedIsEnded(t *testing.T) {
 			t.Errorf("ended %t, panic %v, want a clean end", slow.ended(), slow.panic)
 		}
 		slow.expect(numbered(1, 1)) // whole events only (R5)
-		s.expectEnded(endSlow, 1)
+		s.expectEnded(relay.EndSlow, 1)
 		if quick.ended() {
 			t.Error("another subscriber was ended")
 		}
@@ -411,10 +413,10 @@ func (c *client) take(d time.Duration) {
 	c.slowness = d
 }
 
-func (s *setup) expectEnded(why endReason, want uint64) {
+func (s *setup) expectEnded(why relay.EndReason, want uint64) {
 	s.t.Helper()
 	synctest.Wait()
-	if got := s.pool.stats.ended.get(why); got != want {
+	if got := s.pool.stats.Ended.Get(why); got != want {
 		s.t.Errorf("counted %d subscribers ended for %s, want %d", got, why, want)
 	}
 }
@@ -437,7 +439,7 @@ func TestStalledWriteEndsTheSubscriber(t *testing.T) {
 			t.Errorf("ended %t, panic %v, want http.ErrAbortHandler: the client must not take it for a clean end",
 				stalled.ended(), stalled.panic)
 		}
-		s.expectEnded(endStalled, 1)
+		s.expectEnded(relay.EndStalled, 1)
 		quick.expectServed()
 	})
 }
@@ -464,7 +466,7 @@ func TestStalledWriteOfHTTP2EndsTheSubscriber(t *testing.T) {
 		if !c.ended() || c.panic != any(http.ErrAbortHandler) {
 			t.Errorf("ended %t, panic %v, want http.ErrAbortHandler", c.ended(), c.panic)
 		}
-		s.expectEnded(endStalled, 1)
+		s.expectEnded(relay.EndStalled, 1)
 	})
 }
 
@@ -472,12 +474,12 @@ func TestHangUpIsCounted(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.get("/events").leave() // before the origin's word: it had no stream
-		s.expectEnded(endClientGone, 0)
+		s.expectEnded(relay.EndClientGone, 0)
 		c := s.get("/events")
 		s.origin.next()
 		s.origin.next().accept()
 		c.leave()
-		s.expectEnded(endClientGone, 1)
+		s.expectEnded(relay.EndClientGone, 1)
 	})
 }
 
@@ -513,7 +515,7 @@ func TestLongIDIsNoPosition(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		c := s.get("/events")
-		event := "id: " + strings.Repeat("x", maxPosition+1) + "\ndata: 1\n\n"
+		event := "id: " + strings.Repeat("x", relay.MaxPosition+1) + "\ndata: 1\n\n"
 		up := s.origin.next().accept().send(event)
 		c.expect(primer("") + event)
 		late := s.get("/events")
@@ -581,7 +583,7 @@ func TestStreamTimeoutEndsStreamsOverItsLastFifth(t *testing.T) {
 		if got := running(); got != 0 {
 			t.Errorf("%d of %d streams outlive their timeout", got, n)
 		}
-		s.expectEnded(endTimeout, n)
+		s.expectEnded(relay.EndTimeout, n)
 		for _, c := range clients {
 			c.read()
 			if c.panic != nil {

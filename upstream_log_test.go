@@ -15,6 +15,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // upstreamLogs returns the lines that tell of the upstream, at any level.
@@ -98,7 +100,7 @@ func TestOutageIsLogged(t *testing.T) {
 				"error": "reading the event stream: the connection to the origin broke",
 			}},
 			logLine{zapcore.WarnLevel, "upstream unavailable, retrying", map[string]any{
-				"attempt": 2, "status": 502, "verdict": verdictUnavailable, "error": "connecting to the origin: refused",
+				"attempt": 2, "status": 502, "verdict": relay.Unavailable, "error": "connecting to the origin: refused",
 			}},
 			logLine{zapcore.DebugLevel, "upstream unavailable, retrying", map[string]any{"attempt": 3, "status": 503}},
 			logLine{zapcore.InfoLevel, "upstream connected", map[string]any{"attempt": 4, "last_event_id": "2", "duration": away}},
@@ -117,11 +119,11 @@ func TestWhyAConnectionHasEnded(t *testing.T) {
 		{aborted, "reading the event stream: the connection to the origin broke"},
 		{fmt.Errorf("%w: after 3 bytes", aborted), "reading the event stream: the connection to the origin broke: after 3 bytes"},
 		{caddyhttp.Error(http.StatusBadGateway, aborted), "reading the event stream: the connection to the origin broke"},
-		{caddyhttp.Error(http.StatusBadGateway, errIdle), errIdle.Error()},
-		{errIdle, errIdle.Error()},
+		{caddyhttp.Error(http.StatusBadGateway, relay.ErrIdle), relay.ErrIdle.Error()},
+		{relay.ErrIdle, relay.ErrIdle.Error()},
 	} {
-		out := outcome{err: tt.err}
-		if got := out.explain(); got != tt.want {
+		out := relay.Outcome{Err: plainError(tt.err)}
+		if got := out.Explain(); got != tt.want {
 			t.Errorf("%q is explained as %q, want %q", tt.err, got, tt.want)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 // resumedWith returns the id that a request to the origin carries, with a mark
@@ -53,7 +55,7 @@ func TestReconnectSendsTheIDInForce(t *testing.T) {
 				s := newSetup(t, Options{Catchup: noCatchup})
 				s.get("/events", "Last-Event-ID", tt.header)
 				up := s.origin.next()
-				if tt.header != "" && sendableID(tt.header) {
+				if tt.header != "" && relay.SendableID(tt.header) {
 					up.expectResumedWith("id " + tt.header)
 				} else {
 					up.expectResumedWith("no id")
@@ -248,7 +250,7 @@ func TestOnEndClose(t *testing.T) {
 			// The reconnection time is the origin's word, which it has not given.
 			c.expect(primer("") + numbered(1, 3))
 		}
-		if n := s.pool.stats.ended.get(endUpstreamEnded); n != uint64(len(clients)) {
+		if n := s.pool.stats.Ended.Get(relay.EndUpstreamEnded); n != uint64(len(clients)) {
 			t.Errorf("%d streams counted as ended with the origin's, want %d", n, len(clients))
 		}
 		s.origin.idle()
@@ -284,8 +286,8 @@ func TestIdleTimeout(t *testing.T) {
 				if !up.closed() {
 					t.Fatal("the connection is open after idle_timeout")
 				}
-				if why := s.lastUpstreamLog().ContextMap()["error"]; why != errIdle.Error() {
-					t.Errorf("the log says %q, want %q", why, errIdle)
+				if why := s.lastUpstreamLog().ContextMap()["error"]; why != relay.ErrIdle.Error() {
+					t.Errorf("the log says %q, want %q", why, relay.ErrIdle)
 				}
 				s.origin.await().accept()
 				if c.ended() {
@@ -314,7 +316,7 @@ func TestWhatIsNotAnEventIsNotDelivered(t *testing.T) {
 				s.origin.next().accept().send(text).end()
 				c.expect(primer(""))
 				s.origin.await().expectResumedWith("no id")
-				if n := s.pool.stats.received.Load(); n != 0 {
+				if n := s.pool.stats.Received.Load(); n != 0 {
 					t.Errorf("%d events counted, want 0", n)
 				}
 			})
@@ -347,7 +349,7 @@ func TestTooLargeAnEventCutsTheConnection(t *testing.T) {
 				if !up.closed() {
 					t.Fatal("the connection is open")
 				}
-				if n := s.pool.stats.oversized.Load(); n != 1 {
+				if n := s.pool.stats.Oversized.Load(); n != 1 {
 					t.Errorf("%d events counted as too large, want 1", n)
 				}
 				last := s.lastUpstreamLog()
@@ -375,7 +377,7 @@ func TestReconnectWithoutAnIDTellsOfAGap(t *testing.T) {
 				for _, c := range clients {
 					c.expect(primer("") + "data: a\n\n" + want + "data: b\n\n")
 				}
-				if n := s.pool.stats.gaps.Load(); n != 2 {
+				if n := s.pool.stats.Gaps.Load(); n != 2 {
 					t.Errorf("%d gaps counted, want 2", n)
 				}
 			})

@@ -9,47 +9,24 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
-
-// A verdict is what the answer to an upstream request means for its topic.
-type verdict int
-
-const (
-	// verdictUnavailable: no answer, a broken one, or one that says to try
-	// again. The origin is retried for ever.
-	verdictUnavailable verdict = iota
-	// verdictStream: an event stream.
-	verdictStream
-	// verdictGone: 204, EventSource's polite stop.
-	verdictGone
-	// verdictNotStream: a success of another type.
-	verdictNotStream
-	// verdictNo: the origin refuses.
-	verdictNo
-	// verdictElsewhere: the site does not lead strangers to the handler.
-	verdictElsewhere
-	// verdictPersonal: an event stream that is not for all clients of its topic.
-	verdictPersonal
-)
-
-func (v verdict) String() string {
-	return [...]string{"unavailable", "event stream", "gone", "not an event stream", "refused", "strangers are led elsewhere", "personal"}[v]
-}
 
 // judge returns what an answer with this status and header means.
-func judge(status int, header http.Header) verdict {
+func judge(status int, header http.Header) relay.Verdict {
 	switch {
 	case status == http.StatusOK && isEventStream(header):
-		return verdictStream
+		return relay.Stream
 	case status == http.StatusNoContent:
-		return verdictGone
+		return relay.Gone
 	case status >= 200 && status < 300:
-		return verdictNotStream
+		return relay.NotStream
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly,
 		status == http.StatusTooManyRequests, status < 200, status >= 500:
-		return verdictUnavailable
+		return relay.Unavailable
 	}
-	return verdictNo
+	return relay.No
 }
 
 // isEventStream looks at the media type alone: parameters such as a charset do
@@ -62,73 +39,33 @@ func isEventStream(header http.Header) bool {
 	return strings.EqualFold(strings.TrimSpace(mediaType), "text/event-stream")
 }
 
-// blamesID reports whether the id that a request carried may be the reason for
-// its answer. Gateways and balancers speak for an origin that is away, and that
-// is nobody's fault.
-func blamesID(v verdict, status int) bool {
-	if v == verdictElsewhere {
-		return false // the site does not see the id
-	}
-	return v != verdictStream && v != verdictUnavailable || status == http.StatusInternalServerError
-}
-
 // maxRefusalBody is how much of the body of a refusal is shared.
 const maxRefusalBody = 64 << 10
 
 // A refusal is an answer of the origin that is not an event stream, kept for
 // the clients that wait for it.
 type refusal struct {
-	verdict verdict
-	status  int
-	header  http.Header
-	body    bytes.Buffer
-
-	// front says why the site has not led the stranger to the handler.
-	front string
-
-	// restriction is what the answer says against sharing it.
-	restriction restriction
-
-	// unhandled says that nothing stands behind a handler of the wrapping form.
-	unhandled bool
+	verdict     relay.Verdict
+	status      int
+	header      http.Header
+	body        bytes.Buffer
+	restriction relay.Restriction // what the answer says against sharing it
 }
 
-// serve answers a client that has waited with the origin's no, or says that its
-// own request must pass.
-func (f *refusal) serve(w http.ResponseWriter, r *http.Request, opts *Options) error {
-	switch {
-	case f.verdict == verdictNotStream:
-		return passNotStream
-	case f.isPersonal(opts):
-		return f.restriction.err()
-	case opts.wrapping:
-		return passRefused
-	}
+// answerRefusal answers a client with the origin's no.
+func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, cors *corsPolicy) error {
 	header := w.Header()
 	header.Del("Server") // as reverse_proxy does, for it is not Caddy's answer
-	copyHeader(header, f.header)
-	opts.cors.apply(header, r)
-	if f.status == http.StatusNoContent || f.status == http.StatusNotModified {
-		w.WriteHeader(f.status)
+	copyHeader(header, no.Header)
+	cors.apply(header, r)
+	if no.Status == http.StatusNoContent || no.Status == http.StatusNotModified {
+		w.WriteHeader(no.Status)
 		return nil
 	}
-	header.Set("Content-Length", strconv.Itoa(f.body.Len()))
-	w.WriteHeader(f.status)
-	_, _ = w.Write(f.body.Bytes()) // the header is out: there is no error to tell
+	header.Set("Content-Length", strconv.Itoa(len(no.Body)))
+	w.WriteHeader(no.Status)
+	_, _ = w.Write(no.Body) // the header is out: there is no error to tell
 	return nil
-}
-
-// isPersonal reports whether f is not for all who wait for it. In the wrapping
-// form, a no is for none of them anyway.
-func (f *refusal) isPersonal(opts *Options) bool {
-	switch f.verdict {
-	case verdictPersonal:
-		return true
-	case verdictNo, verdictGone:
-		return !opts.wrapping && f.restriction.applies()
-	default:
-		return false
-	}
 }
 
 // unsharedHeaders are never taken from an answer of the origin, as it goes to
@@ -181,9 +118,6 @@ func nominates(connection []string, name string) bool {
 	return false
 }
 
-// longestRetryAfter bounds what an origin can make its clients wait.
-const longestRetryAfter = time.Hour
-
 // retryAfter returns the delay that a Retry-After header asks for, in seconds
 // or as a date (RFC 9110, section 10.2.3), or 0.
 func retryAfter(header http.Header, now time.Time) time.Duration {
@@ -191,12 +125,12 @@ func retryAfter(header http.Header, now time.Time) time.Duration {
 	seconds, err := strconv.ParseUint(value, 10, 31)
 	switch {
 	case err == nil:
-		return min(time.Duration(seconds)*time.Second, longestRetryAfter)
+		return min(time.Duration(seconds)*time.Second, relay.LongestRetryAfter)
 	case errors.Is(err, strconv.ErrRange):
-		return longestRetryAfter
+		return relay.LongestRetryAfter
 	}
 	if date, err := http.ParseTime(value); err == nil {
-		return min(max(0, date.Sub(now)), longestRetryAfter)
+		return min(max(0, date.Sub(now)), relay.LongestRetryAfter)
 	}
 	return 0
 }

@@ -10,38 +10,40 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
 func TestJudge(t *testing.T) {
 	for _, tt := range []struct {
 		status      int
 		contentType string
-		want        verdict
+		want        relay.Verdict
 	}{
-		{200, "text/event-stream", verdictStream},
-		{200, "text/event-stream; charset=utf-8", verdictStream},
-		{200, "text/event-stream;charset=UTF-8", verdictStream},
-		{200, "TEXT/Event-Stream", verdictStream},
-		{200, " text/event-stream ; charset", verdictStream},
-		{200, "text/event-stream-2", verdictNotStream},
-		{200, "text/html; x=text/event-stream", verdictNotStream},
-		{200, "", verdictNotStream},
-		{201, "text/event-stream", verdictNotStream},
-		{206, "text/event-stream", verdictNotStream},
-		{204, "", verdictGone},
-		{204, "text/event-stream", verdictGone},
-		{301, "text/event-stream", verdictNo},
-		{304, "", verdictNo},
-		{400, "", verdictNo},
-		{404, "text/event-stream", verdictNo},
-		{408, "", verdictUnavailable},
-		{410, "", verdictNo},
-		{425, "", verdictUnavailable},
-		{429, "", verdictUnavailable},
-		{451, "", verdictNo},
-		{500, "text/event-stream", verdictUnavailable},
-		{503, "", verdictUnavailable},
-		{0, "", verdictUnavailable},
+		{200, "text/event-stream", relay.Stream},
+		{200, "text/event-stream; charset=utf-8", relay.Stream},
+		{200, "text/event-stream;charset=UTF-8", relay.Stream},
+		{200, "TEXT/Event-Stream", relay.Stream},
+		{200, " text/event-stream ; charset", relay.Stream},
+		{200, "text/event-stream-2", relay.NotStream},
+		{200, "text/html; x=text/event-stream", relay.NotStream},
+		{200, "", relay.NotStream},
+		{201, "text/event-stream", relay.NotStream},
+		{206, "text/event-stream", relay.NotStream},
+		{204, "", relay.Gone},
+		{204, "text/event-stream", relay.Gone},
+		{301, "text/event-stream", relay.No},
+		{304, "", relay.No},
+		{400, "", relay.No},
+		{404, "text/event-stream", relay.No},
+		{408, "", relay.Unavailable},
+		{410, "", relay.No},
+		{425, "", relay.Unavailable},
+		{429, "", relay.Unavailable},
+		{451, "", relay.No},
+		{500, "text/event-stream", relay.Unavailable},
+		{503, "", relay.Unavailable},
+		{0, "", relay.Unavailable},
 	} {
 		t.Run(fmt.Sprint(tt.status, " ", tt.contentType), func(t *testing.T) {
 			if got := judge(tt.status, http.Header{"Content-Type": {tt.contentType}}); got != tt.want {
@@ -92,7 +94,7 @@ func TestUnavailableOriginIsRetried(t *testing.T) {
 				}
 				least := 500 * time.Millisecond
 				if name == "ends at once" { // as a stream should: there is no hurry
-					least = defaultRetry
+					least = relay.DefaultRetry
 				}
 				time.Sleep(least - 1)
 				s.origin.idle()
@@ -152,7 +154,7 @@ func TestUnavailableReject(t *testing.T) {
 				if err != nil || after < 5 || after > 30 {
 					t.Errorf("Retry-After is %q, want 5 to 30", c.header.Get("Retry-After"))
 				}
-				if n := s.pool.stats.rejected.get(rejectUnavailable); n != 1 {
+				if n := s.pool.stats.Rejected.Get(relay.RejectUnavailable); n != 1 {
 					t.Errorf("%d clients counted as rejected, want 1", n)
 				}
 			})
@@ -241,7 +243,7 @@ func TestNoIsBelievedAfterAMinute(t *testing.T) {
 				}
 				expectSpread(t, clients, 10*time.Second)
 				s.origin.idle()
-				if n := s.pool.stats.ended.get(endRefused); n != uint64(len(clients)) {
+				if n := s.pool.stats.Ended.Get(relay.EndRefused); n != uint64(len(clients)) {
 					t.Errorf("%d streams counted as ended by a no, want %d", n, len(clients))
 				}
 
@@ -272,7 +274,7 @@ func TestMinuteOfNosBeginsAnew(t *testing.T) {
 				s.origin.keepAnswering(50*time.Second, no)
 				other(s.origin.await())
 				s.origin.keepAnswering(61*time.Second-1, no)
-				if e := s.onlyTopic().ending.Load(); e != nil {
+				if e := s.onlyTopic().Ending(); e != nil {
 					t.Fatal("the no was believed less than a minute after another answer")
 				}
 				s.origin.keepAnswering(20*time.Second, no)
@@ -314,7 +316,7 @@ func TestGoneEndsTheSubscribers(t *testing.T) {
 		c := s.get("/events")
 		s.origin.next().answer(204).end()
 		c.expectAnswer(204, "")
-		if n := s.pool.stats.ended.get(endUpstreamGone); n != uint64(len(clients)) {
+		if n := s.pool.stats.Ended.Get(relay.EndUpstreamGone); n != uint64(len(clients)) {
 			t.Errorf("%d streams counted as ended by a 204, want %d", n, len(clients))
 		}
 	})

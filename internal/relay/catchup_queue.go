@@ -1,4 +1,4 @@
-package ssefanout
+package relay
 
 import (
 	"container/list"
@@ -12,14 +12,14 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
-// maxQueued is how many catch-ups of a topic may wait to be started.
-const maxQueued = 1000
+// MaxQueued is how many catch-ups of a topic may wait to be started.
+const MaxQueued = 1000
 
 // catchups are those of one topic: running, up to the configured number, and
 // waiting for their turn, which goes round by client address so that nobody who
 // asks for many ids holds up the others.
 type catchups struct {
-	topic *topic
+	topic *Topic
 	any   atomic.Bool // byID is not empty, but for a moment
 
 	// anyParked is set before it is looked whether a catch-up is to be parked, so that
@@ -33,7 +33,7 @@ type catchups struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	byID    map[claim]*catchup
+	byID    map[Claim]*catchup
 	running []*catchup
 	parked  map[*catchup]struct{}
 	queued  int               // catch-ups that have not started, the parked ones included
@@ -64,24 +64,24 @@ func (q *queue) last() *catchup {
 	return q.parked[len(q.parked)-1]
 }
 
-func newCatchups(t *topic) *catchups {
+func newCatchups(t *Topic) *catchups {
 	return &catchups{
 		topic:  t,
-		byID:   make(map[claim]*catchup),
+		byID:   make(map[Claim]*catchup),
 		parked: make(map[*catchup]struct{}),
 		queues: make(map[string]*queue),
-		rates:  fetchRates{futile: debts{allowance: futileInTopic}, all: &t.pool.futile},
+		rates:  fetchRates{futile: debts{allowance: futileInTopic}, all: &t.relay.futile},
 	}
 }
 
 // join makes s part of the catch-up for an id, which is started when its turn comes. It
 // returns nil if there can be none. If the origin was quiet behind the catch-up that this
 // one continues, it is parked.
-func (g *catchups) join(s *session, id claim) *catchup {
+func (g *catchups) join(s *Reader, id Claim) *catchup {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	clientIP := s.clientIP
-	if g.topic.pool.opts.Catchup.Connections < 0 || g.closed {
+	address := s.address
+	if g.topic.relay.cfg.Catchups < 0 || g.closed {
 		return nil
 	}
 	c := g.byID[id]
@@ -90,7 +90,7 @@ func (g *catchups) join(s *session, id claim) *catchup {
 		c = nil
 	}
 	if c == nil {
-		if g.queued >= maxQueued && !g.makeRoom(clientIP) {
+		if g.queued >= MaxQueued && !g.makeRoom(address) {
 			return nil
 		}
 		c = g.add(id)
@@ -102,8 +102,8 @@ func (g *catchups) join(s *session, id claim) *catchup {
 	}
 	c.subscribers[s] = struct{}{}
 	if !c.started.Load() {
-		if c.askers[clientIP]++; c.askers[clientIP] == 1 {
-			g.enqueue(c, clientIP)
+		if c.askers[address]++; c.askers[address] == 1 {
+			g.enqueue(c, address)
 		}
 	}
 	g.startNext()
@@ -111,20 +111,20 @@ func (g *catchups) join(s *session, id claim) *catchup {
 }
 
 // add makes a catch-up that is to wait for its turn. g.mu must be held.
-func (g *catchups) add(id claim) *catchup {
-	opts := g.topic.pool.opts
+func (g *catchups) add(id Claim) *catchup {
+	cfg := &g.topic.relay.cfg
 	c := &catchup{
 		group: g,
 		id:    id,
 		// It is ended when it has a log's worth and one event, and nobody in it
 		// lags.
-		log: hub.NewAfter(id.id, hub.Limits{
-			Events: int(opts.History.Size),
-			Bytes:  int(min(2*(opts.History.Size+opts.MaxEventSize), math.MaxInt)),
+		log: hub.NewAfter(id.ID, hub.Limits{
+			Events: cfg.History.Bytes,
+			Bytes:  int(min(2*(int64(cfg.History.Bytes)+cfg.MaxEventSize), math.MaxInt)),
 			Age:    24 * time.Hour,
 		}),
-		lastID:      id.id,
-		subscribers: make(map[*session]struct{}),
+		lastID:      id.ID,
+		subscribers: make(map[*Reader]struct{}),
 		askers:      make(map[string]int),
 		since:       time.Now(),
 		asked:       time.Now(),
@@ -181,10 +181,10 @@ func (g *catchups) dequeue(c *catchup, ip string) {
 }
 
 // makeRoom gives up the last catch-up that waits for the address with the most, if
-// those are more than wait for clientIP: nobody can fill the queue for all. Whoever
+// those are more than wait for address: nobody can fill the queue for all. Whoever
 // waits for it is told at the next event or heartbeat. One that others ask for as well
 // stays with them. g.mu must be held.
-func (g *catchups) makeRoom(clientIP string) bool {
+func (g *catchups) makeRoom(address string) bool {
 	for {
 		var most *queue
 		for _, q := range g.queues {
@@ -193,7 +193,7 @@ func (g *catchups) makeRoom(clientIP string) bool {
 			}
 		}
 		own := 0
-		if q := g.queues[clientIP]; q != nil {
+		if q := g.queues[address]; q != nil {
 			own = q.len()
 		}
 		if most == nil || most.len()-1 <= own {
@@ -227,17 +227,17 @@ func (g *catchups) unqueue(c *catchup) {
 }
 
 // leave takes a subscriber off a catch-up. One that nobody waits for is given up.
-func (c *catchup) leave(s *session) {
-	g, clientIP := c.group, s.clientIP
+func (c *catchup) leave(s *Reader) {
+	g, address := c.group, s.address
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(c.subscribers, s)
 	started := c.started.Load()
-	if c.askers[clientIP]--; c.askers[clientIP] <= 0 {
+	if c.askers[address]--; c.askers[address] <= 0 {
 		if !started {
-			g.dequeue(c, clientIP)
+			g.dequeue(c, address)
 		}
-		delete(c.askers, clientIP)
+		delete(c.askers, address)
 	}
 	if len(c.subscribers) > 0 {
 		return
@@ -245,7 +245,7 @@ func (c *catchup) leave(s *session) {
 	g.forget(c) // it may take a while to end, which nobody can join any more
 	if started {
 		c.cancel()
-		g.topic.pool.backlogs.release(c)
+		g.topic.relay.backlogs.release(c)
 		return
 	}
 	g.unqueue(c)
@@ -269,7 +269,7 @@ func (g *catchups) forget(c *catchup) {
 
 // startNext starts catch-ups as long as there is room. g.mu must be held.
 func (g *catchups) startNext() {
-	if g.closed || !g.topic.connectedNow() {
+	if g.closed || !g.topic.IsConnected() {
 		return
 	}
 	now := time.Now()
@@ -315,7 +315,7 @@ func (g *catchups) start(c *catchup, ip string, now time.Time) {
 	g.topic.helpers.Go(func() {
 		defer cancel()
 		c.run(ctx)
-		g.topic.pool.dropBacklogs(g.finished(c))
+		g.topic.relay.dropBacklogs(g.finished(c))
 	})
 }
 
@@ -327,7 +327,7 @@ func (g *catchups) finished(c *catchup) (drop []*catchup) {
 	g.running = slices.DeleteFunc(g.running, func(other *catchup) bool { return other == c })
 	g.forget(c)
 	if len(c.subscribers) > 0 {
-		drop = g.topic.pool.backlogs.keep(c)
+		drop = g.topic.relay.backlogs.keep(c)
 	}
 	g.startNext()
 	return drop
@@ -341,7 +341,7 @@ func (c *catchup) mustYield() bool {
 	g, now := c.group, time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if c.id.id == "" {
+	if c.id.ID == "" {
 		return false
 	}
 	for turn := g.turns.Front(); turn != nil; turn = turn.Next() {
@@ -357,8 +357,8 @@ func (c *catchup) mustYield() bool {
 func (g *catchups) hasRoom() bool {
 	// Sources that have not noticed that they are not listened to count as soon as they
 	// are many: FastCGI notices at its next byte, and until then others would wait.
-	limit := g.topic.pool.opts.Catchup.Connections
-	connections := max(0, int(g.topic.abandoned.Load())-2*limit)
+	limit := g.topic.relay.cfg.Catchups
+	connections := max(0, g.topic.source.Abandoned()-2*limit)
 	for _, c := range g.running {
 		if !c.resting {
 			connections++
@@ -415,8 +415,7 @@ func (g *catchups) closing() bool {
 	if closed || g.topic.ending.Load() != nil {
 		return true
 	}
-	_, ok := g.topic.pool.source()
-	return !ok
+	return g.topic.relay.IsOver()
 }
 
 // wakeIn makes startNext look again after some time. g.mu must be held.

@@ -1,4 +1,4 @@
-package ssefanout
+package relay
 
 import (
 	"errors"
@@ -12,8 +12,8 @@ import (
 // once the topic has got an event. So they lose nothing, even if the origin was not
 // quiet but slow, and all that have come to the same id are served at once.
 
-// quietTime is how long the origin must have sent nothing to be quiet.
-const quietTime = 2 * time.Second
+// QuietTime is how long the origin must have sent nothing to be quiet.
+const QuietTime = 2 * time.Second
 
 // isQuiet reports whether c is to be parked, as the origin has sent nothing for some
 // time.
@@ -30,9 +30,9 @@ func (c *catchup) isQuiet(f *fetch, least time.Duration) bool {
 	if c.noIDs && least == 0 {
 		return false
 	}
-	here := claim{id: c.lastID}
-	return c.id.id != "" && !c.over && !c.whole && (c.events > 0 || !c.tried) &&
-		here.usable() && t.askableID(here.id) != ""
+	here := Claim{ID: c.lastID}
+	return c.id.ID != "" && !c.over && !c.whole && (c.events > 0 || !c.tried) &&
+		here.Usable() && t.askableID(here.ID) != ""
 }
 
 // endQuiet ends c as the origin is quiet. Others that come to the same id need not wait.
@@ -67,7 +67,7 @@ func goesOn(why error) bool {
 // is to be parked, too. c.mu must be held.
 func (c *catchup) isAtEnd() bool {
 	end := c.group.end.Load()
-	if end == nil || *end != c.lastID || c.id.id == "" || !c.group.topic.isNowhere() {
+	if end == nil || *end != c.lastID || c.id.ID == "" || !c.group.topic.isNowhere() {
 		return false
 	}
 	_, c.quietOn = c.group.topic.connection()
@@ -144,7 +144,7 @@ func (g *catchups) resumeOverdue(now time.Time, atLatest func(time.Duration)) {
 
 // here returns the id that a client has which has got all that is here. A quiet origin is
 // left alone for longer each time that it had nothing.
-func (c *catchup) here() (id claim, was leg) {
+func (c *catchup) here() (id Claim, was leg) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	was = leg{firstID: c.firstID, quietOn: c.quietOn, pause: shortestQuiet}
@@ -154,5 +154,5 @@ func (c *catchup) here() (id claim, was leg) {
 	if c.events == 0 {
 		was.pause = min(max(was.pause, 2*c.pause), longestQuiet)
 	}
-	return claim{c.lastID, c.id.param}, was
+	return Claim{c.lastID, c.id.Param}, was
 }

@@ -1,28 +1,23 @@
-package ssefanout
+package relay
 
 import (
 	"context"
 	"errors"
-	"io"
-	"net/http"
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
-// secondThought is how long a catch-up waits, when its connection has ended,
+// SecondThought is how long a catch-up waits, when its connection has ended,
 // before it decides what that means: if the shared connection turns out to be
 // lost too, it was the origin and not the id.
-const secondThought = 250 * time.Millisecond
+const SecondThought = 250 * time.Millisecond
 
 // A fetch is one connection of a catch-up to the origin.
 type fetch struct {
 	stop  func() // and wait for it to end
-	ended chan outcome
+	ended chan Outcome
 	began time.Time
 	heard atomic.Int64 // when the answer or an event has come last, in Unix nanoseconds; 0: none has
 
@@ -35,32 +30,19 @@ type fetch struct {
 func (c *catchup) fetch(ctx context.Context) *fetch {
 	t := c.group.topic
 	c.mu.Lock()
-	from := claim{c.lastID, c.id.param}.resumption()
+	from := Claim{c.lastID, c.id.Param}.resumption()
 	c.mu.Unlock()
 	_, connects := t.connection()
 	ctx, cancel := context.WithCancel(ctx)
-	f := &fetch{began: time.Now(), ended: make(chan outcome, 1), connects: connects}
+	f := &fetch{began: time.Now(), ended: make(chan Outcome, 1), connects: connects}
 
 	stream := &catchupStream{catchup: c, heard: &f.heard}
-	accepted := false
-	a := newAnswer(func(http.Header) (io.Writer, func()) {
-		accepted = true
-		f.heard.Store(time.Now().UnixNano())
-		t.pool.stats.connections.Add(1)
-		return stream, nil
-	}, func() {}, t.restrictionOf)
-	stream.decoder = a.newDecoder(t.pool.opts, stream.publish, nil)
 	done := make(chan struct{})
 	t.helpers.Go(func() {
 		defer close(done)
-		src, ok := t.pool.source()
-		if !ok {
-			f.ended <- outcome{err: errTopicClosing}
-			return
-		}
-		out := ask(ctx, src, t, from, a)
-		if accepted { // nothing is, any more
-			t.pool.stats.connections.Add(-1)
+		out := t.source.Follow(ctx, from, stream)
+		if stream.accepted { // nothing is, any more
+			t.relay.stats.Connections.Add(-1)
 		}
 		f.ended <- out
 	})
@@ -77,7 +59,7 @@ func (c *catchup) resumable() bool {
 	c.mu.Lock()
 	lastID, events := c.lastID, c.events
 	c.mu.Unlock()
-	if c.id.id == "" {
+	if c.id.ID == "" {
 		return events == 0
 	}
 	return c.group.topic.askableID(lastID) != ""
@@ -104,35 +86,35 @@ func (c *catchup) run(ctx context.Context) {
 		return // while it was waiting, the log has come past its id
 	}
 
-	t.pool.stats.catchups.Add(1)
+	t.relay.stats.Catchups.Add(1)
 	c.pursue(ctx)
-	t.pool.log().Debug("catch-up ended",
-		zap.String("topic", t.name),
-		zap.String("last_event_id", c.id.id),
-		zap.Int("events", c.events),
-		zap.Bool("resumed", c.spliced),
-		zap.Duration("duration", time.Since(started)),
-		zap.NamedError("reason", c.why))
+	t.relay.observer.CaughtUp(t, CaughtUp{
+		LastEventID: c.id.ID,
+		Events:      c.events,
+		Resumed:     c.spliced,
+		Reason:      c.why,
+		Took:        time.Since(started),
+	})
 }
 
 // pursue makes one fetch after another until the catch-up is over.
 func (c *catchup) pursue(ctx context.Context) {
 	t := c.group.topic
-	timeout := time.Duration(t.pool.opts.Catchup.Timeout)
+	timeout := t.relay.cfg.CatchupTimeout
 	silent := time.NewTimer(timeout)
 	defer silent.Stop()
-	slow := time.NewTimer(spliceTimeouts * timeout)
+	slow := time.NewTimer(SpliceTimeouts * timeout)
 	defer slow.Stop()
-	quietTime := min(quietTime, timeout/2)
+	quietTime := min(QuietTime, timeout/2)
 	quiet := time.NewTimer(quietTime)
 	defer quiet.Stop()
 	thought := time.NewTimer(time.Hour)
 	defer thought.Stop()
-	pause := secondThought
+	pause := SecondThought
 
 	f := c.fetch(ctx)
 	defer func() { f.stop() }()
-	var last outcome // of the fetch that has ended
+	var last Outcome // of the fetch that has ended
 	begun := c.begun
 	beat := t.log.Look(0).Beat
 	var wake <-chan struct{}
@@ -150,14 +132,14 @@ func (c *catchup) pursue(ctx context.Context) {
 			if c.proceed() {
 				f.stop()
 				thought.Stop()
-				f, pause = c.fetch(ctx), secondThought
+				f, pause = c.fetch(ctx), SecondThought
 				quiet.Reset(quietTime)
 				if begun != nil {
 					silent.Reset(timeout)
 				}
-				slow.Reset(spliceTimeouts * timeout)
+				slow.Reset(SpliceTimeouts * timeout)
 			} else {
-				thought.Reset(secondThought)
+				thought.Reset(SecondThought)
 			}
 		}
 		select {
@@ -168,14 +150,14 @@ func (c *catchup) pursue(ctx context.Context) {
 			begun = nil
 		case <-wake:
 		case last = <-f.ended:
-			if errors.Is(last.err, errTopicClosing) {
-				c.fail(errTopicClosing)
+			if errors.Is(last.Err, ErrClosing) {
+				c.fail(ErrClosing)
 			}
-			if blamesID(last.verdict, last.status) {
+			if last.blamesID() {
 				c.rest()
 			}
 			thought.Reset(pause)
-			pause = min(2*pause, time.Duration(t.pool.opts.Reconnect.Max))
+			pause = min(2*pause, t.relay.cfg.ReconnectMax)
 		case <-thought.C:
 			if c.isToGoOn(f, &last) {
 				f = c.fetch(ctx)
@@ -196,17 +178,17 @@ func (c *catchup) pursue(ctx context.Context) {
 				c.fail(errCatchupSlow)
 			}
 		case <-ctx.Done():
-			c.fail(errTopicClosing) // or nobody is left to be told
+			c.fail(ErrClosing) // or nobody is left to be told
 		}
 	}
 }
 
 // isToGoOn decides what the end of a fetch means, and reports whether there is to be
 // another.
-func (c *catchup) isToGoOn(f *fetch, last *outcome) bool {
+func (c *catchup) isToGoOn(f *fetch, last *Outcome) bool {
 	switch {
 	case c.isWhole(), c.disrupted(f):
-	case blamesID(last.verdict, last.status):
+	case last.blamesID():
 		c.fail(errCatchupRefused)
 	case !c.resumable():
 		c.fail(errCatchupEnded)
@@ -255,21 +237,38 @@ func (c *catchup) disrupted(f *fetch) bool {
 	return (!connected || connects != f.connects) && c.resumable()
 }
 
-// A catchupStream decodes what the origin sends to a catch-up.
+// A catchupStream takes what the origin sends to a catch-up.
 type catchupStream struct {
-	catchup *catchup
-	heard   *atomic.Int64
-	decoder *sse.Decoder
-	wire    []byte
-	missed  bool // it was not listened to: what it has from then on is no continuation
+	catchup  *catchup
+	heard    *atomic.Int64
+	wire     []byte
+	accepted bool
+	missed   bool // it was not listened to: what it has from then on is no continuation
 
 	held      []hub.Entry // until there is one with an id
 	heldBytes int
 	withData  int // events that are not held
 }
 
-func (s *catchupStream) Write(p []byte) (int, error) {
-	n, err := s.decoder.Write(p)
-	s.catchup.log.Wake()
-	return n, err
+// Shared implements Sink.
+func (s *catchupStream) Shared() bool { return false }
+
+// Heard implements Sink.
+func (s *catchupStream) Heard() {}
+
+// Decided implements Sink.
+func (s *catchupStream) Decided(bool) {}
+
+// Accept implements Sink.
+func (s *catchupStream) Accept(Opening) (tell func()) {
+	s.accepted = true
+	s.heard.Store(time.Now().UnixNano())
+	s.catchup.group.topic.relay.stats.Connections.Add(1)
+	return nil
 }
+
+// Flush implements Sink.
+func (s *catchupStream) Flush() { s.catchup.log.Wake() }
+
+// Interface guards
+var _ Sink = (*catchupStream)(nil)

@@ -1,30 +1,24 @@
-package ssefanout
+package relay
 
 import (
 	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"go.uber.org/zap"
 )
 
 // The log of a catch-up that is over stays for as long as one of its subscribers has
 // not read all of it. Many clients that bring old ids and do not read would hold a log
-// each until their writes time out. So all that are kept in a pool have one bound.
-
-// minBacklogBound is what the kept logs of a pool may hold together at least, in bytes.
-const minBacklogBound = 64 << 20
+// each until their writes time out. So all that are kept in a relay have one bound.
 
 // entryOverhead is about what a log knows of an event beside its bytes (see hub.Limits).
 const entryOverhead = 200
 
-// backlogs are the catch-ups of a pool that are over and still read. Its lock is taken
+// backlogs are the catch-ups of a relay that are over and still read. Its lock is taken
 // inside of catchups.mu.
 type backlogs struct {
-	bound    int
-	dropped  atomic.Uint64 // catch-ups
-	limitLog limitLog
+	bound   int
+	dropped atomic.Uint64 // catch-ups
 
 	mu sync.Mutex
 
@@ -40,10 +34,10 @@ type backlog struct {
 	size    int
 }
 
-func newBacklogs(o *Options) *backlogs {
+func newBacklogs(cfg *Config) *backlogs {
 	return &backlogs{
 		// One that is as large as can be has its place, and another one beside it.
-		bound: int(min(max(minBacklogBound, 2*(o.History.Size+o.MaxEventSize)), math.MaxInt)),
+		bound: int(min(max(int64(cfg.BacklogBytes), 2*(int64(cfg.History.Bytes)+cfg.MaxEventSize)), math.MaxInt)),
 		byIP:  make(map[string]int),
 	}
 }
@@ -103,27 +97,21 @@ func (b *backlogs) release(c *catchup) {
 // dropBacklogs ends those who still read catch-ups: they come back with the id that they
 // have come to. A write that waits has an event, which may be large: it is cut. No lock may
 // be held.
-func (p *pool) dropBacklogs(drop []*catchup) {
+func (r *Relay) dropBacklogs(drop []*catchup) {
 	for _, c := range drop {
 		c.log.Drop()
 		for _, s := range c.readers() {
-			s.deadline.cut()
+			s.carrier.Cut()
 		}
-		p.backlogs.dropped.Add(1)
+		r.backlogs.dropped.Add(1)
 	}
-	if len(drop) == 0 {
-		return
-	}
-	if n, ok := p.backlogs.limitLog.due(p.backlogs.dropped.Load); ok {
-		p.log().Warn("ending clients that are too slow to read what they have missed, as too much is held for them",
-			zap.Uint64("catch_ups", n),
-			zap.Int("bytes_held_at_most", p.backlogs.bound),
-			zap.String("hint", "they come back and go on where they are"))
+	if len(drop) > 0 {
+		r.observer.Dropped(r.backlogs.dropped.Load(), r.backlogs.bound)
 	}
 }
 
 // readers returns the subscribers, who read the log or are about to.
-func (c *catchup) readers() (all []*session) {
+func (c *catchup) readers() (all []*Reader) {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
 	for s := range c.subscribers {

@@ -1,4 +1,4 @@
-package ssefanout
+package relay
 
 import (
 	"maps"
@@ -13,20 +13,20 @@ type roster struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	serving       map[uint64]*subscriber // by number
+	serving       map[uint64]*Subscriber // by number
 	events, bytes uint64                 // delivered to those who have left
 }
 
-func (r *roster) enter(s *subscriber) {
+func (r *roster) enter(s *Subscriber) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.serving == nil {
-		r.serving = make(map[uint64]*subscriber)
+		r.serving = make(map[uint64]*Subscriber)
 	}
 	r.serving[s.number] = s
 }
 
-func (r *roster) leave(s *subscriber) {
+func (r *roster) leave(s *Subscriber) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.serving, s.number)
@@ -36,18 +36,18 @@ func (r *roster) leave(s *subscriber) {
 }
 
 // find returns the subscriber of a number, or nil.
-func (r *roster) find(number uint64) *subscriber {
+func (r *roster) find(number uint64) *Subscriber {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.serving[number]
 }
 
 // all returns the subscribers, those who have been there longest first.
-func (r *roster) all() []*subscriber {
+func (r *roster) all() []*Subscriber {
 	r.mu.Lock()
 	all := slices.Collect(maps.Values(r.serving))
 	r.mu.Unlock()
-	slices.SortFunc(all, func(a, b *subscriber) int { return int(a.number) - int(b.number) })
+	slices.SortFunc(all, func(a, b *Subscriber) int { return int(a.number) - int(b.number) })
 	return all
 }
 

@@ -1,4 +1,4 @@
-package ssefanout
+package relay
 
 import (
 	"bytes"
@@ -12,8 +12,8 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
-// spliceTimeouts is how many times the timeout a catch-up may take to meet the log.
-const spliceTimeouts = 10
+// SpliceTimeouts is how many times the timeout a catch-up may take to meet the log.
+const SpliceTimeouts = 10
 
 // A catchup is a second, short-lived connection to the origin that fetches what
 // resuming subscribers have missed and the log no longer has. Its events go to
@@ -23,11 +23,11 @@ const spliceTimeouts = 10
 // With an empty id, it fetches a new greeting instead.
 type catchup struct {
 	group *catchups
-	id    claim
+	id    Claim
 	log   *hub.Topic
 
 	// Guarded by group.mu.
-	subscribers map[*session]struct{}
+	subscribers map[*Reader]struct{}
 	askers      map[string]int // subscribers by client address
 	queues      int            // how many it is in
 	since       time.Time      // when it began to wait for its turn, or was started
@@ -107,13 +107,13 @@ func (g *catchups) follows(before, id string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	note := func(param string) {
-		if c := g.byID[claim{before, param}]; c != nil {
+		if c := g.byID[Claim{before, param}]; c != nil {
 			successor := id // nothing is allocated for those that nobody waits for
 			c.successor.Store(&successor)
 		}
 	}
 	note("")
-	for param := range lastEventIDParams {
+	for param := range IDParams {
 		note(param)
 	}
 }
@@ -134,8 +134,8 @@ func (g *catchups) comes(id string, behind hub.Cursor) {
 	}
 }
 
-// publish takes an event until the catch-up meets the log.
-func (s *catchupStream) publish(e *sse.Event) {
+// Event implements Sink: it takes an event until the catch-up meets the log.
+func (s *catchupStream) Event(e *sse.Event) {
 	c := s.catchup
 	t := c.group.topic
 	s.heard.Store(time.Now().UnixNano())
@@ -154,7 +154,7 @@ func (s *catchupStream) publish(e *sse.Event) {
 	if c.over || s.missed {
 		return
 	}
-	if c.id.id != "" && c.firstID == "" && entry.ID == "" {
+	if c.id.ID != "" && c.firstID == "" && entry.ID == "" {
 		s.hold(entry, e.HasData)
 		return
 	}
@@ -185,7 +185,7 @@ func (s *catchupStream) publish(e *sse.Event) {
 		}
 	}
 	s.append(entry)
-	greeted := c.id.id == "" && t.greeting.completes(e, s.withData)
+	greeted := c.id.ID == "" && t.greeting.completes(e, s.withData)
 	if e.HasData {
 		s.withData++
 	}
@@ -194,7 +194,7 @@ func (s *catchupStream) publish(e *sse.Event) {
 		c.finish(false, 0, errCatchupQuiet)
 	case greeted && c.firstID == "" && t.log.Newest().ID == "":
 		c.finish(false, 0, errCatchupNoIDs) // what comes next is what the log gets
-	case c.bytes <= int(t.pool.opts.History.Size):
+	case c.bytes <= t.relay.cfg.History.Bytes:
 	case c.canBeContinued():
 		c.finish(false, 0, errCatchupFull)
 	case c.events > 1:
@@ -206,8 +206,8 @@ func (s *catchupStream) publish(e *sse.Event) {
 // what follows, as if it had come back with the last id. However much a client has
 // missed, no more than a log's worth is held for it at once. c.mu must be held.
 func (c *catchup) canBeContinued() bool {
-	here := claim{id: c.lastID}
-	return c.id.id != "" && c.lastID != c.id.id && here.usable() && c.group.topic.askableID(here.id) != ""
+	here := Claim{ID: c.lastID}
+	return c.id.ID != "" && c.lastID != c.id.ID && here.Usable() && c.group.topic.askableID(here.ID) != ""
 }
 
 // startsOver reports whether the origin has ignored the id of a catch-up that continues
@@ -217,7 +217,7 @@ func (c *catchup) startsOver(id string) bool {
 	if c.before == "" {
 		return false
 	}
-	return c.firstID == "" && id == c.before || c.lastID != c.id.id && id == c.id.id
+	return c.firstID == "" && id == c.before || c.lastID != c.id.ID && id == c.id.ID
 }
 
 // hold keeps an event back until one has an id. From an origin that sends none, the
@@ -228,7 +228,7 @@ func (s *catchupStream) hold(e hub.Entry, isEvent bool) {
 	c.noIDs = c.noIDs || isEvent // a reconnection time alone is none
 	e.Wire = bytes.Clone(e.Wire)
 	s.held = append(s.held, e)
-	if s.heldBytes += len(e.Wire); s.heldBytes > int(c.group.topic.pool.opts.History.Size) {
+	if s.heldBytes += len(e.Wire); s.heldBytes > c.group.topic.relay.cfg.History.Bytes {
 		c.finish(false, 0, errCatchupSize)
 	}
 }
@@ -248,7 +248,7 @@ func (s *catchupStream) append(e hub.Entry) {
 func (c *catchup) continues(at hub.Cursor, id string) bool {
 	t := c.group.topic
 	before, known := t.log.At(at - 1)
-	if c.id.id == "" || known && before.ID == c.lastID {
+	if c.id.ID == "" || known && before.ID == c.lastID {
 		return true
 	}
 	from := max(c.floor, t.noticed())
@@ -274,7 +274,7 @@ func (c *catchup) continues(at hub.Cursor, id string) bool {
 // next events came here sooner than to the log. at is behind an event that both
 // have. c.mu must be held.
 func (c *catchup) jumped(at hub.Cursor) bool {
-	if c.id.id == "" || c.firstID == "" || at <= c.start.Cursor {
+	if c.id.ID == "" || c.firstID == "" || at <= c.start.Cursor {
 		return false // a greeting, or nothing has come that has an id
 	}
 	if c.group.topic.refusedSince(c.start.Cursor) {
@@ -318,7 +318,7 @@ func (c *catchup) meet() (met bool) {
 	at, ok := c.met()
 	if !ok && c.events > 0 && !c.whole {
 		newest := t.logEnd()
-		if newest.ID == "" || newest.ID == c.id.id {
+		if newest.ID == "" || newest.ID == c.id.ID {
 			return false
 		}
 		if _, here := c.log.After(newest.ID); !here {
@@ -385,7 +385,7 @@ func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
 	}
 	c.over, c.spliced, c.splice, c.why = true, spliced, at, why
 	close(c.finished)
-	if spliced && c.id.id == "" {
+	if spliced && c.id.ID == "" {
 		c.group.topic.greeting.renew(c.log, at)
 	}
 	c.log.Wake()

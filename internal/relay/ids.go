@@ -1,9 +1,7 @@
-package ssefanout
+package relay
 
 import (
 	"crypto/rand"
-	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -16,67 +14,60 @@ import (
 // in the log, and sent to the origin in requests that are made for those who bring
 // it, and it never gets into a topic's log.
 
-// A claim is the last event id that a client brings. It may be made up: only the log
-// and the origin can tell. The zero claim is that of a client that brings none.
-type claim struct {
-	id    string // without blanks around it
-	param string // the query parameter that the client uses, if it uses one
+// A Claim is the last event id that a client brings. It may be made up: only the log
+// and the origin can tell. The zero Claim is that of a client that brings none.
+type Claim struct {
+	ID    string // without blanks around it (see TrimBlanks)
+	Param string // the query parameter of IDParams that the client uses, if it uses one
 }
 
-// maxLastEventID is the longest id of a client that the origin is asked with, in
-// bytes. Servers bound a header field at 8 KiB and more.
-const maxLastEventID = 4 << 10
+// IDParams are the query parameters in which polyfills (Yaffle's EventSource) and hubs
+// (Mercure, nchan) put the last event id, as a page cannot set a header on its first
+// connection.
+var IDParams = map[string]bool{
+	"lastEventId":   true,
+	"lastEventID":   true,
+	"last_event_id": true,
+	"Last-Event-ID": true,
+}
 
-// usable reports whether the origin can be asked with the id.
-func (c claim) usable() bool { return len(c.id) <= maxLastEventID && sendableID(c.id) }
+// MaxLastEventID is the longest id of a client that the origin is asked with, in
+// bytes. Servers bound a header field at 8 KiB and more.
+const MaxLastEventID = 4 << 10
+
+// Usable reports whether the origin can be asked with the id.
+func (c Claim) Usable() bool { return len(c.ID) <= MaxLastEventID && SendableID(c.ID) }
 
 // resumption returns what a request made for c resumes with.
-func (c claim) resumption() resumption { return resumption(c) }
+func (c Claim) resumption() Resumption { return Resumption(c) }
 
-// A resumption is what a request to the origin resumes with: an id in the header
-// Last-Event-ID and, if param is set, in the query parameter of that name as well.
-type resumption struct{ id, param string }
+// A Resumption is what a request to the origin resumes with: an id in the header
+// Last-Event-ID and, if Param is set, in the query parameter of that name as well.
+// Without an id, it begins wherever the origin begins.
+type Resumption struct{ ID, Param string }
 
-// apply makes r resume with from.
-func (from resumption) apply(r *http.Request) {
-	if from.id == "" {
-		return
-	}
-	r.Header["Last-Event-Id"] = []string{from.id}
-	if from.param != "" {
-		current := from.inQuery(*r.URL)
-		r.URL, r.RequestURI = &current, current.RequestURI()
-	}
+// SendableID reports whether an id can be the value of a header field; if not,
+// the request would never leave.
+func SendableID(id string) bool {
+	return id != "" && strings.IndexFunc(id, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) < 0
 }
 
-// inQuery returns u with the id in the query parameter that the client uses.
-func (from resumption) inQuery(u url.URL) url.URL {
-	if from.id == "" || from.param == "" {
-		return u
-	}
-	if u.RawQuery != "" {
-		u.RawQuery += "&"
-	}
-	u.RawQuery += url.QueryEscape(from.param) + "=" + url.QueryEscape(from.id)
-	return u
-}
-
-// trimBlanks takes away what HTTP takes away from around the value of a header field.
+// TrimBlanks takes away what HTTP takes away from around the value of a header field.
 // An id that differs from another in nothing else cannot be told from it.
-func trimBlanks(id string) string { return strings.Trim(id, " \t") }
+func TrimBlanks(id string) string { return strings.Trim(id, " \t") }
 
 // eventID returns the id that an event sets, as a client can bring it. It is empty if
 // none can: a client with a header that large gets no answer.
 func eventID(e *sse.Event) string {
-	if len(e.ID) > http.DefaultMaxHeaderBytes {
+	if len(e.ID) > MaxPosition {
 		return ""
 	}
-	return trimBlanks(string(e.ID))
+	return TrimBlanks(string(e.ID))
 }
 
 // A beginning is what a connection begins after.
 type beginning struct {
-	resumption
+	Resumption
 	brought bool // by the client that opened the topic: the log must not learn it
 }
 
@@ -87,10 +78,10 @@ type beginning struct {
 // connection.
 func (u *upstream) next() beginning {
 	t := u.topic
-	if t.opener.id != "" && !u.doubted && !u.hasBegun.Load() && t.askableID(t.opener.id) != "" {
+	if t.opener.ID != "" && !u.doubted && !u.hasBegun.Load() && t.askableID(t.opener.ID) != "" {
 		return beginning{t.opener.resumption(), true}
 	}
-	return beginning{resumption: resumption{id: t.askableID(t.log.Newest().ID)}}
+	return beginning{Resumption: Resumption{ID: t.askableID(t.log.Newest().ID)}}
 }
 
 // A knowledge is what is known of an id that a client resumes with.
@@ -105,17 +96,17 @@ const (
 
 // lookup returns the position of a client that resumes with an id, if that is known.
 // What is in the log is found whatever it looks like, as it may be a client's again.
-func (t *topic) lookup(brought claim) (hub.Position, knowledge) {
+func (t *Topic) lookup(brought Claim) (hub.Position, knowledge) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	pos, ok := t.log.After(brought.id)
+	pos, ok := t.log.After(brought.ID)
 	switch {
 	case ok:
 		return pos, idKnown
-	case t.assigned(brought.id), !brought.usable(), brought.id == t.blamedID:
+	case t.assigned(brought.ID), !brought.Usable(), brought.ID == t.blamedID:
 		return pos, idLost
-	case t.isOpened && brought.id == t.opener.id && t.openedAt >= t.log.Oldest().Cursor:
-		return hub.Position{Cursor: t.openedAt, ID: brought.id}, idKnown
+	case t.isOpened && brought.ID == t.opener.ID && t.openedAt >= t.log.Oldest().Cursor:
+		return hub.Position{Cursor: t.openedAt, ID: brought.ID}, idKnown
 	case !t.isConnected:
 		return pos, idUnsettled
 	}
@@ -123,31 +114,31 @@ func (t *topic) lookup(brought claim) (hub.Position, knowledge) {
 }
 
 // askableID returns id, unless the origin cannot be asked with it.
-func (t *topic) askableID(id string) string {
+func (t *Topic) askableID(id string) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !sendableID(id) || t.assigned(id) || id == t.blamedID {
+	if !SendableID(id) || t.assigned(id) || id == t.blamedID {
 		return ""
 	}
 	return id
 }
 
-// assignedPrefix begins every id that is ours. Such an id never goes to the
+// AssignedPrefix begins every id that is ours. Such an id never goes to the
 // origin, whichever topic or process it is from. With an epoch and a sequence
 // number it stays far below the 128 bytes beyond which a browser asks for
 // permission first (Fetch standard, "CORS-safelisted request-header").
-const assignedPrefix = "sse-fanout:"
+const AssignedPrefix = "sse-fanout:"
 
 // newEpoch tells the ids of one topic from those of every other, and from those
 // of the same topic in an earlier life.
 func newEpoch() string { return rand.Text()[:12] }
 
 // assign returns the id for the entry at cursor c of an origin that sends none.
-func (t *topic) assign(c hub.Cursor) string {
-	return assignedPrefix + t.epoch + ":" + strconv.FormatUint(uint64(c), 36)
+func (t *Topic) assign(c hub.Cursor) string {
+	return AssignedPrefix + t.epoch + ":" + strconv.FormatUint(uint64(c), 36)
 }
 
 // assigned reports whether an id is ours.
-func (t *topic) assigned(id string) bool {
-	return t.epoch != "" && strings.HasPrefix(id, assignedPrefix)
+func (t *Topic) assigned(id string) bool {
+	return t.epoch != "" && strings.HasPrefix(id, AssignedPrefix)
 }

@@ -1,8 +1,7 @@
-package ssefanout
+package relay
 
 import (
 	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
@@ -23,14 +22,6 @@ type greeting struct {
 	wire  []byte
 	after hub.Cursor // in the topic's log
 	known bool
-}
-
-// parseGreeting reads the option: a number of events, or an event's type.
-func parseGreeting(option string) (events int, name string) {
-	if n, err := strconv.Atoi(option); err == nil {
-		return n, ""
-	}
-	return 0, option
 }
 
 func (g *greeting) configured() bool { return g.events > 0 || g.name != "" }

@@ -1,4 +1,4 @@
-package ssefanout
+package relay
 
 import (
 	"sync"
@@ -9,7 +9,7 @@ import (
 // origin no more than if they had asked it themselves, and that many a second it is
 // asked: a full queue is emptied within the default timeout. Ids differ by few where
 // clients lag by about the same, and fetches of equal ids are shared.
-var fetches = allowance{burst: 50, rate: maxQueued / 10}
+var fetches = allowance{burst: 50, rate: MaxQueued / 10}
 
 // A fetch that comes to nothing was made for an id that the origin does not know: one
 // that it has forgotten, or that was made up. It costs the address for which it was made
@@ -26,7 +26,7 @@ const (
 
 var (
 	futileInTopic = allowance{burst: 20, rate: 1}
-	futileInPool  = allowance{burst: 100, rate: 5}
+	futileInRelay = allowance{burst: 100, rate: 5}
 )
 
 // An allowance is how much may be spent at once, and how much is regained in a second.
@@ -35,9 +35,9 @@ type allowance struct{ burst, rate float64 }
 // fetchRates bounds how often a topic's origin is asked, and how often in vain for one
 // client address. It is guarded by catchups.mu.
 type fetchRates struct {
-	spent  debt       // fetches
-	futile debts      // what has come to nothing here
-	all    *poolDebts // and in all topics of the pool
+	spent  debt        // fetches
+	futile debts       // what has come to nothing here
+	all    *relayDebts // and in all topics of the relay
 }
 
 // A debt is what was spent, and is forgiven at a rate.
@@ -87,20 +87,20 @@ func (d *debts) wait(ip string, now time.Time) time.Duration {
 	return d.byIP[ip].wait(d.allowance, now)
 }
 
-// poolDebts are those of client addresses in all topics of a pool. Its lock is taken
+// relayDebts are those of client addresses in all topics of a relay. Its lock is taken
 // inside of catchups.mu.
-type poolDebts struct {
+type relayDebts struct {
 	mu sync.Mutex
 	debts
 }
 
-func (d *poolDebts) add(ip string, cost float64, now time.Time) {
+func (d *relayDebts) add(ip string, cost float64, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.debts.add(ip, cost, now)
 }
 
-func (d *poolDebts) wait(ip string, now time.Time) time.Duration {
+func (d *relayDebts) wait(ip string, now time.Time) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.debts.wait(ip, now)
@@ -146,14 +146,14 @@ func (g *catchups) holdsItsShare(ip string, now time.Time) bool {
 			held++
 		}
 	}
-	return held >= max(1, g.topic.pool.opts.Catchup.Connections-1)
+	return held >= max(1, g.topic.relay.cfg.Catchups-1)
 }
 
 // giveUpOverdue gives up what has waited for longer than a catch-up may take, because
 // too many fetches for its addresses have come to nothing: a gap is better than no
 // events. g.mu must be held.
 func (g *catchups) giveUpOverdue(now time.Time, atLatest func(time.Duration)) {
-	patience := time.Duration(g.topic.pool.opts.Catchup.Timeout)
+	patience := g.topic.relay.cfg.CatchupTimeout
 	for turn := g.turns.Front(); turn != nil; {
 		q := turn.Value.(*queue)
 		turn = turn.Next() // before q loses its turn

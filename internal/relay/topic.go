@@ -1,28 +1,26 @@
-package ssefanout
+package relay
 
 import (
 	"container/list"
 	"context"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
-// A topic is everything that shares one upstream connection.
-type topic struct {
+// A Topic is everything that shares one upstream connection.
+type Topic struct {
 	// Static after construction.
-	pool     *pool
+	relay    *Relay
 	key      string
 	name     string // for logs and administrators
-	request  *topicRequest
+	source   Source
 	log      *hub.Topic
 	upstream *upstream
 	catchups *catchups
-	opener   claim // with "catchup off": of the subscriber who opened it
+	opener   Claim // with "catchup off": of the subscriber who opened it
 	greeting greeting
 	epoch    string // of ids that are ours, with "ids assign"
 	ctx      context.Context
@@ -31,11 +29,7 @@ type topic struct {
 	done     chan struct{}  // closed when the upstream has ended
 	roster   roster         // of its subscribers, for administrators
 
-	// abandoned counts sources that nobody listens to any more, and that have not
-	// noticed: each holds a place at the origin.
-	abandoned atomic.Int32
-
-	// Guarded by pool.mu.
+	// Guarded by relay.mu.
 	subscribers int
 	addresses   map[string]int // of the subscribers, and how many there are of each
 	openedBy    string         // the client address that the topic counts for: the one that has opened it, or one that has stayed
@@ -46,7 +40,7 @@ type topic struct {
 	spareSince  uint64         // orders the topics of a kind
 
 	// ending is set once the subscribers are to be ended.
-	ending atomic.Pointer[ending]
+	ending atomic.Pointer[Ending]
 
 	heart    *time.Timer
 	active   atomic.Int64 // when something was last sent to all, in Unix nanoseconds
@@ -74,74 +68,107 @@ type topic struct {
 	blamedAt    hub.Cursor // where the log ended when that was found
 	isOpened    bool       // the origin has answered with a stream to the opener's id
 	openedAt    hub.Cursor // what follows that id begins here
-	refusal     *refusal
-	header      http.Header  // of the origin's answer, what is shared
-	homes       homes        // wrapping form
-	via         home         // that the last connection has come through
-	runs        []hub.Cursor // where the origin has begun its stream anew, as far as the log reaches
+	refusal     *Outcome
+	header      map[string][]string // of the origin's answer, what is shared
+	runs        []hub.Cursor        // where the origin has begun its stream anew, as far as the log reaches
 }
 
-// An ending tells subscribers to end.
-type ending = direct.Ending
+// An Ending tells subscribers to end.
+type Ending struct {
+	Reason EndReason
 
-// An endReason says why a subscriber's stream ended. It is a metric label.
-type endReason = direct.Reason
+	// Over is the time over which they end, each at a random moment.
+	Over time.Duration
+
+	// Drain lets each have what is in the log first.
+	Drain bool
+}
+
+// An EndReason says why a subscriber's stream ended. It is a metric label.
+type EndReason string
 
 const (
-	endClientGone              = direct.ClientGone   // the client has closed its connection
-	endSlow                    = direct.Slow         // the log has passed its cursor
-	endStalled                 = direct.Stalled      // a write made no progress for dispatch_timeout
-	endTimeout       endReason = "stream_timeout"    // its time was over
-	endUpstreamEnded endReason = "upstream_ended"    // with on_end close
-	endUpstreamGone  endReason = "upstream_gone"     // the origin answered 204
-	endRefused       endReason = "upstream_refuse"   // the origin has said no for a minute
-	endDrained       endReason = "drained"           // its handler was changed or removed
-	endExiting       endReason = "exiting"           // Caddy exits
-	endDeleted       endReason = "deleted"           // by an administrator
-	endPersonal      endReason = "upstream_personal" // the origin has said that its stream is not for all
-	endYielded       endReason = "max_topics"        // its topic has made room for that of another client
+	EndClientGone    EndReason = "client_gone"       // the client has closed its connection
+	EndSlow          EndReason = "slow"              // the log has passed its cursor
+	EndStalled       EndReason = "stalled"           // a write made no progress in time
+	EndTimeout       EndReason = "stream_timeout"    // its time was over
+	EndUpstreamEnded EndReason = "upstream_ended"    // with Config.CloseOnEnd
+	EndUpstreamGone  EndReason = "upstream_gone"     // the origin answered 204
+	EndRefused       EndReason = "upstream_refuse"   // the origin has said no for a minute
+	EndDrained       EndReason = "drained"           // its relay was changed or removed
+	EndExiting       EndReason = "exiting"           // the process exits
+	EndDeleted       EndReason = "deleted"           // by an administrator
+	EndPersonal      EndReason = "upstream_personal" // the origin has said that its stream is not for all
+	EndYielded       EndReason = "max_topics"        // its topic has made room for that of another client
 )
 
-func newTopic(p *pool, key string, req *topicRequest, openedBy string) *topic {
-	t := &topic{
-		pool:     p,
-		key:      key,
-		name:     req.publicName(key),
-		openedBy: openedBy,
-		request:  req,
-		log: hub.New(hub.Limits{
-			Events: p.opts.History.Events,
-			Bytes:  int(p.opts.History.Size),
-			Age:    time.Duration(p.opts.History.Age),
-		}),
+func newTopic(r *Relay, v *Visit) *Topic {
+	cfg := &r.cfg
+	t := &Topic{
+		relay:     r,
+		key:       v.Key,
+		name:      v.Name(),
+		openedBy:  v.Address,
+		log:       hub.New(cfg.History),
 		addresses: make(map[string]int, 1),
 		done:      make(chan struct{}),
 		changed:   make(chan struct{}),
 		awaySince: time.Now(),
 		// With upstreams of its own, the operator has said what is shared: clients
 		// need not wait for the first event to learn that it is not.
-		trusted: !p.opts.wrapping,
+		trusted: !cfg.Guarded,
 	}
 	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
 	t.upstream.retry.Store(-1)
 	t.upstream.condition.Store(&condition{since: time.Now()})
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	t.catchups = newCatchups(t)
-	t.greeting.events, t.greeting.name = parseGreeting(p.opts.Greeting)
-	if p.opts.IDs == "assign" {
+	t.greeting.events, t.greeting.name = cfg.GreetingEvents, cfg.GreetingType
+	if cfg.AssignIDs {
 		t.epoch = newEpoch()
 	}
 	t.active.Store(time.Now().UnixNano())
-	if interval := time.Duration(p.opts.Heartbeat.Interval); interval > 0 {
+	if cfg.Heartbeat > 0 {
 		// Set and started apart, as beat sets it anew.
 		t.heart = time.AfterFunc(time.Hour, t.beat)
-		t.heart.Reset(interval)
+		t.heart.Reset(cfg.Heartbeat)
 	}
+	t.source = v.Open(t)
 	return t
 }
 
+// Name returns what people know the topic by.
+func (t *Topic) Name() string { return t.name }
+
+// Key returns its key.
+func (t *Topic) Key() string { return t.key }
+
+// Source returns its source.
+func (t *Topic) Source() Source { return t.source }
+
+// Closing is closed when the topic needs nothing more of its source.
+func (t *Topic) Closing() <-chan struct{} { return t.ctx.Done() }
+
+// Changed makes those who wait to be admitted look again.
+func (t *Topic) Changed() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.signal()
+}
+
+// Reroute makes the topic look whether its source has moved.
+func (t *Topic) Reroute() {
+	select {
+	case t.upstream.rerouted <- struct{}{}:
+	default:
+	}
+}
+
+// SourceEnded is called when a request that Follow has left behind has ended.
+func (t *Topic) SourceEnded() { t.catchups.wake() }
+
 // stop ends the upstream and the timers.
-func (t *topic) stop() {
+func (t *Topic) stop() {
 	t.mu.Lock()
 	t.stopped = true
 	for _, timer := range []*time.Timer{t.heart, t.expiry, t.trust} {
@@ -150,13 +177,13 @@ func (t *topic) stop() {
 		}
 	}
 	t.mu.Unlock()
-	t.cancel(errTopicClosing)
+	t.cancel(ErrClosing)
 }
 
 // beat makes the subscribers send a heartbeat if the topic has been quiet, and
 // comes back when that may be the case next.
-func (t *topic) beat() {
-	interval := time.Duration(t.pool.opts.Heartbeat.Interval)
+func (t *Topic) beat() {
+	interval := t.relay.cfg.Heartbeat
 	next := interval - time.Since(time.Unix(0, t.active.Load()))
 	if next <= 0 {
 		t.log.Beat()
@@ -171,15 +198,15 @@ func (t *topic) beat() {
 }
 
 // published wakes the subscribers for what was appended to the log.
-func (t *topic) published() {
+func (t *Topic) published() {
 	t.active.Store(time.Now().UnixNano())
 	t.log.Wake()
-	t.expireLater(time.Duration(t.pool.opts.History.Age))
+	t.expireLater(t.relay.cfg.History.Age)
 }
 
 // expireLater sets a timer for the oldest entry of the log, unless one is set,
 // so that a topic that has gone quiet gives its memory back.
-func (t *topic) expireLater(d time.Duration) {
+func (t *Topic) expireLater(d time.Duration) {
 	if t.expiring.Swap(true) {
 		return
 	}
@@ -190,7 +217,7 @@ func (t *topic) expireLater(d time.Duration) {
 	}
 }
 
-func (t *topic) expire() {
+func (t *Topic) expire() {
 	// In this order: what is appended in between sets a timer of its own.
 	t.expiring.Store(false)
 	if due, more := t.log.Expire(); more {
@@ -203,8 +230,8 @@ func (t *topic) expire() {
 // was without. From the second on, the stream may begin with what is in the log
 // already. id is what the origin was asked with, brought whether that is the opener's,
 // and blamed what it had been asked with before, to which it has not answered so.
-func (t *topic) connected(id string, brought bool, blamed string, header http.Header, via home) (nth int, without time.Duration) {
-	followers := t.subscriberCount() - int(t.unsettled.Load())
+func (t *Topic) connected(id string, brought bool, blamed string, header map[string][]string) (nth int, without time.Duration) {
+	followers := t.Subscribers() - int(t.unsettled.Load())
 	t.mu.Lock()
 	if !t.isConnected {
 		without = time.Since(t.awaySince)
@@ -215,7 +242,7 @@ func (t *topic) connected(id string, brought bool, blamed string, header http.He
 	case t.connects > 0 && id == "":
 		// Events may have been sent while nobody listened, and nothing tells
 		// which: whoever follows the log comes past this.
-		t.pool.stats.gaps.Add(uint64(max(0, followers)))
+		t.relay.stats.Gaps.Add(uint64(max(0, followers)))
 		end := t.log.Newest()
 		t.notice, t.noticeID = end.Cursor+1, end.ID
 		t.log.Append(hub.Entry{Gap: true})
@@ -224,12 +251,11 @@ func (t *topic) connected(id string, brought bool, blamed string, header http.He
 		t.blamedID, t.blamedAt = blamed, t.log.Newest().Cursor
 	}
 	t.header = header
-	t.via = via
 	t.isConnected = true
 	t.connects++
 	nth = t.connects
 	if !t.trusted && t.trust == nil && !t.stopped {
-		t.trust = time.AfterFunc(handshakeTime, t.trustSilent)
+		t.trust = time.AfterFunc(HandshakeTime, t.trustSilent)
 	}
 	t.signal()
 	t.mu.Unlock()
@@ -244,7 +270,7 @@ func (t *topic) connected(id string, brought bool, blamed string, header http.He
 }
 
 // noticed returns the cursor behind the last notice of a gap in the log.
-func (t *topic) noticed() hub.Cursor {
+func (t *Topic) noticed() hub.Cursor {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.notice
@@ -252,7 +278,7 @@ func (t *topic) noticed() hub.Cursor {
 
 // logEnd returns where the log ends. It has no id if the log has come to none since
 // its last notice of a gap: what came before is no neighbour of what comes next.
-func (t *topic) logEnd() hub.Position {
+func (t *Topic) logEnd() hub.Position {
 	end := t.log.Newest()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -264,17 +290,18 @@ func (t *topic) logEnd() hub.Position {
 
 // isNowhere reports whether the log has come to no id since it began, or since its
 // last notice of a gap.
-func (t *topic) isNowhere() bool { return t.logEnd().ID == "" }
+func (t *Topic) isNowhere() bool { return t.logEnd().ID == "" }
 
 // refusedSince reports whether the origin has refused an id since the log ended at
 // a cursor.
-func (t *topic) refusedSince(c hub.Cursor) bool {
+func (t *Topic) refusedSince(c hub.Cursor) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.blamedID != "" && t.blamedAt >= c
 }
 
-func (t *topic) connectedNow() bool {
+// IsConnected reports whether the shared connection is there.
+func (t *Topic) IsConnected() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.isConnected
@@ -282,7 +309,7 @@ func (t *topic) connectedNow() bool {
 
 // connection reports whether the topic is connected, and which connection that
 // is, or was.
-func (t *topic) connection() (connected bool, connects int) {
+func (t *Topic) connection() (connected bool, connects int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.isConnected, t.connects
@@ -290,7 +317,7 @@ func (t *topic) connection() (connected bool, connects int) {
 
 // disconnected is called when the nth connection has ended, which may have been
 // replaced by another meanwhile.
-func (t *topic) disconnected(nth int) {
+func (t *Topic) disconnected(nth int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.isConnected || t.connects != nth {
@@ -302,57 +329,99 @@ func (t *topic) disconnected(nth int) {
 
 // refuse gives those who wait for the first answer the origin's no. It reports
 // false if subscribers were accepted already, whom a no does not end at once.
-func (t *topic) refuse(out *outcome) bool {
+func (t *Topic) refuse(out *Outcome) bool {
 	t.mu.Lock()
 	if t.admitted || t.connects > 0 {
 		t.mu.Unlock()
 		return false
 	}
-	if out.isPersonal(t.pool.opts) {
+	if out.IsPersonal(t.relay.cfg.Guarded) {
 		t.mu.Unlock()
 		t.restrict(out)
 		return true
 	}
-	t.refusal = &out.refusal
+	t.refusal = out
 	t.signal()
 	t.mu.Unlock()
 
-	switch out.verdict {
-	case verdictElsewhere:
-		t.pool.detach(t)
-	case verdictNotStream:
-		if out.unhandled {
-			t.pool.explainNothingBehind(t)
-		}
-		t.pool.passing.remember(t.key, passNotStream, notStreamMemory)
-		t.pool.detach(t)
+	t.relay.observer.Refused(t, out)
+	switch out.Verdict {
+	case Elsewhere, NotStream:
+		t.relay.detach(t)
 	default:
-		t.pool.refused(t)
-		time.AfterFunc(refusalMemory, func() { t.pool.detach(t) })
+		t.relay.sortOutRefused(t)
+		time.AfterFunc(RefusalMemory, func() { t.relay.detach(t) })
 	}
 	return true
 }
 
-func (t *topic) isRefused() bool {
+// restrict makes the clients of t pass or join again, and ends those that were
+// accepted.
+func (t *Topic) restrict(out *Outcome) {
+	t.relay.observer.Restricted(t, out)
+	t.relay.detach(t) // before anybody joins again
+
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.refusal != nil
+	t.refusal = out
+	admitted, eventful := t.admitted, t.eventful
+	t.signal()
+	t.mu.Unlock()
+	if !admitted {
+		return
+	}
+	e := Ending{Reason: EndPersonal}
+	if eventful {
+		// They have a stream to lose: they need not hurry, nor come back at once.
+		e.Over = t.relay.cfg.Spread
+	}
+	t.end(e)
 }
 
+// decide is called when the first event of a connection has told whether it
+// begins a session.
+func (t *Topic) decide(session bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.personal = t.personal || session
+	t.trusted = !t.personal
+	t.eventful = t.eventful || !session
+	t.signal()
+}
+
+// HandshakeTime is how long the clients of a new topic of a guarded relay wait
+// for the first event, which tells whether it begins a session.
+const HandshakeTime = 300 * time.Millisecond
+
+// trustSilent trusts a stream that has not begun with an event.
+func (t *Topic) trustSilent() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.personal && !t.trusted {
+		t.trusted = true
+		t.signal()
+	}
+}
+
+// refused returns the origin's no to those who wait for its first answer, or nil.
+func (t *Topic) refused() *Outcome {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.refusal
+}
+
+func (t *Topic) isRefused() bool { return t.refused() != nil }
+
 // signal makes those who wait look again. t.mu must be held.
-func (t *topic) signal() {
+func (t *Topic) signal() {
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
 
 // end ends the subscribers. On exit, or for an administrator, it hurries those
-// who are ending already.
-func (t *topic) end(e ending) {
-	if e.Reason == endExiting {
-		e.Grace = exitGrace
-	}
+// who are Ending already.
+func (t *Topic) end(e Ending) {
 	if !t.ending.CompareAndSwap(nil, &e) {
-		if e.Reason != endExiting && e.Reason != endDeleted {
+		if e.Reason != EndExiting && e.Reason != EndDeleted {
 			return
 		}
 		t.ending.Store(&e)
@@ -361,26 +430,26 @@ func (t *topic) end(e ending) {
 	t.signal()
 	t.mu.Unlock()
 	t.log.Wake()
-	if e.Reason == endExiting {
+	if e.Reason == EndExiting {
 		for _, s := range t.roster.all() {
 			s.hurry()
 		}
 	}
 }
 
-// conclude ends the subscribers of a topic whose upstream is over. Clients that come
-// back open another.
-func (t *topic) conclude(e ending) {
-	if e.Reason == endDrained {
-		t.pool.detachMoved(t)
+// Conclude ends the subscribers of the topic. Clients that come back open another.
+func (t *Topic) Conclude(e Ending) {
+	if e.Reason == EndDrained {
+		t.relay.detachMoved(t)
 	} else {
-		t.pool.detach(t)
+		t.relay.detach(t)
 	}
 	t.end(e)
 }
 
-func (t *topic) subscriberCount() int {
-	t.pool.mu.Lock()
-	defer t.pool.mu.Unlock()
+// Subscribers returns how many there are, those included that are yet to be admitted.
+func (t *Topic) Subscribers() int {
+	t.relay.mu.Lock()
+	defer t.relay.mu.Unlock()
 	return t.subscribers
 }

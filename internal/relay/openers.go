@@ -1,4 +1,4 @@
-package ssefanout
+package relay
 
 import (
 	"container/heap"
@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Where a limit of topics is reached, the client address that has opened most of
+// Where a limit of topics is reached, the address that has opened most of
 // them yields first. This file keeps the order, so that a topic that may go is found
 // without a walk through all of them: each change costs the logarithm of the number
 // of addresses at most.
@@ -23,7 +23,7 @@ const (
 	spareKinds
 )
 
-// A holder is what the clients of one address hold of a pool.
+// A holder is what the clients of one address hold of a relay.
 type holder struct {
 	subscribers int     // of topics, and streams that pass one to one
 	uses        int     // topics that it has subscribers of
@@ -47,28 +47,28 @@ func (h *holder) holds() int {
 	return max(h.topics(), h.uses)
 }
 
-// An opener has the topics that a client address has opened and that newcomers may
+// An opener has the topics that a address has opened and that newcomers may
 // join.
 type opener struct {
 	topics int
-	spare  [spareKinds]list.List // of *topic: those that may be closed, the longest there first, but for spareShared
+	spare  [spareKinds]list.List // of *Topic: those that may be closed, the longest there first, but for spareShared
 	rank   [rankings]int         // 1 + its index in a ranking, or 0
 }
 
 // oldest returns the topic that has been spare for longest, or nil.
-func (o *opener) oldest(kind spareKind) *topic {
+func (o *opener) oldest(kind spareKind) *Topic {
 	if o == nil || o.spare[kind].Len() == 0 {
 		return nil
 	}
-	return o.spare[kind].Front().Value.(*topic)
+	return o.spare[kind].Front().Value.(*Topic)
 }
 
 // newest returns the topic that has been spare for the shortest time, or nil.
-func (o *opener) newest(kind spareKind) *topic {
+func (o *opener) newest(kind spareKind) *Topic {
 	if o == nil || o.spare[kind].Len() == 0 {
 		return nil
 	}
-	return o.spare[kind].Back().Value.(*topic)
+	return o.spare[kind].Back().Value.(*Topic)
 }
 
 // The rankings of openers.
@@ -81,7 +81,7 @@ const (
 	rankings
 )
 
-// spares has the topics of a pool that may be closed to make room.
+// spares has the topics of a relay that may be closed to make room.
 type spares struct {
 	moves    uint64 // how often a topic has become spare
 	idle     int    // lingering topics
@@ -97,7 +97,7 @@ func newSpares() *spares {
 }
 
 // set says that t, which o has opened, is spare from now on, or is not.
-func (s *spares) set(t *topic, o *opener, kind spareKind) {
+func (s *spares) set(t *Topic, o *opener, kind spareKind) {
 	if t.spare == kind {
 		return
 	}
@@ -206,56 +206,60 @@ func (r *ranking) Pop() any {
 	return o
 }
 
-// holder returns the entry of a client address, and makes it if there is none. p.mu
+// holder returns the entry of a address, and makes it if there is none. r.mu
 // must be held.
-func (p *pool) holder(clientIP string) *holder {
-	h := p.perIP[clientIP]
+func (r *Relay) holder(address string) *holder {
+	h := r.holders[address]
 	if h == nil {
 		h = new(holder)
-		p.perIP[clientIP] = h
+		r.holders[address] = h
 	}
 	return h
 }
 
-// dropIfEmpty drops the entry of a client address that holds nothing. p.mu must be
+// dropIfEmpty drops the entry of a address that holds nothing. r.mu must be
 // held.
-func (p *pool) dropIfEmpty(clientIP string) {
-	if h := p.perIP[clientIP]; h != nil && h.subscribers == 0 && h.opened == nil {
-		delete(p.perIP, clientIP)
+func (r *Relay) dropIfEmpty(address string) {
+	if h := r.holders[address]; h != nil && h.subscribers == 0 && h.opened == nil {
+		delete(r.holders, address)
 	}
 }
 
-// countTopic adds n to the number of topics that t's opener has. p.mu must be held.
-func (p *pool) countTopic(t *topic, n int) {
-	h := p.holder(t.openedBy)
+// countTopic adds n to the number of topics that t's opener has. r.mu must be held.
+func (r *Relay) countTopic(t *Topic, n int) {
+	h := r.holder(t.openedBy)
 	if h.opened == nil {
 		h.opened = new(opener)
 	}
 	h.opened.topics += n
-	p.spares.rerank(h.opened)
+	r.spares.rerank(h.opened)
 	if h.opened.topics == 0 {
 		h.opened = nil
-		p.dropIfEmpty(t.openedBy)
+		r.dropIfEmpty(t.openedBy)
 	}
 }
 
 // sortOut finds out why t may be closed to make room, if it may. It is called when
-// one of the reasons may have changed. p.mu must be held.
-func (p *pool) sortOut(t *topic) {
-	kind := notSpare
-	switch {
-	case p.topics[t.key] != t:
-		return // it was no longer counted when it was detached
-	case t.isRefused():
-		kind = spareRefused
-	case t.linger != nil:
-		kind = spareLingering
-	case len(t.addresses) == 1 && t.addresses[t.openedBy] > 0:
-		kind = spareOwn
-	case len(t.addresses) <= mostSharing:
-		kind = spareShared
+// one of the reasons may have changed. r.mu must be held.
+func (r *Relay) sortOut(t *Topic) {
+	if r.topics[t.key] == t { // else it was no longer counted when it was detached
+		r.spares.set(t, r.holder(t.openedBy).opened, t.spareKind())
 	}
-	p.spares.set(t, p.holder(t.openedBy).opened, kind)
+}
+
+// spareKind says why t may be closed to make room. relay.mu must be held.
+func (t *Topic) spareKind() spareKind {
+	switch {
+	case t.isRefused():
+		return spareRefused
+	case t.linger != nil:
+		return spareLingering
+	case len(t.addresses) == 1 && t.addresses[t.openedBy] > 0:
+		return spareOwn
+	case len(t.addresses) <= mostSharing:
+		return spareShared
+	}
+	return notSpare
 }
 
 // mostSharing is how many addresses may use a topic that is closed to make room.
@@ -263,33 +267,33 @@ const mostSharing = 256
 
 // sharedToYield returns a topic of those that some addresses use, if one has opened more
 // than enough topics, and each of the others holds as much: two that use each other's must
-// not keep all for themselves. It looks at some only, and at others the next time. p.mu
+// not keep all for themselves. It looks at some only, and at others the next time. r.mu
 // must be held.
-func (p *pool) sharedToYield(enough int) *topic {
+func (r *Relay) sharedToYield(enough int) *Topic {
 	const openers, topics = 8, 8
-	ranked := p.spares.rankings[mostShared].openers
+	ranked := r.spares.rankings[mostShared].openers
 	for _, o := range slices.Clone(ranked[:min(len(ranked), openers)]) {
 		if o.topics <= enough {
 			continue
 		}
 		list := &o.spare[spareShared]
 		for range min(list.Len(), topics) {
-			t := list.Back().Value.(*topic)
-			if p.allHoldMore(t, enough) {
+			t := list.Back().Value.(*Topic)
+			if r.allHoldMore(t, enough) {
 				return t
 			}
 			list.MoveToFront(t.spareAt)
 		}
-		p.spares.rerank(o)
+		r.spares.rerank(o)
 	}
 	return nil
 }
 
 // allHoldMore reports whether each address that uses t holds more than enough topics.
-// p.mu must be held.
-func (p *pool) allHoldMore(t *topic, enough int) bool {
+// r.mu must be held.
+func (r *Relay) allHoldMore(t *Topic, enough int) bool {
 	for ip := range t.addresses {
-		if p.perIP[ip].holds() <= enough {
+		if r.holders[ip].holds() <= enough {
 			return false
 		}
 	}
@@ -297,24 +301,24 @@ func (p *pool) allHoldMore(t *topic, enough int) bool {
 }
 
 // passOn makes a topic that the address which has opened it has left count for another
-// one that uses it: of a few, for that with the fewest topics. p.mu must be held.
-func (p *pool) passOn(t *topic) {
+// one that uses it: of a few, for that with the fewest topics. r.mu must be held.
+func (r *Relay) passOn(t *Topic) {
 	const few = 16
-	if t.addresses[t.openedBy] > 0 || p.topics[t.key] != t {
+	if t.addresses[t.openedBy] > 0 || r.topics[t.key] != t {
 		return
 	}
-	p.spares.set(t, p.holder(t.openedBy).opened, notSpare)
-	p.countTopic(t, -1)
+	r.spares.set(t, r.holder(t.openedBy).opened, notSpare)
+	r.countTopic(t, -1)
 	least, seen := -1, 0
 	for ip := range t.addresses { // in random order
-		if n := p.perIP[ip].topics(); least < 0 || n < least {
+		if n := r.holders[ip].topics(); least < 0 || n < least {
 			t.openedBy, least = ip, n
 		}
 		if seen++; seen == few {
 			break
 		}
 	}
-	p.countTopic(t, +1)
+	r.countTopic(t, +1)
 }
 
 // Interface guards

@@ -1,4 +1,4 @@
-package ssefanout
+package relay
 
 import (
 	"hash/maphash"
@@ -62,8 +62,8 @@ func (c *connection) begins(e *hub.Entry) {
 // asked with: several connections may have been asked with the same.
 func (c *connection) resumesWith(e *hub.Entry) bool {
 	log := c.up.topic.log
-	at, known := log.KeptAfter(c.id)
-	return c.id != "" && known && log.FirstID(at.Cursor) == e.ID
+	at, known := log.KeptAfter(c.ID)
+	return c.ID != "" && known && log.FirstID(at.Cursor) == e.ID
 }
 
 // isNewRun reports whether an event that the log has, before a cursor, is not a replay. It
@@ -98,7 +98,7 @@ func (c *connection) keepsPace(behind hub.Cursor) bool {
 }
 
 // beginRun takes note that what is appended next begins a new run.
-func (t *topic) beginRun() {
+func (t *Topic) beginRun() {
 	start, tail := t.log.Newest().Cursor, t.log.Tail().Cursor
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -108,7 +108,7 @@ func (t *topic) beginRun() {
 
 // oldestOf returns the oldest place that an id names, if it names one in several runs:
 // nobody knows which of them the client means that brings it.
-func (t *topic) oldestOf(id string, newest hub.Cursor) (oldest hub.Position, several bool) {
+func (t *Topic) oldestOf(id string, newest hub.Cursor) (oldest hub.Position, several bool) {
 	t.mu.Lock()
 	runs := slices.Clone(t.runs)
 	t.mu.Unlock()

@@ -1,0 +1,347 @@
+package relay
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A Relay is topics by key.
+type Relay struct {
+	cfg      Config
+	observer Observer
+	stats    *Stats
+	backlogs *backlogs
+	futile   relayDebts // fetches that have come to nothing
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	topics   map[string]*Topic
+	detached map[*Topic]struct{}      // over for newcomers, but with subscribers
+	closing  map[string]chan struct{} // of topics that are over, until their connection is
+	spares   *spares                  // of topics
+	holders  map[string]*holder       // by address
+	total    int                      // subscribers, and what Reserve has taken
+	running  int                      // topics whose connection is not over
+	over     *Ending                  // set once there are to be no more subscribers
+	retired  bool
+}
+
+// RefusalMemory is how long a no of the origin answers those who come next.
+const RefusalMemory = time.Second
+
+// New returns a relay. Its counters are those in stats.
+func New(cfg Config, observer Observer, stats *Stats) *Relay {
+	return &Relay{
+		cfg:      cfg,
+		observer: observer,
+		stats:    stats,
+		topics:   make(map[string]*Topic),
+		detached: make(map[*Topic]struct{}),
+		closing:  make(map[string]chan struct{}),
+		spares:   newSpares(),
+		backlogs: newBacklogs(&cfg),
+		futile:   relayDebts{debts: debts{allowance: futileInRelay}},
+		holders:  make(map[string]*holder),
+	}
+}
+
+// End ends all subscribers, and takes no more.
+func (r *Relay) End(e Ending) {
+	r.mu.Lock()
+	r.over = &e
+	var busy []*Topic
+	for t := range r.detached {
+		busy = append(busy, t)
+	}
+	for _, t := range r.topics {
+		if t.subscribers > 0 {
+			busy = append(busy, t)
+		} else {
+			r.closeTopic(t)
+		}
+	}
+	r.mu.Unlock()
+
+	for _, t := range busy {
+		t.end(e)
+	}
+	r.retire()
+}
+
+// retire tells once that the relay is over and that nothing is left.
+func (r *Relay) retire() {
+	r.mu.Lock()
+	now := !r.retired && r.over != nil && len(r.topics) == 0 && len(r.detached) == 0 && r.running == 0
+	r.retired = r.retired || now
+	r.mu.Unlock()
+	if now {
+		r.observer.Retired()
+	}
+}
+
+// IsOver reports whether End was called.
+func (r *Relay) IsOver() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.over != nil
+}
+
+// Topics returns the topics that newcomers would join, and those that are over for
+// newcomers and still have subscribers.
+func (r *Relay) Topics() (current, ending []*Topic) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Values(r.topics)), slices.Collect(maps.Keys(r.detached))
+}
+
+// A Visit is a client that comes to share a topic.
+type Visit struct {
+	// Key names the topic within the relay, and Name to people.
+	Key  string
+	Name func() string
+
+	// Open returns the source of a topic that is opened for this client. It is called
+	// with a lock held: it must neither block nor call anything of the relay.
+	Open func(t *Topic) Source
+
+	// Barred, if set, is why no topic is opened for this client: it may join one.
+	Barred error
+
+	// Claim is what it resumes with.
+	Claim Claim
+
+	// Address is what limits and queues count it by.
+	Address string
+
+	// Audience is the index of its Words.
+	Audience uint8
+
+	// Patient clients cannot be held without the origin's word: they wait for it as
+	// long as it takes.
+	Patient bool
+
+	// Gate tells whether it may share the topic. Nil: it may.
+	Gate Gate
+}
+
+// A Gate tells whether a client may share a topic.
+type Gate interface {
+	// Judge returns why the client may not share, as an error; known is false while that
+	// cannot be told. It is called again whenever something has changed (see
+	// Topic.Changed), also when the client has waited for as long as it is held without a
+	// word of the origin, which late says, and when it has waited for GatePatience.
+	Judge(t *Topic, late, unled bool) (why error, known bool)
+}
+
+// Join returns the reader of a client that comes, of the topic for its key, which is
+// opened if there is none. Whatever arrives at once, one topic is made for a key, and
+// with it one connection (R2). If a limit leaves no place, it says which, and if
+// Visit.Barred does not allow it, it returns that.
+func (r *Relay) Join(v *Visit) (*Reader, Rejection, error) {
+	t, yielded, rejected, barred := r.joinOrOpen(v)
+	if yielded != nil {
+		yielded.end(Ending{Reason: EndYielded})
+		r.observer.Yielded(yielded)
+	}
+	if t == nil {
+		return nil, rejected, barred
+	}
+	return newReader(t, v), "", nil
+}
+
+// joinOrOpen is Join, but for ending the subscribers of the topic that has yielded
+// its place to t, if there is one.
+func (r *Relay) joinOrOpen(v *Visit) (t, yielded *Topic, _ Rejection, _ error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over != nil {
+		return nil, nil, RejectEnding, nil
+	}
+	t = r.topics[v.Key]
+	if t == nil && v.Barred != nil {
+		return nil, nil, "", v.Barred
+	}
+	if why := r.overLimit(t, v.Address); why != "" {
+		return nil, nil, why, nil
+	}
+	if t == nil {
+		var ok bool
+		if yielded, ok = r.makeRoom(v.Address); !ok {
+			return nil, nil, RejectTopics, nil
+		}
+		t = r.open(v)
+	}
+	r.stopLinger(t)
+	t.subscribers++
+	holder := r.holder(v.Address)
+	if t.addresses[v.Address]++; t.addresses[v.Address] == 1 {
+		holder.uses++
+	}
+	holder.subscribers++
+	r.total++
+	r.passOn(t)
+	r.sortOut(t)
+	return t, yielded, "", nil
+}
+
+// sortOutRefused is called when the origin has said no to t.
+func (r *Relay) sortOutRefused(t *Topic) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sortOut(t)
+}
+
+// open makes a topic and starts its upstream. r.mu must be held.
+func (r *Relay) open(v *Visit) *Topic {
+	t := newTopic(r, v)
+	r.topics[v.Key] = t
+	r.countTopic(t, +1)
+
+	if r.cfg.Catchups < 0 && v.Claim.Usable() && !t.assigned(v.Claim.ID) {
+		t.opener = v.Claim
+	}
+	before := r.closing[v.Key]
+	r.running++
+	go func() {
+		if before != nil {
+			// An origin with a single worker has no place for the new
+			// connection before the old one has ended.
+			<-before
+		}
+		t.upstream.run(t.ctx)
+		t.catchups.close()
+		t.helpers.Wait()
+		close(t.done)
+		r.closed(t)
+	}()
+	return t
+}
+
+// leave takes a subscriber off its topic.
+func (r *Relay) leave(t *Topic, address string) {
+	defer r.retire()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.subscribers--
+	if t.addresses[address]--; t.addresses[address] == 0 {
+		delete(t.addresses, address)
+		r.holder(address).uses--
+	}
+	r.total--
+	r.holder(address).subscribers--
+	r.dropIfEmpty(address)
+	linger := r.cfg.Linger
+	switch {
+	case t.subscribers > 0:
+		r.passOn(t)
+		r.sortOut(t)
+	case r.topics[t.key] == t && t.isRefused() && r.over == nil:
+		// It answers those who come next, and goes by itself.
+		r.sortOut(t)
+	case r.topics[t.key] != t, r.over != nil, linger < 0, t.log.Newest().Cursor == 0:
+		r.closeTopic(t)
+	default:
+		r.startLinger(t, linger)
+	}
+}
+
+// startLinger keeps a topic without subscribers for a while. If too many linger, the
+// address that has opened most of these gives up the one that has lingered longest.
+// r.mu must be held.
+func (r *Relay) startLinger(t *Topic, d time.Duration) {
+	var timer *time.Timer
+	timer = time.AfterFunc(d, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if t.linger == timer { // nobody has come at the same moment
+			r.closeTopic(t)
+		}
+	})
+	t.linger = timer
+	r.sortOut(t)
+	if r.spares.idle > r.cfg.LingerTopics {
+		r.closeTopic(r.spares.most(mostIdle).oldest(spareLingering))
+	}
+}
+
+// stopLinger ends the wait of a topic for its next subscriber. r.mu must be held.
+func (r *Relay) stopLinger(t *Topic) {
+	if t.linger != nil {
+		t.linger.Stop()
+		t.linger = nil
+	}
+}
+
+// detach makes whoever asks for the key of t from now on open another topic,
+// while the subscribers of this one stay until they are ended.
+func (r *Relay) detach(t *Topic) {
+	defer r.retire()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.detachTopic(t)
+	if t.subscribers == 0 {
+		r.closeTopic(t)
+	}
+}
+
+// detachMoved is detach for a topic whose clients are led elsewhere: the next topic for
+// its key does not wait until they have left.
+func (r *Relay) detachMoved(t *Topic) {
+	r.mu.Lock()
+	t.moved = true
+	r.mu.Unlock()
+	r.detach(t)
+}
+
+// detachTopic is detach with r.mu held.
+func (r *Relay) detachTopic(t *Topic) {
+	if r.topics[t.key] != t {
+		return
+	}
+	r.stopLinger(t)
+	r.spares.set(t, r.holder(t.openedBy).opened, notSpare)
+	delete(r.topics, t.key)
+	r.detached[t] = struct{}{}
+	r.countTopic(t, -1)
+	if t.moved {
+		return // its connection stays as long as its clients, for whom nobody waits
+	}
+	select {
+	case <-t.done:
+	default:
+		r.closing[t.key] = t.done
+	}
+}
+
+// closeTopic closes the upstream of a topic that has no subscribers. r.mu must
+// be held.
+func (r *Relay) closeTopic(t *Topic) {
+	r.detachTopic(t)
+	delete(r.detached, t)
+	t.stop()
+}
+
+// closeUnused closes a topic that has no subscribers, and reports whether it has none.
+func (r *Relay) closeUnused(t *Topic) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t.subscribers > 0 {
+		return false
+	}
+	r.closeTopic(t)
+	return true
+}
+
+// closed is called when the upstream of a topic has ended.
+func (r *Relay) closed(t *Topic) {
+	defer r.retire()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing[t.key] == t.done {
+		delete(r.closing, t.key)
+	}
+	r.running--
+}
