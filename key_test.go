@@ -342,7 +342,7 @@ func TestClaimOf(t *testing.T) {
 		{"blanks around it", "", []string{" h 1\t"}, relay.Claim{ID: "h 1"}},
 		{"blanks around it in the query", "lastEventId=+h+1%09", nil, relay.Claim{ID: "h 1", Param: "lastEventId"}},
 		{"long", "", []string{long}, relay.Claim{ID: long}},
-		{"long in the query", "lastEventId=" + long, nil, relay.Claim{long, "lastEventId"}},
+		{"long in the query", "lastEventId=" + long, nil, relay.Claim{ID: long, Param: "lastEventId"}},
 		{"NUL", "lastEventId=a%00b", nil, relay.Claim{ID: "a\x00b", Param: "lastEventId"}},
 		{"LF", "lastEventId=%0A", nil, relay.Claim{ID: "\n", Param: "lastEventId"}},
 	} {

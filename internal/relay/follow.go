@@ -169,10 +169,13 @@ type connection struct {
 	ended       chan struct{} // closed when outcome is set
 	outcome     Outcome
 
-	mu sync.Mutex
+	mu sync.Mutex // held for each event: another connection may take over in between
 
-	// Guarded by mu until ended is closed.
-	isCut     bool // another connection has taken over
+	// Guarded by mu.
+	isCut bool // another connection has taken over
+	fresh bool // something was appended and nobody woken yet
+
+	// Owned by the goroutine that feeds the sink, then by run.
 	accepted  time.Time
 	nth       int        // of the topic, from 1; 0 until it is accepted
 	replaying bool       // all events so far were in the log already
@@ -180,8 +183,7 @@ type connection struct {
 	begun     bool       // an event has come
 	anew      bool       // the connection before has ended as a stream should
 	rerun     rerun
-	events    int  // published, with data
-	fresh     bool // something was appended and nobody woken yet
+	events    int // published, with data
 	address   string
 }
 
