@@ -184,7 +184,6 @@ type connection struct {
 	anew      bool       // the connection before has ended as a stream should
 	rerun     rerun
 	events    int // published, with data
-	address   string
 }
 
 // open starts a connection.
@@ -244,7 +243,6 @@ func (c *connection) Accept(o Opening) (tell func()) {
 		old.cut()
 	}
 	c.accepted = time.Now()
-	c.address = o.Address
 	t.relay.stats.Connections.Add(1)
 	defer close(c.established)
 	told := Connected{Address: o.Address, LastEventID: c.ID, Attempt: u.failures + 1, Reloaded: c.replaces != nil}
