@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -102,7 +103,7 @@ func (a *answer) writeHeader(status int) (tell func()) {
 		a.refusal.verdict = relay.Personal
 	}
 	if a.refusal.verdict != relay.Stream {
-		a.refusal.header = sharedHeaders(a.header)
+		a.refusal.header = fields.Shared(a.header)
 		if encoding := a.header["Content-Encoding"]; len(encoding) > 0 {
 			a.refusal.header["Content-Encoding"] = encoding // its body is shared as it is
 		}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
@@ -38,7 +39,7 @@ func (o *Options) audienceOf(r *http.Request) audience {
 		strings.HasPrefix(r.UserAgent(), "Mozilla/"):
 		return browsers
 	}
-	if eventStream, _ := accepted(r.Header); eventStream > 0 {
+	if eventStream, _ := fields.Accepted(r.Header); eventStream > 0 {
 		return libraries
 	}
 	return readers

@@ -8,6 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	maphandler "github.com/caddyserver/caddy/v2/modules/caddyhttp/map"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 )
 
 // collect finds the destinations of maps, and the request headers that handlers
@@ -58,7 +60,7 @@ func (s *surveyor) collectHeaders(ops *headers.HeaderOps) {
 	for _, values := range []map[string][]string{ops.Add, ops.Set} {
 		for name, values := range values {
 			client := slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, "{") })
-			if !client || negotiates(name) || !harmless(canonicalHeader(name)) {
+			if !client || negotiates(name) || !fields.Harmless(fields.Canonical(name)) {
 				changed = append(changed, name)
 			}
 		}
@@ -68,11 +70,11 @@ func (s *surveyor) collectHeaders(ops *headers.HeaderOps) {
 	}
 	for _, name := range changed {
 		if !strings.Contains(name, "*") {
-			s.headers = append(s.headers, canonicalHeader(name))
+			s.headers = append(s.headers, fields.Canonical(name))
 			continue
 		}
 		// A wildcard deletes, or replaces in, whatever a client has.
-		for harmless := range harmlessHeaders {
+		for harmless := range fields.HarmlessNames() {
 			if matchesWildcard(name, harmless) {
 				s.headers = append(s.headers, harmless)
 			}
@@ -98,7 +100,7 @@ func matchesWildcard(pattern, name string) bool {
 
 // negotiates reports whether a header says what its client would like to get.
 func negotiates(name string) bool {
-	name = canonicalHeader(name)
+	name = fields.Canonical(name)
 	return strings.HasPrefix(name, "Accept") || strings.HasPrefix(name, "Sec-Ch-") || name == "User-Agent" ||
 		name == "Origin" || name == "Referer"
 }

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 )
 
 // A corsPolicy answers for the origin which pages may read the streams (Fetch
@@ -98,7 +100,7 @@ func (c *corsPolicy) answersPreflight(r *http.Request) bool {
 	}
 	for _, names := range r.Header["Access-Control-Request-Headers"] {
 		for name := range strings.SplitSeq(names, ",") {
-			if name = strings.TrimSpace(name); name != "" && !slices.Contains(c.allowedHeaders(), canonicalHeader(name)) {
+			if name = strings.TrimSpace(name); name != "" && !slices.Contains(c.allowedHeaders(), fields.Canonical(name)) {
 				return false
 			}
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct/directtest"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -551,7 +552,7 @@ func (c *client) read() string {
 	}
 	// Until the status is sent, the header is the handler's.
 	last := all[strings.LastIndex(strings.TrimSuffix(all, "\n"), "\n")+1:] // line: a comment needs no blank one behind it
-	if c.status != 0 && isEventStream(c.header) && all != "" && !strings.HasSuffix(all, "\n\n") && !strings.HasPrefix(last, ":") {
+	if c.status != 0 && fields.IsEventStream(c.header) && all != "" && !strings.HasSuffix(all, "\n\n") && !strings.HasPrefix(last, ":") {
 		c.t.Errorf("ends within a block: %q", all)
 	}
 	text := all[c.taken:]

@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -267,7 +268,7 @@ func TestWhatATrustedProxySays(t *testing.T) {
 					s.get("/events")
 					s.origin.next().accept().events(1, 1)
 					get(false)
-					if form == "wrapping" && slices.Contains(addressedHeaders, canonicalHeader(name)) {
+					if form == "wrapping" && slices.Contains(addressedHeaders, fields.Canonical(name)) {
 						s.origin.next().accept().events(1, 1) // an application may believe it
 					}
 					s.origin.idle()

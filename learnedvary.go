@@ -4,7 +4,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -59,46 +58,3 @@ func sortedNames(lists ...[]string) []string {
 	slices.Sort(all)
 	return slices.Compact(all)
 }
-
-// joinsKey reports whether a request header, in canonical form, joins the key
-// when an answer varies by it: those by which a server chooses among a few
-// variants. By all others that are harmless, each client would get a topic.
-func joinsKey(name string) bool {
-	begins := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
-	return variantHeaders[name] || slices.ContainsFunc(variantPrefixes, begins)
-}
-
-var variantPrefixes = []string{
-	"Accept-",
-	"Cloudfront-Is-",
-	"Sec-Ch-",
-	"Sec-Fetch-",
-}
-
-var variantHeaders = headerSet(`
-	DNT Save-Data Sec-GPC Upgrade-Insecure-Requests User-Agent
-
-	Device-Memory Downlink DPR ECT RTT Viewport-Width Width
-
-	CF-IPCountry CloudFront-Viewer-Country X-Appengine-Country
-	X-Vercel-IP-Country
-`)
-
-// sameForAll reports whether a request header, in canonical form, is the same in
-// all requests that share a topic.
-func sameForAll(name string) bool {
-	// A client that carries a header that is not harmless shares only with
-	// "credentials strip", which says that the stream does not depend on it.
-	return !harmless(name) || fixedHeaders[name]
-}
-
-// fixedHeaders are set by us, or say where a client resumes and not what it asks
-// for, or are for one connection. The origin sees the key's host and scheme in
-// X-Forwarded-*, and its own policy for pages or ours decides by Origin.
-var fixedHeaders = headerSet(`
-	Accept Accept-Encoding Cache-Control Content-Length Last-Event-ID Pragma
-
-	Connection Keep-Alive Proxy-Connection TE Trailer Transfer-Encoding
-
-	Host Origin X-Forwarded-Host X-Forwarded-Proto
-`)

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -33,7 +34,7 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Reject
 		delay = p.opts.reconnectionTime() + rand.N(time.Duration(p.opts.StreamCloseDelay)+1)
 	}
 	if p.opts.reject {
-		copyHeader(w.Header(), origins)
+		fields.Copy(w.Header(), origins)
 		w.Header().Set("Retry-After", strconv.Itoa(int((delay+time.Second-1)/time.Second)))
 		p.opts.cors.apply(w.Header(), r)
 		w.WriteHeader(http.StatusServiceUnavailable)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 )
 
 // unequalMatcher returns the name of a matcher in a set that may match for one
@@ -76,16 +78,16 @@ func (s *surveyor) equalVariables(m any) bool {
 
 // equalHeaders reports whether all that share have the same of these headers: vary
 // names them, the site sets them, or no client that shares can carry them.
-func (s *surveyor) equalHeaders(fields caddyhttp.MatchHeader) bool {
-	for name := range fields {
+func (s *surveyor) equalHeaders(wanted caddyhttp.MatchHeader) bool {
+	for name := range wanted {
 		// In front, a header that the site changes may still be as the client has sent it.
-		varies, changed := slices.Contains(s.options.varyHeaders, canonicalHeader(name)), slices.Contains(s.headers, canonicalHeader(name))
+		varies, changed := slices.Contains(s.options.varyHeaders, fields.Canonical(name)), slices.Contains(s.headers, fields.Canonical(name))
 		compared := varies && !changed || changed && !s.front
-		if canonicalHeader(name) != "Host" && !compared && !s.absent(name) {
+		if fields.Canonical(name) != "Host" && !compared && !s.absent(name) {
 			return false
 		}
 	}
-	return s.equalPlaceholders(fields)
+	return s.equalPlaceholders(wanted)
 }
 
 // matchesNobody reports whether a matcher needs a header that no client that shares
@@ -113,13 +115,13 @@ func (s *surveyor) matchesNobody(m any) bool {
 // needsWebSocket reports whether a header names a WebSocket, as those do that pass.
 func needsWebSocket(name string, values []string) bool {
 	other := func(value string) bool { return !strings.EqualFold(value, "websocket") }
-	return canonicalHeader(name) == "Upgrade" && len(values) > 0 && !slices.ContainsFunc(values, other)
+	return fields.Canonical(name) == "Upgrade" && len(values) > 0 && !slices.ContainsFunc(values, other)
 }
 
 // absent reports whether a request with a header is never shared.
 func (s *surveyor) absent(name string) bool {
-	name = canonicalHeader(name)
-	return !s.options.strip && name != "Host" && !harmless(name) &&
+	name = fields.Canonical(name)
+	return !s.options.strip && name != "Host" && !fields.Harmless(name) &&
 		!slices.Contains(s.options.varyHeaders, name) && !slices.Contains(s.headers, name)
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
@@ -347,7 +348,7 @@ func (o *Options) provision(wrapping bool) error {
 		if placeholder, ok := strings.CutPrefix(name, "{"); ok {
 			o.varyReplacer = append(o.varyReplacer, strings.TrimSuffix(placeholder, "}"))
 		} else {
-			o.varyHeaders = append(o.varyHeaders, canonicalHeader(name))
+			o.varyHeaders = append(o.varyHeaders, fields.Canonical(name))
 		}
 	}
 	o.words = wordsFor(o)
@@ -361,7 +362,7 @@ func (o *Options) provision(wrapping bool) error {
 	o.cors.headers = slices.Clone(o.varyHeaders)
 	for _, placeholder := range o.varyReplacer {
 		if name, ok := strings.CutPrefix(placeholder, "http.request.header."); ok {
-			o.cors.headers = append(o.cors.headers, canonicalHeader(name))
+			o.cors.headers = append(o.cors.headers, fields.Canonical(name))
 		}
 	}
 	if !o.cors.enabled() {
@@ -527,7 +528,7 @@ func (o *Options) validate() error {
 		case strings.Contains(name, "."):
 			// HTTP allows it, but a header that no client sends merges all users.
 			complain("vary: %q is no header: is the placeholder {%s} meant?", name, name)
-		case canonicalHeader(name) == "Last-Event-Id":
+		case fields.Canonical(name) == "Last-Event-Id":
 			complain("vary: %s cannot be named, as it says where a client resumes and not what it asks for", name)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -15,7 +16,7 @@ import (
 // counts for the limits like a subscriber.
 func (h *Handler) pass(p *pool, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why passReason) error {
 	pw := newPassedWriter(p, w, r)
-	if why.presumesStream() && wantsOnlyEventStream(r.Header) {
+	if why.presumesStream() && fields.WantsOnlyEventStream(r.Header) {
 		// The origin need not be asked for what its client could not have.
 		if rejected := pw.claim(); rejected != "" {
 			return p.turnAway(w, r, rejected, nil)
@@ -136,7 +137,7 @@ func (w *passedWriter) judge(status int) {
 	}
 	w.judged = true
 	// An EventSource wants a 200; other clients take any success.
-	stream := status >= 200 && status < 300 && isEventStream(w.Header())
+	stream := status >= 200 && status < 300 && fields.IsEventStream(w.Header())
 	switch {
 	case !stream:
 		w.release()
@@ -153,7 +154,7 @@ func (w *passedWriter) turnAway(why relay.Rejection) {
 	header := w.Header()
 	origins := readableBy(header)
 	clear(header)
-	copyHeader(header, w.before)
+	fields.Copy(header, w.before)
 	_ = w.pool.turnAway(w.ResponseWriter, w.request, why, origins) // it has no error to tell
 	w.cancel()
 }

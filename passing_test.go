@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -356,7 +357,7 @@ func TestWantsOnlyEventStream(t *testing.T) {
 		{[]string{"application/json, text/event-stream"}, false},
 		{[]string{"text/event-stream, */*;q=0.1"}, false},
 	} {
-		if got := wantsOnlyEventStream(http.Header{"Accept": tc.accept}); got != tc.want {
+		if got := fields.WantsOnlyEventStream(http.Header{"Accept": tc.accept}); got != tc.want {
 			t.Errorf("wantsOnlyEventStream(%q) = %t, want %t", tc.accept, got, tc.want)
 		}
 	}

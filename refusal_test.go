@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 )
 
 // expectAnswer compares an answer that has ended, which thus needs no flush.
@@ -363,7 +365,7 @@ func TestHeadersThatAreShared(t *testing.T) {
 		})
 	})
 	t.Run("names in another case", func(t *testing.T) {
-		got := sharedHeaders(http.Header{"set-cookie": {"1"}, "x-hop": {"1"}, "Connection": {"X-Hop"}, "X-Other": {"1"}})
+		got := fields.Shared(http.Header{"set-cookie": {"1"}, "x-hop": {"1"}, "Connection": {"X-Hop"}, "X-Other": {"1"}})
 		if len(got) != 1 || got["X-Other"] == nil {
 			t.Errorf("shared are %v, want X-Other alone", got)
 		}

@@ -1,7 +1,6 @@
 package ssefanout
 
 import (
-	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -9,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -23,18 +23,18 @@ func restrictionError(r *relay.Restriction) error {
 // restrictionOf returns what the header of an answer says against sharing it.
 // learned has the headers that the topic's key has because of earlier answers.
 func (o *Options) restrictionOf(header http.Header, learned []string) relay.Restriction {
-	if !o.strip && len(headerValues(header, "Set-Cookie")) > 0 {
+	if !o.strip && len(fields.Values(header, "Set-Cookie")) > 0 {
 		return relay.Restriction{Pass: string(passSetCookie)}
 	}
 	var vary []string
-	for name := range listItems(headerValues(header, "Vary")) {
-		name = canonicalHeader(name)
+	for name := range fields.Items(fields.Values(header, "Vary")) {
+		name = fields.Canonical(name)
 		switch {
 		case name == "*":
 			return relay.Restriction{Pass: string(passVary), Differs: name}
 		case slices.Contains(o.varyHeaders, name), slices.Contains(learned, name), slices.Contains(vary, name):
-		case sameForAll(name):
-		case joinsKey(name):
+		case fields.SameForAll(name):
+		case fields.SelectsVariant(name):
 			vary = append(vary, name)
 		default:
 			return relay.Restriction{Pass: string(passVary), Differs: name}
@@ -50,32 +50,6 @@ func (o *Options) restrictionOf(header http.Header, learned []string) relay.Rest
 // the clients of the topic.
 func (u *upstream) restrictionOf(header http.Header) relay.Restriction {
 	return u.pool.opts.restrictionOf(header, u.request.learned)
-}
-
-// headerValues returns the values of a header, given by its canonical name, also
-// where a handler has set it under another spelling.
-func headerValues(header http.Header, canonical string) []string {
-	values := header[canonical]
-	for name, others := range header {
-		if name != canonical && canonicalHeader(name) == canonical {
-			values = slices.Concat(values, others)
-		}
-	}
-	return values
-}
-
-// listItems returns an iterator over the items of a header that is a list
-// (RFC 9110, section 5.6.1).
-func listItems(values []string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, value := range values {
-			for item := range strings.SplitSeq(value, ",") {
-				if item = strings.TrimSpace(item); item != "" && !yield(item) {
-					return
-				}
-			}
-		}
-	}
 }
 
 const (
@@ -135,7 +109,7 @@ func (p *pool) explainRestriction(t *relay.Topic, restricted *relay.Restriction)
 // explainPrivate says once that an answer that is shared claims to be private.
 // Frameworks send that on everything, so it means nothing by itself.
 func (p *pool) explainPrivate(t *relay.Topic, header http.Header) {
-	for directive := range listItems(header["Cache-Control"]) {
+	for directive := range fields.Items(header["Cache-Control"]) {
 		name, _, _ := strings.Cut(directive, "=")
 		if !strings.EqualFold(strings.TrimSpace(name), "private") {
 			continue

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -167,7 +168,7 @@ func (s *setup) expectKeyed(word ownWord) *conn {
 	s.t.Helper()
 	up := s.origin.next()
 	for i := 0; i < len(visitor); i += 2 {
-		name := canonicalHeader(visitor[i])
+		name := fields.Canonical(visitor[i])
 		if name == "User-Agent" && word.joins != name {
 			continue
 		}

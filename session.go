@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -70,9 +71,9 @@ func (s *session) serve(header http.Header) error {
 // writeHeader sends the header of an event stream.
 func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.Header) {
 	header := w.Header()
-	copyHeader(header, origins)
+	fields.Copy(header, origins)
 	p.opts.cors.apply(header, r)
-	if !isEventStream(header) {
+	if !fields.IsEventStream(header) {
 		header.Set("Content-Type", "text/event-stream")
 	}
 	// no-transform keeps compressing handlers away, ours and those on the way;

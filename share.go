@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
-	"net/textproto"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -57,11 +56,11 @@ func (h *Handler) whyPass(r *http.Request) passReason {
 	switch {
 	case r.Method != http.MethodGet:
 		return passMethod
-	case asksForWebSocket(r), h.wrapping && hasToken(r.Header["Upgrade"], "websocket"):
+	case asksForWebSocket(r), h.wrapping && fields.HasToken(r.Header["Upgrade"], "websocket"):
 		return passUpgrade
 	case r.Context().Value(caddyhttp.ErrorCtxKey) != nil:
 		return passError
-	case h.wrapping && !prefersEventStream(r.Header):
+	case h.wrapping && !fields.PrefersEventStream(r.Header):
 		return passAccept
 	case h.wrapping && hasBody(r):
 		return passBody
@@ -83,19 +82,7 @@ func (h *Handler) whyPass(r *http.Request) passReason {
 // over for. Only HTTP/1.1 has such requests: those of later versions are no GETs.
 func asksForWebSocket(r *http.Request) bool {
 	return r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
-		hasToken(r.Header["Connection"], "upgrade") && hasToken(r.Header["Upgrade"], "websocket")
-}
-
-// hasToken reports whether one of the lists in values has a token, in any case.
-func hasToken(values []string, token string) bool {
-	for _, value := range values {
-		for item := range strings.SplitSeq(value, ",") {
-			if strings.EqualFold(textproto.TrimString(item), token) {
-				return true
-			}
-		}
-	}
-	return false
+		fields.HasToken(r.Header["Connection"], "upgrade") && fields.HasToken(r.Header["Upgrade"], "websocket")
 }
 
 // mayBeUnread reports whether the connection of r may still have bytes of its body.
@@ -136,7 +123,7 @@ func hasBody(r *http.Request) bool {
 // compared with the stranger's (see facts).
 func (h *Handler) identifyingHeader(r *http.Request) string {
 	for name := range r.Header {
-		if !harmless(name) && !slices.Contains(h.varyHeaders, name) && (!h.wrapping || !h.setsHeader(name)) {
+		if !fields.Harmless(name) && !slices.Contains(h.varyHeaders, name) && (!h.wrapping || !h.setsHeader(name)) {
 			return name
 		}
 	}
@@ -259,126 +246,4 @@ func (p *pool) explainRefusal(t *relay.Topic, no *relay.Outcome, r *http.Request
 		}
 		return
 	}
-}
-
-// prefersEventStream reports whether the Accept header gives text/event-stream a greater
-// weight than anything else. The shared request asks for nothing else: a server that
-// would choose another type for this client must be asked by the client itself. A wildcard
-// is not enough: every page load carries one.
-func prefersEventStream(header http.Header) bool {
-	eventStream, others := accepted(header)
-	return eventStream > others
-}
-
-// wantsOnlyEventStream reports whether the Accept header admits text/event-stream and
-// nothing else. Where it admits more, the answer may be anything: clients of MCP accept
-// a stream or JSON with each POST.
-func wantsOnlyEventStream(header http.Header) bool {
-	eventStream, others := accepted(header)
-	return eventStream > 0 && others == 0
-}
-
-// accepted returns the weights that the Accept header gives text/event-stream, and the
-// greatest that it gives anything else.
-func accepted(header http.Header) (eventStream, others float64) {
-	for _, value := range header["Accept"] {
-		for item := range strings.SplitSeq(value, ",") {
-			mediaType, params, _ := strings.Cut(item, ";")
-			switch mediaType = textproto.TrimString(mediaType); {
-			case strings.EqualFold(mediaType, "text/event-stream"):
-				eventStream = max(eventStream, weight(params))
-			case mediaType != "":
-				others = max(others, weight(params))
-			}
-		}
-	}
-	return eventStream, others
-}
-
-// weight returns the weight in the parameters of a media range (RFC 9110, section
-// 12.4.2). What is no number has none.
-func weight(params string) float64 {
-	for param := range strings.SplitSeq(params, ";") {
-		if name, value, _ := strings.Cut(textproto.TrimString(param), "="); strings.EqualFold(name, "q") {
-			n, _ := strconv.ParseFloat(value, 64)
-			return n
-		}
-	}
-	return 1
-}
-
-// harmless reports whether a request header, in canonical form, says nothing
-// about who the client is that an origin would judge by. The lists name what
-// browsers, caches, balancers, networks of caches and tracers add. What an
-// authenticating proxy adds must not be in them, which rules out the whole
-// families of X-Forwarded-* (X-Forwarded-User, X-Forwarded-Client-Cert) and
-// CF-* (CF-Access-Jwt-Assertion).
-func harmless(name string) bool {
-	if harmlessHeaders[name] {
-		return true
-	}
-	begins := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
-	return slices.ContainsFunc(harmlessPrefixes, begins) && !slices.ContainsFunc(harmfulPrefixes, begins)
-}
-
-// harmfulPrefixes are of what Cloudflare and CloudFront add for a client that has
-// logged in or shown a certificate.
-var harmfulPrefixes = []string{
-	"Cf-Access-",
-	"Cf-Cert-",
-	"Cf-Client-Cert-",
-	"Cloudfront-Viewer-Cert-",
-}
-
-var harmlessPrefixes = []string{
-	"Accept-",
-	"Cf-",
-	"Cloudfront-",
-	"If-",
-	"Sec-Ch-",
-	"Sec-Fetch-",
-	"X-B3-",
-	"X-Datadog-",
-}
-
-var harmlessHeaders = headerSet(`
-	Accept Cache Cache-Control Content-Length DNT Early-Data Forwarded Host
-	Last-Event-ID Origin Pragma Priority Referer Save-Data Sec-GPC Sec-Purpose
-	Purpose Upgrade-Insecure-Requests User-Agent Via
-
-	Device-Memory Downlink DPR ECT RTT Viewport-Width Width
-
-	Connection HTTP2-Settings Keep-Alive Proxy-Connection Range TE Trailer
-	Transfer-Encoding Upgrade
-
-	X-Forwarded X-Forwarded-By X-Forwarded-For X-Forwarded-Host
-	X-Forwarded-Path X-Forwarded-Port X-Forwarded-Prefix X-Forwarded-Proto
-	X-Forwarded-Protocol X-Forwarded-Scheme X-Forwarded-Server X-Forwarded-Ssl
-	X-Forwarded-Uri X-Original-Host X-Scheme X-Url-Scheme Front-End-Https
-
-	CDN-Loop Client-IP True-Client-IP X-Client-IP X-Cluster-Client-IP
-	X-Envoy-External-Address X-Envoy-Expected-Rq-Timeout-Ms X-Real-IP
-	X-Original-Forwarded-For X-Varnish X-Timer
-	Fastly-Client-IP Fastly-FF Fastly-SSL Fastly-Orig-Accept-Encoding
-	Fly-Client-IP Fly-Forwarded-Port Fly-Forwarded-Proto Fly-Forwarded-Ssl
-	Fly-Region Fly-Request-Id
-	X-Amz-Cf-Id X-Azure-ClientIP X-Azure-FDID X-Azure-Ref X-Azure-RequestChain
-	X-Azure-SocketIP X-FD-HealthProbe X-Akamai-Edgescape X-Appengine-City
-	X-Appengine-Country X-Appengine-Region X-Vercel-Forwarded-For
-	X-Vercel-IP-Country X-Nf-Client-Connection-IP
-
-	B3 Baggage Traceparent Tracestate X-Amzn-Trace-Id X-Cloud-Trace-Context
-	X-Correlation-ID X-Ot-Span-Context X-Request-ID X-Request-Start Uber-Trace-Id
-`)
-
-func headerSet(names string) map[string]bool {
-	set := make(map[string]bool)
-	for name := range strings.FieldsSeq(names) {
-		set[canonicalHeader(name)] = true
-	}
-	return set
-}
-
-func canonicalHeader(name string) string {
-	return textproto.CanonicalMIMEHeaderKey(name)
 }

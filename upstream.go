@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
@@ -57,7 +58,7 @@ func (u *upstream) newAnswer(sink relay.Sink) *answer {
 			u.via = a.via
 			u.mu.Unlock()
 		}
-		tell := sink.Accept(relay.Opening{Header: sharedHeaders(header), Address: a.address()})
+		tell := sink.Accept(relay.Opening{Header: fields.Shared(header), Address: a.address()})
 		return &decoding{upstream: u, sink: sink, decoder: a.newDecoder(u.pool.opts, sink)}, tell
 	}, sink.Heard, u.restrictionOf)
 	a.settles = sink.Shared()

@@ -1,0 +1,68 @@
+package fields
+
+import (
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// IsEventStream looks at the media type alone: parameters such as a charset do
+// not matter, as an event stream is always UTF-8.
+func IsEventStream(header http.Header) bool {
+	mediaType, _, err := mime.ParseMediaType(header.Get("Content-Type"))
+	if err != nil {
+		mediaType, _, _ = strings.Cut(header.Get("Content-Type"), ";")
+	}
+	return strings.EqualFold(strings.TrimSpace(mediaType), "text/event-stream")
+}
+
+// unsharedNames are never taken from an answer of the origin, as it goes to
+// many clients and its body is ours: what is meant for one client (cookies,
+// authentication), for one connection (RFC 9110, section 7.6.1), or describes
+// the origin's bytes.
+var unsharedNames = set(`
+	Set-Cookie Set-Cookie2 Clear-Site-Data
+	WWW-Authenticate Authentication-Info Proxy-Authenticate
+	Proxy-Authentication-Info Authorization Authentication-Control
+	Optional-WWW-Authenticate
+
+	Connection Keep-Alive Proxy-Connection TE Trailer Transfer-Encoding Upgrade
+	Alt-Svc
+
+	Accept-Ranges Content-Digest Content-Encoding Content-Length Content-MD5
+	Content-Range Digest ETag Last-Modified Repr-Digest Age Expires Date
+`)
+
+// Copy sets what is shared in the header of one client, which handlers in
+// front may go on to change.
+func Copy(to, shared http.Header) {
+	for name, values := range shared {
+		to[name] = slices.Clone(values)
+	}
+}
+
+// Shared returns what of an answer's header goes to every client.
+func Shared(header http.Header) http.Header {
+	shared := make(http.Header, len(header))
+	nominated := header["Connection"]
+	for name, values := range header {
+		if !unsharedNames[Canonical(name)] && !nominates(nominated, name) {
+			shared[name] = values
+		}
+	}
+	return shared
+}
+
+// nominates reports whether a Connection header names another header, which is
+// then for that connection only.
+func nominates(connection []string, name string) bool {
+	for _, value := range connection {
+		for option := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(strings.TrimSpace(option), name) {
+				return true
+			}
+		}
+	}
+	return false
+}
