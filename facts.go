@@ -9,6 +9,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
 // Facts are what a site has made of a request by the time that it reaches a handler
@@ -34,12 +36,12 @@ func (h *Handler) factsOf(r *http.Request) facts {
 	around := h.surroundings()
 	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
-		if (!ownVariable(name) || slices.Contains(around.variables, name)) && !slices.Contains(h.varyReplacer, "http.vars."+name) {
+		if (!survey.OwnVariable(name) || slices.Contains(around.Variables, name)) && !slices.Contains(h.varyReplacer, "http.vars."+name) {
 			f = append(f, namedValue{"variable " + name, factValue(vars[name])})
 		}
 	}
 	repl := replacerOf(r)
-	for _, name := range around.maps {
+	for _, name := range around.Maps {
 		if !slices.Contains(h.varyReplacer, name) {
 			value, _ := repl.Get(name)
 			f = append(f, namedValue{"placeholder {" + name + "}", factValue(value)})
@@ -50,7 +52,7 @@ func (h *Handler) factsOf(r *http.Request) facts {
 			f = append(f, namedValue{"placeholder {" + name + "}", factValue(value)})
 		}
 	}
-	for _, name := range around.headers {
+	for _, name := range around.Headers {
 		f = append(f, namedValue{"header " + name, fmt.Sprintf("%q", r.Header[name])})
 	}
 	return f
@@ -85,23 +87,4 @@ func factValue(value any) string {
 		return value
 	}
 	return fmt.Sprintf("%T %s", value, caddy.ToString(value))
-}
-
-// ownVariables are those that Caddy sets itself: they tell of the request's client,
-// its log, or its own course.
-var ownVariables = map[string]bool{
-	caddyhttp.ClientIPVarKey:         true,
-	caddyhttp.TrustedProxyVarKey:     true,
-	caddyhttp.LogSkipVar:             true,
-	caddyhttp.AccessLoggerNameVarKey: true,
-	"matchers.error":                 true,
-	"start_time":                     true,
-	"uuid":                           true,
-	"trace_id":                       true,
-	"span_id":                        true,
-	"unhandled":                      true,
-}
-
-func ownVariable(name string) bool {
-	return ownVariables[name] || strings.HasPrefix(name, "reverse_proxy.") || strings.HasPrefix(name, "http.handlers.push.")
 }

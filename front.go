@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
 const (
@@ -21,7 +23,7 @@ const (
 // front of it: whether strangers are led to it.
 type front struct {
 	survey sync.Once
-	around *surroundings
+	around *survey.Surroundings
 
 	mu sync.Mutex
 
@@ -35,10 +37,10 @@ type front struct {
 
 // surroundings returns what stands around h, and says once in the log if h can
 // share nothing because of it.
-func (h *Handler) surroundings() *surroundings {
+func (h *Handler) surroundings() *survey.Surroundings {
 	h.front.survey.Do(func() {
 		h.front.around = h.door.surroundings(h)
-		if never := h.front.around.never; never != "" {
+		if never := h.front.around.Never; never != "" {
 			h.front.mu.Lock()
 			h.front.never = true
 			h.front.mu.Unlock()

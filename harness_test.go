@@ -25,6 +25,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct/directtest"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
 // The tests of the root package that need no sockets run in a synctest bubble:
@@ -241,7 +242,7 @@ type setup struct {
 	// The site of the wrapping form: what stands in front, which all requests pass,
 	// the stranger's included, and what a survey of it would find.
 	front  atomic.Pointer[func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error]
-	around surroundings
+	around survey.Surroundings
 	next   caddyhttp.MiddlewareHandler // stands behind, in place of origin and of what counts
 }
 
@@ -291,7 +292,7 @@ func (s *setup) behind(w http.ResponseWriter, r *http.Request) error {
 }
 
 // surroundings implements frontDoor.
-func (s *setup) surroundings(*Handler) *surroundings { return &s.around }
+func (s *setup) surroundings(*Handler) *survey.Surroundings { return &s.around }
 
 // isActive implements frontDoor: whether a configuration has started shows by its first
 // request.

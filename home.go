@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
 // A home is the handler of one configuration that the stranger of a topic has
@@ -21,16 +22,16 @@ type home struct {
 	server  weak.Pointer[caddyhttp.Server]
 	handler weak.Pointer[Handler]
 
-	around *surroundings
+	around *survey.Surroundings
 	facts  facts
 }
 
 // leadsOn reports whether the clients of this home get the same in a newer one, with what
 // stands around it and the facts found there: then their topic goes on there, with its
 // history and its last id. Otherwise both are of another stream.
-func (known *home) leadsOn(around *surroundings, found facts) bool {
-	return known.around.leadsOn(around) && found.differsFrom(known.facts) == "" &&
-		(around.plain || known.around.print == around.print)
+func (known *home) leadsOn(around *survey.Surroundings, found facts) bool {
+	return known.around.LeadsOn(around) && found.differsFrom(known.facts) == "" &&
+		(around.Plain || known.around.Print == around.Print)
 }
 
 // isIn reports whether this is a home in the configuration of h.
@@ -60,7 +61,7 @@ func (hs homes) of(h *Handler) *home {
 		return known
 	}
 	around := h.surroundings()
-	i := slices.IndexFunc(hs, func(known home) bool { return around.sameAs(known.around) })
+	i := slices.IndexFunc(hs, func(known home) bool { return around.SameAs(known.around) })
 	if i < 0 {
 		return nil
 	}
@@ -163,7 +164,7 @@ func (u *upstream) arrive(h *Handler, r *http.Request, a *answer) error {
 }
 
 // settle makes h a home of the topic, if that goes on there.
-func (u *upstream) settle(h *Handler, around *surroundings, found facts, a *answer) (isNew bool, err error) {
+func (u *upstream) settle(h *Handler, around *survey.Surroundings, found facts, a *answer) (isNew bool, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if known := u.homes.in(h); known != nil {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
 // The tutorial's origin: five sentences with ids, one a second, then the end; the next
@@ -107,14 +109,14 @@ func TestReplayAtOnceIsNoNewRun(t *testing.T) {
 func TestConnectionsThatResumeAlikeAreNoNewRuns(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
-		s.around.plain = true
+		s.around.Plain = true
 		c := s.get("/events")
 		s.origin.next().accept().events(1, 3).end()
 		c.expect(primer("") + numbered(1, 3))
 		old := s.origin.await()
 		old.expectResumedWith("id 3")
 		old.accept()
-		after := s.reloadWrapping(surroundings{plain: true})
+		after := s.reloadWrapping(survey.Surroundings{Plain: true})
 		late := after.get("/events", "Last-Event-ID", "3")
 		replacing := after.origin.next()
 		replacing.expectResumedWith("id 3")

@@ -64,7 +64,7 @@ func (h *Handler) whyPass(r *http.Request) passReason {
 		return passAccept
 	case h.wrapping && hasBody(r):
 		return passBody
-	case h.wrapping && h.surroundings().never != "":
+	case h.wrapping && h.surroundings().Never != "":
 		return passBehind
 	case h.strip:
 		return ""
@@ -132,7 +132,7 @@ func (h *Handler) identifyingHeader(r *http.Request) string {
 
 // setsHeader reports whether a handler of the site changes a request header.
 func (h *Handler) setsHeader(name string) bool {
-	_, found := slices.BinarySearch(h.surroundings().headers, name)
+	_, found := slices.BinarySearch(h.surroundings().Headers, name)
 	return found
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
 // The wrapping form asks the site. Its upstream request is that of a stranger: it
@@ -32,7 +33,7 @@ type frontDoor interface {
 	enter(w http.ResponseWriter, r *http.Request)
 
 	// surroundings tells what stands in front of h and behind it.
-	surroundings(h *Handler) *surroundings
+	surroundings(h *Handler) *survey.Surroundings
 
 	// isActive reports whether the site is that of the active configuration.
 	isActive() bool
@@ -43,7 +44,9 @@ type serverDoor struct{ server *caddyhttp.Server }
 
 func (d serverDoor) enter(w http.ResponseWriter, r *http.Request) { d.server.ServeHTTP(w, r) }
 
-func (d serverDoor) surroundings(h *Handler) *surroundings { return survey(d.server, h) }
+func (d serverDoor) surroundings(h *Handler) *survey.Surroundings {
+	return survey.Around(d.server, h, survey.Vary{Headers: h.varyHeaders, Placeholders: h.varyReplacer, Strip: h.strip})
+}
 
 func (d serverDoor) isActive() bool {
 	app, err := caddy.ActiveContext().AppIfConfigured("http")
@@ -126,7 +129,7 @@ func (q *inquiry) serve(h *Handler, r *http.Request, next caddyhttp.Handler) err
 		// A second line of this module, behind the one that shares.
 		return next.ServeHTTP(q.answer, r)
 	}
-	if !h.wraps() || h.lineage.poolOf(h) != q.upstream.pool || h.surroundings().never != "" {
+	if !h.wraps() || h.lineage.poolOf(h) != q.upstream.pool || h.surroundings().Never != "" {
 		q.elsewhere = true
 		return errElsewhere
 	}

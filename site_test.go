@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
 // These tests have the site in memory: setup.front is what stands in front of the
@@ -276,7 +277,7 @@ func TestAClientThatTheSiteTreatsOtherwisePasses(t *testing.T) {
 			t.Run(whose+" "+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := newWrappingSetup(t, Options{})
-					s.around = surroundings{maps: []string{"destination"}, headers: []string{"Accept-Language"}}
+					s.around = survey.Surroundings{Maps: []string{"destination"}, Headers: []string{"Accept-Language"}}
 					s.lead(func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
 						caddyhttp.SetVar(r.Context(), "n", 1)
 						if isStranger(r) == (whose == "the stranger's") && r.URL.Query().Get("same") == "" {
@@ -342,7 +343,7 @@ func TestAHandlerThatTheStrangerDoesNotReachPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		outside := newWrappingSetup(t, Options{})
 		inside := outside.beside()
-		inside.around.print = "another block"
+		inside.around.Print = "another block"
 		inside.lead(func(w http.ResponseWriter, r *http.Request, h caddyhttp.Handler) error {
 			if isStranger(r) {
 				return outside.pass(w, r)
@@ -367,7 +368,7 @@ func TestAHandlerThatTheStrangerDoesNotReachPasses(t *testing.T) {
 }
 
 // reloadWrapping replaces a handler of the wrapping form by one with another front.
-func (s *setup) reloadWrapping(around surroundings) *setup {
+func (s *setup) reloadWrapping(around survey.Surroundings) *setup {
 	after := s.reload(s.handler.Options, newOrigin(s.t))
 	after.around = around
 	s.cleanup()
@@ -376,13 +377,13 @@ func (s *setup) reloadWrapping(around surroundings) *setup {
 
 func TestReloadMovesClientsWhereAllAreLedAlike(t *testing.T) {
 	for name, tc := range map[string]struct {
-		before, after surroundings
+		before, after survey.Surroundings
 		moves         bool
 	}{
-		"plain":               {surroundings{plain: true, print: "a"}, surroundings{plain: true, print: "b"}, true},
-		"access control":      {surroundings{print: "a"}, surroundings{print: "a"}, true},
-		"new access control":  {surroundings{plain: true, print: "a"}, surroundings{print: "b"}, false},
-		"access control gone": {surroundings{print: "a"}, surroundings{plain: true, print: "b"}, true},
+		"plain":               {survey.Surroundings{Plain: true, Print: "a"}, survey.Surroundings{Plain: true, Print: "b"}, true},
+		"access control":      {survey.Surroundings{Print: "a"}, survey.Surroundings{Print: "a"}, true},
+		"new access control":  {survey.Surroundings{Plain: true, Print: "a"}, survey.Surroundings{Print: "b"}, false},
+		"access control gone": {survey.Surroundings{Print: "a"}, survey.Surroundings{Plain: true, Print: "b"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
@@ -428,7 +429,7 @@ func TestReloadThatNoLongerLeadsStrangersHereDrains(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		up, c := s.joinLive(1, 2)
-		after := s.reloadWrapping(surroundings{print: "access control"})
+		after := s.reloadWrapping(survey.Surroundings{Print: "access control"})
 		after.lead(answerStrangers(status(401)))
 		insider := after.get("/events")
 		insider.expectBody("passed ")
@@ -508,10 +509,10 @@ func TestAConfigurationThatHasNotStartedIsNotAsked(t *testing.T) {
 func TestAConfigurationThatIsRolledBackIsLeft(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
-		s.around.plain = true
+		s.around.Plain = true
 		up, c := s.joinLive(1, 2)
 		failed := s.reload(Options{}, newOrigin(t))
-		failed.around.plain = true
+		failed.around.Plain = true
 		late := failed.get("/events")
 		moved := failed.origin.next().expectResumedWith("id 2").accept()
 		late.expect(primer("2"))
@@ -533,9 +534,9 @@ func TestAConfigurationThatIsRolledBackIsLeft(t *testing.T) {
 func TestReloadToAnOriginThatIsDown(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
-		s.around.plain = true
+		s.around.Plain = true
 		up, c := s.joinLive(1, 2)
-		after := s.reloadWrapping(surroundings{plain: true, behind: "another origin"})
+		after := s.reloadWrapping(survey.Surroundings{Plain: true, Behind: "another origin"})
 		late := after.get("/events")
 		after.origin.next().fail(502)
 		up.events(3, 3)
@@ -559,18 +560,18 @@ func TestReloadToAnOriginThatIsDown(t *testing.T) {
 // site makes of the stranger: a topic's history and its last id stay with the old one.
 func TestReloadToAnotherStream(t *testing.T) {
 	for name, change := range map[string]func(before, after *setup){
-		"another origin":            func(_, after *setup) { after.around.behind = "another" },
-		"another URL":               func(_, after *setup) { after.around.print = "another"; after.lead(rewriting("/other")) },
-		"another trust":             func(_, after *setup) { after.around.terms = "another" },
-		"another front, not plain":  func(_, after *setup) { after.around.plain, after.around.print = false, "another" },
-		"another variable in front": func(_, after *setup) { after.around.print = "another"; after.lead(setting("up", "b")) },
+		"another origin":            func(_, after *setup) { after.around.Behind = "another" },
+		"another URL":               func(_, after *setup) { after.around.Print = "another"; after.lead(rewriting("/other")) },
+		"another trust":             func(_, after *setup) { after.around.Terms = "another" },
+		"another front, not plain":  func(_, after *setup) { after.around.Plain, after.around.Print = false, "another" },
+		"another variable in front": func(_, after *setup) { after.around.Print = "another"; after.lead(setting("up", "b")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
 				s := newWrappingSetup(t, Options{FirstEvent: "oldest"})
-				s.around.plain = true
+				s.around.Plain = true
 				up, old := s.joinLive(1, 3)
-				after := s.reloadWrapping(surroundings{plain: true})
+				after := s.reloadWrapping(survey.Surroundings{Plain: true})
 				change(s, after)
 				fresh := after.get("/events")
 				conn := after.origin.next()
@@ -614,9 +615,9 @@ func TestReloadToAnOriginThatRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
 				s := newWrappingSetup(t, Options{})
-				s.around.plain = true
+				s.around.Plain = true
 				up, c := s.joinLive(1, 2)
-				after := s.reloadWrapping(surroundings{plain: true, behind: "access control"})
+				after := s.reloadWrapping(survey.Surroundings{Plain: true, Behind: "access control"})
 				late := after.get("/events")
 				answer(after.origin.next())
 				late.expectBody("passed ")
@@ -636,10 +637,10 @@ func TestReloadWhileAClientWaits(t *testing.T) {
 		t.Run(behind, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
 				s := newWrappingSetup(t, Options{})
-				s.around.plain = true
+				s.around.Plain = true
 				c := s.get("/events")
 				s.origin.next().fail(502)
-				after := s.reloadWrapping(surroundings{plain: true, behind: behind})
+				after := s.reloadWrapping(survey.Surroundings{Plain: true, Behind: behind})
 				late := after.get("/events")
 				after.origin.await().accept().events(1, 1)
 				time.Sleep(relay.HandshakeTime)
@@ -660,7 +661,7 @@ func TestClientOfAReplacedConfigurationIsSentToTheNewOne(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		l := s.handler.lineage
-		after := s.reloadWrapping(surroundings{behind: "changed"})
+		after := s.reloadWrapping(survey.Surroundings{Behind: "changed"})
 		after.get("/events")
 		after.origin.next().accept().events(1, 1)
 		s.handler.lineage = l
@@ -675,11 +676,11 @@ func TestClientOfAReplacedConfigurationIsSentToTheNewOne(t *testing.T) {
 func TestReloadOfAWrappingHandlerWhileCatchingUp(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
-		s.around.plain = true
+		s.around.Plain = true
 		up, _ := s.joinLive(10, 12)
 		c := s.get("/events", "Last-Event-ID", "7")
 		s.origin.next().accept().events(8, 8).abort()
-		after := s.reloadWrapping(surroundings{plain: true})
+		after := s.reloadWrapping(survey.Surroundings{Plain: true})
 		after.handler.served.Store(true) // it has started
 		time.Sleep(relay.SecondThought)
 		after.origin.next().expectResumedWith("id 12").accept() // the shared one
@@ -696,9 +697,9 @@ func TestReloadOfAWrappingHandlerWhileCatchingUp(t *testing.T) {
 func TestReloadOfAWrappingHandlerThatLosesItsConnection(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
-		s.around.plain = true
+		s.around.Plain = true
 		up, c := s.joinLive(1, 2)
-		after := s.reloadWrapping(surroundings{plain: true})
+		after := s.reloadWrapping(survey.Surroundings{Plain: true})
 		after.handler.pool.Store(nil) // as before its first client
 		after.handler.served.Store(true)
 		up.abort()
@@ -714,7 +715,7 @@ func TestReloadBesideAnOriginThatGreetsEachConnection(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		up, c := s.joinLive(1, 2)
-		after := s.reloadWrapping(surroundings{})
+		after := s.reloadWrapping(survey.Surroundings{})
 		after.get("/events")
 		again := after.origin.next().expectResumedWith("id 2")
 		up.events(3, 3)

@@ -1,4 +1,4 @@
-package ssefanout
+package survey
 
 import (
 	"encoding/json"
@@ -69,7 +69,7 @@ func (s *surveyor) equalVariables(m any) bool {
 			if !s.equalPlaceholder(found[1]) {
 				return false
 			}
-		} else if ownVariable(name) {
+		} else if OwnVariable(name) {
 			return false
 		}
 	}
@@ -81,7 +81,7 @@ func (s *surveyor) equalVariables(m any) bool {
 func (s *surveyor) equalHeaders(wanted caddyhttp.MatchHeader) bool {
 	for name := range wanted {
 		// In front, a header that the site changes may still be as the client has sent it.
-		varies, changed := slices.Contains(s.options.varyHeaders, fields.Canonical(name)), slices.Contains(s.headers, fields.Canonical(name))
+		varies, changed := slices.Contains(s.vary.Headers, fields.Canonical(name)), slices.Contains(s.headers, fields.Canonical(name))
 		compared := varies && !changed || changed && !s.front
 		if fields.Canonical(name) != "Host" && !compared && !s.absent(name) {
 			return false
@@ -121,8 +121,8 @@ func needsWebSocket(name string, values []string) bool {
 // absent reports whether a request with a header is never shared.
 func (s *surveyor) absent(name string) bool {
 	name = fields.Canonical(name)
-	return !s.options.strip && name != "Host" && !fields.Harmless(name) &&
-		!slices.Contains(s.options.varyHeaders, name) && !slices.Contains(s.headers, name)
+	return !s.vary.Strip && name != "Host" && !fields.Harmless(name) &&
+		!slices.Contains(s.vary.Headers, name) && !slices.Contains(s.headers, name)
 }
 
 var placeholder = regexp.MustCompile(`\{([^{}\s"]+)\}`)
@@ -140,11 +140,11 @@ func (s *surveyor) equalPlaceholders(m any) bool {
 }
 
 func (s *surveyor) equalPlaceholder(name string) bool {
-	if slices.Contains(s.maps, name) || slices.Contains(s.options.varyReplacer, name) {
+	if slices.Contains(s.maps, name) || slices.Contains(s.vary.Placeholders, name) {
 		return true
 	}
 	if variable, ok := strings.CutPrefix(name, "http.vars."); ok {
-		return !ownVariable(variable)
+		return !OwnVariable(variable)
 	}
 	begins := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
 	return slices.ContainsFunc([]string{"env.", "system.", "http.request.uri", "http.request.orig_uri",

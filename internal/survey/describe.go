@@ -1,4 +1,4 @@
-package ssefanout
+package survey
 
 import (
 	"cmp"

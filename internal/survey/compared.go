@@ -1,4 +1,4 @@
-package ssefanout
+package survey
 
 import (
 	"reflect"
@@ -31,7 +31,7 @@ func (s *surveyor) collect(server *caddyhttp.Server) {
 			s.collectHeaders(handler.Request)
 		case *caddyhttp.VarsMiddleware:
 			for name := range *handler {
-				if ownVariable(name) {
+				if OwnVariable(name) {
 					s.variables = append(s.variables, name)
 				}
 			}

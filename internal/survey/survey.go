@@ -1,4 +1,7 @@
-package ssefanout
+// Package survey looks at what the routes of a server have around a handler of the
+// wrapping form: what stands in front of it, what stands behind, and what of that can tell
+// one client from another.
+package survey
 
 import (
 	"crypto/sha256"
@@ -14,76 +17,85 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 )
 
-// The surroundings of a handler of the wrapping form are what its server's routes
+// Surroundings of a handler of the wrapping form are what its server's routes
 // have in front of it and behind it. They are surveyed once, when the handler is
 // first asked, since only then all routes are provisioned.
-type surroundings struct {
-	// never says why this handler shares nothing, or is empty.
-	never string
+type Surroundings struct {
+	// Never says why this handler shares nothing, or is empty.
+	Never string
 
-	// maps are the destinations of all maps of the server, whose values are
+	// Maps are the destinations of all maps of the server, whose values are
 	// compared with the stranger's (see facts).
-	maps []string
+	Maps []string
 
-	// headers are the names of the request headers that handlers of the server
+	// Headers are the names of the request headers that handlers of the server
 	// change. Their values are compared with the stranger's.
-	headers []string
+	Headers []string
 
-	// variables are those of Caddy's own names that the site sets itself.
-	variables []string
+	// Variables are those of Caddy's own names that the site sets itself.
+	Variables []string
 
-	// plain says that what stands in front treats all requests of a key alike, as
+	// Plain says that what stands in front treats all requests of a key alike, as
 	// far as Caddy's own modules go: it leads them all where it leads the stranger.
-	plain bool
+	Plain bool
 
-	// print is a hash of all that stands in front. Two handlers with the same print
+	// Print is a hash of all that stands in front. Two handlers with the same print
 	// are reached by the same requests.
-	print string
+	Print string
 
-	// behind is a hash of all that stands behind.
-	behind string
+	// Behind is a hash of all that stands behind.
+	Behind string
 
-	// terms is a hash of whom the server admits, and whom it trusts to tell who the
+	// Terms is a hash of whom the server admits, and whom it trusts to tell who the
 	// client is. Matchers in front decide by it.
-	terms string
+	Terms string
 }
 
-// sameAs reports whether two handlers of equal definition, in two configurations,
+// SameAs reports whether two handlers of equal definition, in two configurations,
 // are one and the same to every request: nothing around them has changed.
-func (s *surroundings) sameAs(other *surroundings) bool {
-	return s.print == other.print && s.leadsOn(other)
+func (s *Surroundings) SameAs(other *Surroundings) bool {
+	return s.Print == other.Print && s.LeadsOn(other)
 }
 
-// leadsOn reports whether clients who were led to one of two handlers, and who are led to
+// LeadsOn reports whether clients who were led to one of two handlers, and who are led to
 // the other all alike, get there what they would get from the first.
-func (s *surroundings) leadsOn(other *surroundings) bool {
-	return s.behind == other.behind && s.terms == other.terms
+func (s *Surroundings) LeadsOn(other *Surroundings) bool {
+	return s.Behind == other.Behind && s.Terms == other.Terms
 }
 
-// survey finds h in the routes of a server and looks at what surrounds it.
-func survey(server *caddyhttp.Server, h *Handler) *surroundings {
-	s := &surroundings{}
+// Vary is what the key of a topic has of the requests that share it.
+type Vary struct {
+	Headers      []string // in canonical form
+	Placeholders []string // without braces
+
+	// Strip says that requests share whatever they carry.
+	Strip bool
+}
+
+// Around finds h in the routes of a server and looks at what surrounds it.
+func Around(server *caddyhttp.Server, h caddyhttp.MiddlewareHandler, vary Vary) *Surroundings {
+	s := &Surroundings{}
 	way := wayTo(h, server.Routes)
 	if way == nil {
-		s.never = "it stands in a named route, or in the routes of another handler, " +
+		s.Never = "it stands in a named route, or in the routes of another handler, " +
 			"where it cannot tell which requests lead to it"
 		return s
 	}
-	all := &surveyor{server: server, options: &h.Options}
+	all := &surveyor{server: server, vary: vary}
 	all.collect(server)
-	s.maps, s.headers, s.variables = all.maps, all.headers, all.variables
+	s.Maps, s.Headers, s.Variables = all.maps, all.headers, all.variables
 
-	behind := &surveyor{server: server, options: &h.Options, maps: all.maps, headers: all.headers}
+	behind := &surveyor{server: server, vary: vary, maps: all.maps, headers: all.headers}
 	behind.walkBehind(way)
 	if behind.unequal != "" {
-		s.never = "something behind it can tell one client from another: " + behind.unequal
+		s.Never = "something behind it can tell one client from another: " + behind.unequal
 	}
-	front := &surveyor{server: server, options: &h.Options, maps: all.maps, headers: all.headers}
+	front := &surveyor{server: server, vary: vary, maps: all.maps, headers: all.headers}
 	front.walkFront(way)
-	s.plain = front.unequal == ""
+	s.Plain = front.unequal == ""
 	terms := &surveyor{server: server}
 	terms.describeTerms()
-	s.print, s.behind, s.terms = hash(front.print.String()), hash(behind.print.String()), hash(terms.print.String())
+	s.Print, s.Behind, s.Terms = hash(front.print.String()), hash(behind.print.String()), hash(terms.print.String())
 	return s
 }
 
@@ -96,10 +108,10 @@ type turn struct {
 
 // wayTo returns the way to h from the outermost routes to its own, through
 // subroutes alone, or nil if there is none.
-func wayTo(h *Handler, routes caddyhttp.RouteList) []turn {
+func wayTo(h caddyhttp.MiddlewareHandler, routes caddyhttp.RouteList) []turn {
 	for i, route := range routes {
 		for j, handler := range route.Handlers {
-			if handler == caddyhttp.MiddlewareHandler(h) {
+			if handler == h {
 				return []turn{{routes, i, j}}
 			}
 			if sub, ok := handler.(*caddyhttp.Subroute); ok {
@@ -114,8 +126,8 @@ func wayTo(h *Handler, routes caddyhttp.RouteList) []turn {
 
 // A surveyor looks at routes and notes what it finds.
 type surveyor struct {
-	server  *caddyhttp.Server
-	options *Options
+	server *caddyhttp.Server
+	vary   Vary
 
 	maps, headers, variables []string
 
@@ -318,7 +330,7 @@ func (s *surveyor) equalProxy(handler *reverseproxy.Handler) bool {
 func (s *surveyor) namesFindings(handler any) bool {
 	for _, found := range placeholder.FindAllStringSubmatch(asJSON(handler), -1) {
 		for _, prefix := range []string{"http.auth.", "http.regexp.", "http.reverse_proxy."} {
-			if strings.HasPrefix(found[1], prefix) && !slices.Contains(s.options.varyReplacer, found[1]) {
+			if strings.HasPrefix(found[1], prefix) && !slices.Contains(s.vary.Placeholders, found[1]) {
 				return true
 			}
 		}
