@@ -101,15 +101,16 @@ const (
 	End
 )
 
-// newReader returns the reader of a subscriber that has joined t.
-func newReader(t *Topic, v *Visit) *Reader {
+// newReader returns the reader of a subscriber that has joined t where its log was at a
+// cursor.
+func newReader(t *Topic, v *Visit, joined hub.Cursor) *Reader {
 	s := &Reader{
 		Subscriber: newSubscriber(t, v.Address, v.Audience),
 		gate:       v.Gate,
 		patient:    v.Patient,
 		timer:      time.NewTimer(time.Hour),
 		log:        t.log,
-		joined:     t.firstPosition(v.Claim.ID != "").Cursor,
+		joined:     joined,
 		resumeWith: v.Claim,
 	}
 	s.bystander = v.Claim.ID == "" || v.Claim.ID != t.opener.ID

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
 // A Relay is topics by key.
@@ -141,38 +143,38 @@ type Gate interface {
 // with it one connection (R2). If a limit leaves no place, it says which, and if
 // Visit.Barred does not allow it, it returns that.
 func (r *Relay) Join(v *Visit) (*Reader, Rejection, error) {
-	t, yielded, rejected, barred := r.joinOrOpen(v)
+	reader, yielded, rejected, barred := r.joinOrOpen(v)
 	if yielded != nil {
 		yielded.end(Ending{Reason: EndYielded})
 		r.observer.Yielded(yielded)
 	}
-	if t == nil {
-		return nil, rejected, barred
-	}
-	return newReader(t, v), "", nil
+	return reader, rejected, barred
 }
 
-// joinOrOpen is Join, but for ending the subscribers of the topic that has yielded
-// its place to t, if there is one.
-func (r *Relay) joinOrOpen(v *Visit) (t, yielded *Topic, _ Rejection, _ error) {
+// joinOrOpen is Join, but for ending the subscribers of the topic that has yielded its
+// place to another, if there is one.
+func (r *Relay) joinOrOpen(v *Visit) (_ *Reader, yielded *Topic, _ Rejection, _ error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.over != nil {
 		return nil, nil, RejectEnding, nil
 	}
-	t = r.topics[v.Key]
+	t := r.topics[v.Key]
 	if t == nil && v.Barred != nil {
 		return nil, nil, "", v.Barred
 	}
 	if why := r.overLimit(t, v.Address); why != "" {
 		return nil, nil, why, nil
 	}
+	var joined hub.Cursor // whoever opens a topic has all that comes, be it at once
 	if t == nil {
 		var ok bool
 		if yielded, ok = r.makeRoom(v.Address); !ok {
 			return nil, nil, RejectTopics, nil
 		}
 		t = r.open(v)
+	} else {
+		joined = t.firstPosition(v.Claim.ID != "").Cursor
 	}
 	r.stopLinger(t)
 	t.subscribers++
@@ -184,7 +186,7 @@ func (r *Relay) joinOrOpen(v *Visit) (t, yielded *Topic, _ Rejection, _ error) {
 	r.total++
 	r.passOn(t)
 	r.sortOut(t)
-	return t, yielded, "", nil
+	return newReader(t, v, joined), yielded, "", nil
 }
 
 // sortOutRefused is called when the origin has said no to t.
