@@ -487,6 +487,7 @@ func TestPassedStreamsAreSeen(t *testing.T) {
 				ask("203.0.113.1", request(http.MethodPost, "x"))
 				ask("203.0.113.1", streamRequest())
 				time.Sleep(handshakeTime)
+				synctest.Wait()
 				expectChange(t, before, map[string]float64{
 					"passed_streams": 2, `passed_through_total{reason="method"}`: 2,
 					"subscribers": 1, "topics": 1, "upstream_connections": 1,
