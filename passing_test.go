@@ -188,7 +188,7 @@ func TestLimitsHoldForAnyMixOfStreams(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(waysToAsk)) {
 		ways = append(ways, waysToAsk[name])
 	}
-	for seed := range uint64(20) {
+	for seed := range seeds(20) {
 		form := everyForm[seed%4]
 		for limit, limits := range map[string]SubscriberLimits{
 			"per_client_ip": {PerClientIP: 3},
