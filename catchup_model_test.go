@@ -182,7 +182,7 @@ func (r *reader) look(t *testing.T, h *chronicle) {
 // ignored their id. One of them that lies harms nobody else.
 func TestCatchupsInAnyOrder(t *testing.T) {
 	for _, origin := range []nature{honest, deaf, forgetful} {
-		for seed := range uint64(300) {
+		for seed := range seeds(300) {
 			t.Run(fmt.Sprintf("%s/%d", origin, seed), func(t *testing.T) {
 				bothWriters(t, func(t *testing.T) { runChronicle(t, seed, origin) })
 			})

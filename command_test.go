@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -342,6 +343,7 @@ func TestCommands(t *testing.T) {
 		}
 	}
 
+	var running sync.WaitGroup // all at once, as most of them wait
 	for _, tc := range []struct {
 		args        []string
 		code        int
@@ -355,23 +357,26 @@ func TestCommands(t *testing.T) {
 		{[]string{"sse-tail", unused}, exitUnreachable, "", "✗ unreachable: dial tcp"},
 		{[]string{"sse-tail", unused, "-H", "nonsense"}, 1, "", "Error: invalid --header"},
 		{[]string{"sse-tail", "--nonsense"}, 1, "", "Error: unknown flag: --nonsense"},
-		{[]string{"sse-check", fanout + "/a", "-d", "2s"}, 0, "✓ The stream arrives as it is sent.\n", ""},
+		{[]string{"sse-check", fanout + "/a", "-d", "1s"}, 0, "✓ The stream arrives as it is sent.\n", ""},
 		{[]string{"sse-check", fanout + "/a", "-d", "1s", "--json"}, 0, `"verdict": "ok"`, ""},
 		{[]string{"sse-check", unused}, exitUnreachable, "✗ There is no stream to listen to.", ""},
 		{[]string{"sse-fanout"}, 1, "", "--to is required"},
 	} {
-		cmd := command(tc.args...)
-		var out, notices bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &notices
-		_ = cmd.Run()
-		if code := cmd.ProcessState.ExitCode(); code != tc.code {
-			t.Errorf("%q: got code %d, want %d", tc.args, code, tc.code)
-		}
-		if !strings.Contains(out.String(), tc.out) || !strings.Contains(notices.String(), tc.notice) || tc.out == "" && out.Len() > 0 {
-			t.Errorf("%q: got\n%s\nand\n%s\nwant %q and %q", tc.args, out.String(), notices.String(), tc.out, tc.notice)
-		}
-		if strings.Contains(out.String()+notices.String(), "\x1b") {
-			t.Errorf("%q: colours where there is no terminal", tc.args)
-		}
+		running.Go(func() {
+			cmd := command(tc.args...)
+			var out, notices bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &notices
+			_ = cmd.Run()
+			if code := cmd.ProcessState.ExitCode(); code != tc.code {
+				t.Errorf("%q: got code %d, want %d", tc.args, code, tc.code)
+			}
+			if !strings.Contains(out.String(), tc.out) || !strings.Contains(notices.String(), tc.notice) || tc.out == "" && out.Len() > 0 {
+				t.Errorf("%q: got\n%s\nand\n%s\nwant %q and %q", tc.args, out.String(), notices.String(), tc.out, tc.notice)
+			}
+			if strings.Contains(out.String()+notices.String(), "\x1b") {
+				t.Errorf("%q: colours where there is no terminal", tc.args)
+			}
+		})
 	}
+	running.Wait()
 }

@@ -211,9 +211,11 @@ func TestClosedTopicGivesItsMemoryBack(t *testing.T) {
 // A busySource answers each request with events, and ends now and then. It
 // knows how many connections are open for each path.
 type busySource struct {
-	t    *testing.T
-	open sync.Map // of path to *atomic.Int64
-	all  atomic.Int64
+	t     *testing.T
+	seed  uint64
+	open  sync.Map // of path to *atomic.Int64
+	all   atomic.Int64
+	began atomic.Uint64 // connections, ever
 }
 
 func (s *busySource) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
@@ -226,14 +228,15 @@ func (s *busySource) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyht
 	}
 	defer open.Add(-1)
 	w.Header().Set("Content-Type", "text/event-stream")
-	end := time.After(rand.N(3 * time.Millisecond))
+	random := rand.New(rand.NewPCG(s.seed, s.began.Add(1))) //nolint:gosec // to be repeated
+	end := time.After(within(random, 3*time.Millisecond))
 	for i := range 1000 {
 		if _, err := io.WriteString(w, numbered(i, i)); err != nil {
 			return err
 		}
 		select {
 		case <-r.Context().Done():
-			time.Sleep(rand.N(time.Millisecond))
+			time.Sleep(within(random, time.Millisecond))
 			panic(http.ErrAbortHandler)
 		case <-end:
 			return nil
@@ -241,6 +244,11 @@ func (s *busySource) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyht
 		}
 	}
 	return nil
+}
+
+// within returns a duration of less than d.
+func within(random *rand.Rand, d time.Duration) time.Duration {
+	return time.Duration(random.Int64N(int64(d)))
 }
 
 // nobody is a client that does not look at what it gets.
@@ -253,7 +261,12 @@ func (n nobody) FlushError() error                { return nil }
 func (n nobody) SetWriteDeadline(time.Time) error { return nil }
 
 func TestOneUpstreamWhateverComesAndGoes(t *testing.T) {
-	source := &busySource{t: t}
+	seed := *firstSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", seed)
+	source := &busySource{t: t, seed: seed}
 	h := &Handler{source: source, logger: zap.NewNop(), server: new(caddyhttp.Server), Options: Options{
 		Linger:    Linger{Duration: caddy.Duration(time.Millisecond), Topics: 1},
 		Reconnect: Reconnect{Min: caddy.Duration(time.Millisecond), Max: caddy.Duration(2 * time.Millisecond)},
@@ -266,12 +279,13 @@ func TestOneUpstreamWhateverComesAndGoes(t *testing.T) {
 	p := h.lineage.poolOf(h)
 
 	var clients sync.WaitGroup
-	for range 16 {
+	for i := range uint64(16) {
 		clients.Go(func() {
+			random := rand.New(rand.NewPCG(^seed, i)) //nolint:gosec // to be repeated
 			for range 200 {
-				ctx, cancel := context.WithTimeout(t.Context(), rand.N(3*time.Millisecond))
-				r := streamRequest("Last-Event-Id", strconv.Itoa(rand.IntN(10))).WithContext(ctx)
-				r.URL.Path = "/" + strconv.Itoa(rand.IntN(3))
+				ctx, cancel := context.WithTimeout(t.Context(), within(random, 3*time.Millisecond))
+				r := streamRequest("Last-Event-Id", strconv.Itoa(random.IntN(10))).WithContext(ctx)
+				r.URL.Path = "/" + strconv.Itoa(random.IntN(3))
 				w := nobody{make(http.Header)}
 				r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, h.server)
 				if err := h.ServeHTTP(w, r, nil); err != nil {

@@ -124,7 +124,7 @@ func TestGreetingOfAnOriginWithoutIDsIsAGapOnceTheLogHasPassedIt(t *testing.T) {
 // time, over any number of reconnections, must come to the same value as a
 // client with a connection of its own.
 func TestGreetingGivesTheStateOfAConnectionOfOnesOwn(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range seeds(20) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, 0))

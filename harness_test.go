@@ -3,8 +3,10 @@ package ssefanout
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -31,6 +33,20 @@ import (
 // The tests of the root package that need no sockets run in a synctest bubble:
 // an origin and clients in memory, and a clock that stands still until all of
 // them wait.
+
+var firstSeed = flag.Uint64("seed", 0, "the first seed of tests that draw at random; 0: the same as ever, or a new one where a run differs from the next anyway")
+
+// seeds are n seeds in a row. Whoever draws with one tells it, in the name of a test
+// or in the log.
+func seeds(n uint64) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for i := range n {
+			if !yield(*firstSeed + i) {
+				return
+			}
+		}
+	}
+}
 
 // An origin is a source in memory. Each request to it becomes a conn that the
 // test answers.

@@ -91,21 +91,30 @@ var snapshotLineage = "sse_inspector " + rand.Text()
 
 // Provision sets up h.
 func (h *Inspector) Provision(ctx caddy.Context) error {
+	return h.provision(ctx, snapshotTopics(snapshotEvery, snapshotLinger))
+}
+
+func (h *Inspector) provision(ctx caddy.Context, topics *Handler) error {
 	h.page.Connect = h.Connect
-	h.topics = &Handler{
+	h.topics = topics
+	return h.topics.Provision(ctx)
+}
+
+// snapshotTopics returns what shares the stream of snapshots, to be provisioned.
+func snapshotTopics(every, linger time.Duration) *Handler {
+	return &Handler{
 		Options: Options{
 			Name:       snapshotLineage,
 			FirstEvent: fmt.Sprint(snapshotHistory),
-			History:    History{Events: snapshotHistory, Age: caddy.Duration(2 * snapshotHistory * snapshotEvery)},
+			History:    History{Events: snapshotHistory, Age: caddy.Duration(2 * snapshotHistory * every)},
 			// No snapshot is worth asking for again.
 			Catchup: Catchup{Connections: -1},
 			// The time that it takes to load the page again.
-			Linger: Linger{Duration: caddy.Duration(snapshotLinger)},
+			Linger: Linger{Duration: caddy.Duration(linger)},
 			Retry:  caddy.Duration(time.Second),
 		},
-		source: caddyhttp.MiddlewareHandler(snapshots{}),
+		source: caddyhttp.MiddlewareHandler(snapshots{every}),
 	}
-	return h.topics.Provision(ctx)
 }
 
 // Validate reports settings that cannot be used.
@@ -182,13 +191,13 @@ func (h *Inspector) serveSnapshots(w http.ResponseWriter, r *http.Request) error
 }
 
 // snapshots is the source of the stream of snapshots.
-type snapshots struct{}
+type snapshots struct{ every time.Duration }
 
 // ServeHTTP sends snapshots until the topic has no subscribers left.
-func (snapshots) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+func (s snapshots) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	w.Header().Set("Content-Type", "text/event-stream")
 	control := http.NewResponseController(w)
-	ticker := time.NewTicker(snapshotEvery)
+	ticker := time.NewTicker(s.every)
 	defer ticker.Stop()
 	var seen watcher
 	for {

@@ -14,10 +14,36 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
+
+func init() {
+	caddy.RegisterModule(new(quickInspector))
+	httpcaddyfile.RegisterHandlerDirective("sse_inspector_quick", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+		q := new(quickInspector)
+		return q, q.UnmarshalCaddyfile(h.Dispenser)
+	})
+	httpcaddyfile.RegisterDirectiveOrder("sse_inspector_quick", httpcaddyfile.After, "metrics")
+}
+
+// A quickInspector is an inspector for tests that wait on the real clock: its
+// snapshots come often, and its topic is soon over.
+type quickInspector struct{ Inspector }
+
+func (*quickInspector) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.sse_inspector_quick", New: func() caddy.Module { return new(quickInspector) }}
+}
+
+func (q *quickInspector) Provision(ctx caddy.Context) error {
+	topics := snapshotTopics(20*time.Millisecond, 50*time.Millisecond)
+	topics.StreamCloseDelay = caddy.Duration(50 * time.Millisecond)
+	return q.provision(ctx, topics)
+}
 
 // request makes a request and returns the answer, and what it says.
 func (s *site) request(method, path string, header ...string) (*http.Response, string) {
@@ -178,36 +204,91 @@ sse_fanout `+origin.addr+` {
 		t.Errorf("got %+v, want 3 subscribers, connected to %s", v, origin.addr)
 	}
 
-	// The rate is that of the second before.
-	origin.send(numbered(1, 50))
-	waitFor(t, "a snapshot of the events", func() bool {
-		o := overviewOf(t, watch.next())
-		v := o.find(host + "/stocks")
-		return v.LastEventID == "50" && v.Received == 50 && v.EventsPerSecond > 40 && o.EventsPerSecond >= v.EventsPerSecond
-	})
-	if o := overviewOf(t, watch.next()); o.find(host+"/stocks").EventsPerSecond != 0 {
-		t.Errorf("a second later: %+v", o)
-	}
-
 	// Another who looks, wherever, shares the stream, and sees what has been.
 	other := open(t, s.client, s.url+"/inspector/elsewhere/topics", "Origin", "https://elsewhere.example")
-	seen := overviewOf(t, other.next())
-	if now := time.Now().UnixMilli(); now-seen.Time < 2000 {
-		t.Errorf("the newcomer's first snapshot is of %d ms ago, want one of the first", now-seen.Time)
+	if got := other.next(); got != first {
+		t.Errorf("the newcomer's first snapshot is %s, want %s", got, first)
 	}
-	waitFor(t, "both to be subscribers of one topic", func() bool {
-		o := overviewOf(t, other.next())
-		own := o.find(snapshotHost + "/" + snapshotName)
-		return own.Subscribers == 2 && o.Subscribers == 5 && o.TopicCount == 2
-	})
+}
 
-	// Without its origin.
-	origin.CloseClientConnections()
-	origin.Close()
-	waitFor(t, "the topic to be down", func() bool {
-		o := overviewOf(t, watch.next())
-		v := o.find(host + "/stocks")
-		return o.Down == 1 && v.State == "reconnecting" && v.Upstream.Attempts > 0 && v.Upstream.LastError != ""
+// newInspectorSetup provides the topics of an inspector, which answers all requests.
+func newInspectorSetup(t *testing.T) *setup {
+	t.Helper()
+	s := &setup{t: t, origin: newOrigin(t), handler: snapshotTopics(snapshotEvery, snapshotLinger)}
+	s.handler.sockets = overSockets
+	s.provision()
+	h := &Inspector{topics: s.handler}
+	s.lead(func(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+		return h.ServeHTTP(w, r, nil)
+	})
+	return s
+}
+
+// snapshots reads the snapshots that have come since the last read.
+func (c *client) snapshots() (all []overview) {
+	c.t.Helper()
+	for block := range strings.SplitSeq(c.read(), "\n\n") {
+		if block != "" && !strings.HasPrefix(block, ":") {
+			all = append(all, overviewOf(c.t, block))
+		}
+	}
+	return all
+}
+
+// snapshot waits for the next snapshot, which must be one.
+func (c *client) snapshot() overview {
+	c.t.Helper()
+	time.Sleep(snapshotEvery)
+	all := c.snapshots()
+	if len(all) != 1 {
+		c.t.Fatalf("got %d snapshots within %v, want 1", len(all), snapshotEvery)
+	}
+	return all[0]
+}
+
+func TestInspectorGoesOnTellingTheTopics(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		for range 3 {
+			s.get("/stocks")
+		}
+		up := s.origin.next().accept()
+		page := newInspectorSetup(t)
+		watch := page.get("/inspector/topics")
+		first := watch.snapshots()
+		if len(first) != 1 {
+			t.Fatalf("got %d snapshots at once, want 1", len(first))
+		}
+
+		// The rate is that of the second before.
+		up.events(1, 50)
+		o := watch.snapshot()
+		if v := o.find("example.com/stocks"); v.LastEventID != "50" || v.Received != 50 || v.EventsPerSecond != 50 || o.EventsPerSecond < v.EventsPerSecond {
+			t.Errorf("after 50 events within a second, there are %v a second in all, and %+v", o.EventsPerSecond, v)
+		}
+		o = watch.snapshot()
+		if v := o.find("example.com/stocks"); v.EventsPerSecond != 0 {
+			t.Errorf("a second later: %+v", v)
+		}
+
+		// Another who looks, wherever, shares the stream, and sees what has been.
+		other := page.get("/inspector/elsewhere/topics", "Origin", "https://elsewhere.example")
+		if seen := other.snapshots(); len(seen) != 3 || seen[0].Time != first[0].Time {
+			t.Errorf("the newcomer gets %d snapshots, want the 3 that have been", len(seen))
+		}
+		o = other.snapshot()
+		if own := o.find(snapshotHost + "/" + snapshotName); own.Subscribers != 2 || o.Subscribers != 5 || o.TopicCount != 2 {
+			t.Errorf("there are %d topics with %d subscribers, of which the page's has %d; want 2 with 5, and 2", o.TopicCount, o.Subscribers, own.Subscribers)
+		}
+
+		// Without its origin.
+		up.abort()
+		s.origin.await().fail(http.StatusBadGateway)
+		watch.snapshots()
+		o = watch.snapshot()
+		if v := o.find("example.com/stocks"); o.Down != 1 || v.State != "reconnecting" || v.Upstream.Attempts == 0 || v.Upstream.LastError == "" {
+			t.Errorf("%d topics are down, and without its origin one is %+v", o.Down, v)
+		}
 	})
 }
 
@@ -239,7 +320,7 @@ func TestInspectorTellsTheLargestTopics(t *testing.T) {
 
 // The topics are looked at only while somebody listens.
 func TestInspectorLeavesNothingBehind(t *testing.T) {
-	s := run(t, "sse_inspector /inspector/*")
+	s := run(t, "sse_inspector_quick /inspector/*")
 	settled := func() bool {
 		s.client.CloseIdleConnections()
 		for _, p := range alive.all() {
@@ -268,11 +349,11 @@ func TestInspectorLeavesNothingBehind(t *testing.T) {
 }
 
 func TestInspectorGoesOnOverAReload(t *testing.T) {
-	s := run(t, "sse_inspector /inspector/*")
+	s := run(t, "sse_inspector_quick /inspector/*")
 	c := open(t, s.client, s.url+"/inspector/topics")
 	before := overviewOf(t, c.next())
 	// What the page may connect to is nothing to the stream.
-	s.load("sse_inspector /inspector/* {\nconnect https://example.com\n}")
+	s.load("sse_inspector_quick /inspector/* {\nconnect https://example.com\n}")
 	last := before.Time
 	for range 3 {
 		o := overviewOf(t, c.next())

@@ -421,7 +421,7 @@ func TestQuietStreamOutlivesTheServersWriteIdle(t *testing.T) {
 		streams = append(streams, open(t, client, url+"/events"))
 	}
 	for i := range 2 {
-		time.Sleep(time.Second) // the time that passes is what is tested
+		time.Sleep(500 * time.Millisecond) // the time that passes is what is tested
 		origin.send(numbered(i, i))
 		for _, c := range streams {
 			c.expect(numbered(i, i))

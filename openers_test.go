@@ -284,7 +284,7 @@ func TestThrowAwayTopicsCostNobodyElse(t *testing.T) {
 
 // Whatever comes and goes: the bounds hold.
 func TestYieldingWhateverComesAndGoes(t *testing.T) {
-	for seed := range uint64(5) {
+	for seed := range seeds(5) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				random := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // to be repeated

@@ -64,7 +64,7 @@ func TestBodyOfAGETThatIsShared(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			waitFor(t, "the last test to be over", func() bool { all, _ := subscribersNow(); return all == 0 })
 			origin := newLiveOrigin(t)
-			s := run(t, "sse_fanout "+origin.addr+" {\nmax_subscribers 10 per_client_ip 2\nheartbeat 100ms\nlinger off\n}")
+			s := run(t, "sse_fanout "+origin.addr+" {\nmax_subscribers 10 per_client_ip 2\nheartbeat 20ms\nlinger off\n}")
 			ask := func() (net.Conn, *bufio.Reader) {
 				return s.dial("GET /events HTTP/1.1\r\nHost: a\r\nCookie: secret=1\r\n" + body)
 			}
@@ -154,13 +154,20 @@ func TestPassedStreamsAreLimitedOverReverseProxy(t *testing.T) {
 					waitFor(t, "the places to be free", func() bool { return origin.open() == 0 })
 					waitFor(t, "a new stream", func() bool {
 						c := ask200(t, client, url+"/events", "Cookie", "a=1", "Accept", accept)
-						opened := make(chan bool, 1)
-						time.AfterFunc(100*time.Millisecond, func() { opened <- origin.open() == 1 })
-						if <-opened {
-							return true
+						turnedAway := make(chan struct{})
+						go func() {
+							defer close(turnedAway)
+							_, _ = io.Copy(io.Discard, c.body)
+						}()
+						for origin.open() == 0 {
+							select {
+							case <-turnedAway:
+								c.cancel()
+								return false
+							case <-time.After(time.Millisecond):
+							}
 						}
-						c.cancel()
-						return false
+						return origin.open() == 1
 					})
 				})
 			}

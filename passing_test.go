@@ -191,7 +191,7 @@ func TestLimitsHoldForAnyMixOfStreams(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(waysToAsk)) {
 		ways = append(ways, waysToAsk[name])
 	}
-	for seed := range uint64(20) {
+	for seed := range seeds(20) {
 		form := everyForm[seed%4]
 		for limit, limits := range map[string]SubscriberLimits{
 			"per_client_ip": {PerClientIP: 3},
@@ -490,6 +490,7 @@ func TestPassedStreamsAreSeen(t *testing.T) {
 				ask("203.0.113.1", request(http.MethodPost, "x"))
 				ask("203.0.113.1", streamRequest())
 				time.Sleep(relay.HandshakeTime)
+				synctest.Wait()
 				expectChange(t, before, map[string]float64{
 					"passed_streams": 2, `passed_through_total{reason="method"}`: 2,
 					"subscribers": 1, "topics": 1, "upstream_connections": 1,

@@ -139,7 +139,7 @@ func TestConnectionsThatResumeAlikeAreNoNewRuns(t *testing.T) {
 // Whatever an origin sends, ends, breaks off and begins anew: its clients get what a client
 // of its own would get, but for a replay at once after a break.
 func TestRunsInAnyOrder(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range seeds(40) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
 				random := rand.New(rand.NewPCG(seed, 12)) //nolint:gosec // to be repeated

@@ -38,6 +38,12 @@ type testcase struct {
 	simpler func() []*testcase
 }
 
+// impatient keeps clients waiting but a moment for a stranger who is told to come back
+// later.
+const impatient = `sse_fanout {
+	wait 300ms
+}`
+
 // site returns the Caddyfile of one site that answers whatever host it is asked for.
 func site(body string) string {
 	return "http://:PORT {\n" + body + "\n}\n"

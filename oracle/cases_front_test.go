@@ -201,6 +201,7 @@ var inFront = []*testcase{
 	},
 	{
 		name:   "error 503 for outsiders",
+		line:   impatient,
 		traits: []string{"address"},
 		config: site(`
 	@outside not remote_ip 127.0.0.2
@@ -210,6 +211,7 @@ var inFront = []*testcase{
 	},
 	{
 		name:   "respond 429 to outsiders",
+		line:   impatient,
 		traits: []string{"language"},
 		config: site(`
 	@outside not header Accept-Language eo

@@ -21,6 +21,10 @@ type fragment struct {
 	// sort it to another place otherwise.
 	inRoute bool
 
+	// line is what SHARE stands for in a site with the fragment, if it is not just the
+	// directive.
+	line string
+
 	// certain is set if clients that the fragment treats alike must share.
 	certain bool
 }
@@ -57,7 +61,7 @@ var fronts = []fragment{
 	{name: "respond", text: "respond @M \"no ID\" 403"},
 	{name: "respond 200", text: "respond @M \"yes ID\""},
 	{name: "error", text: "error @M \"no ID\" 404"},
-	{name: "error 503", text: "error @M \"not now ID\" 503"},
+	{name: "error 503", text: "error @M \"not now ID\" 503", line: impatient},
 	{name: "abort", text: "abort @M"},
 	{name: "redir", text: "redir @M /elsewhere-ID"},
 	{name: "handle with another origin", text: "handle @M {\n\treverse_proxy PRIVATE\n}", certain: true},

@@ -142,6 +142,9 @@ func (r *recipe) testcase(name string) *testcase {
 		if c.trait != "" && !slices.Contains(test.traits, c.trait) {
 			test.traits = append(test.traits, c.trait)
 		}
+		if c.line != "" {
+			test.line = c.line
+		}
 		test.shares = test.shares && c.certain && (c.always || t.shared && !strings.HasPrefix(c.matcher, "not "))
 	}
 	last := texts[len(texts)-1]

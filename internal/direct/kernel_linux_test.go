@@ -66,20 +66,28 @@ type lobby struct {
 	t      *testing.T
 	writer *direct.Writer
 	listen net.Listener
+	open   func() (direct.Network, error)
 }
 
 func newLobby(t *testing.T, open func() (direct.Network, error), network, address string) *lobby {
+	t.Helper()
 	ln, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lobby{t: t, listen: ln, writer: direct.NewWriter(direct.Options{Timeout: 3 * time.Second, Network: open})}
-	t.Cleanup(func() {
-		ln.Close()
-		l.writer.Close()
-		l.writer.Wait()
+	t.Cleanup(func() { ln.Close() })
+	l := &lobby{t: t, listen: ln, open: open}
+	return l.patientFor(3 * time.Second)
+}
+
+// patientFor returns a lobby whose clients may read nothing for as long as timeout.
+func (l *lobby) patientFor(timeout time.Duration) *lobby {
+	writer := direct.NewWriter(direct.Options{Timeout: timeout, Network: l.open})
+	l.t.Cleanup(func() {
+		writer.Close()
+		writer.Wait()
 	})
-	return l
+	return &lobby{t: l.t, listen: l.listen, open: l.open, writer: writer}
 }
 
 func (l *lobby) join(s *stream) *peer {
@@ -153,7 +161,9 @@ func TestSocketThatIsFull(t *testing.T) {
 		if got, _ := p.read(len(event(0))); got != event(0) {
 			t.Errorf("then got %q", got)
 		}
-		stalled := l.join(s)
+
+		s = newStream(roomy)
+		stalled := l.patientFor(300 * time.Millisecond).join(s)
 		s.log.Publish(hub.Entry{Wire: large})
 		stalled.expectEnded(direct.Stalled)
 		if _, whole := stalled.read(-1); whole {

@@ -3,6 +3,7 @@ package direct_test
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -365,11 +366,14 @@ func TestGaps(t *testing.T) {
 	})
 }
 
+var seed = flag.Uint64("seed", 1, "what tests that draw at random begin with")
+
 // A socket that takes a part of a frame gets the rest when it has room, and joins
 // the others when it has caught up; nobody waits for it.
 func TestPartialSends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := rand.New(rand.NewPCG(1, 2))
+		t.Logf("seed %d", *seed)
+		r := rand.New(rand.NewPCG(*seed, 2))
 		h, s := newHouse(t), newStream(roomy)
 		quick, slow := h.join(s, 0), h.join(s, 0)
 		published := 0
@@ -615,7 +619,8 @@ func TestOpeningANetworkHoldsNobodyUp(t *testing.T) {
 // and nothing grows.
 func TestManyRandomClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := rand.New(rand.NewPCG(3, 4))
+		t.Logf("seed %d", *seed)
+		r := rand.New(rand.NewPCG(*seed, 4))
 		h, s := newHouse(t), newStream(roomy)
 		type member struct {
 			*client
