@@ -358,8 +358,8 @@ func TestAccessControlInFrontHolds(t *testing.T) {
 			private.send("data: secret\n\n")
 			alice.expect("data: secret\n\n")
 
+			public.sendFirst("data: public\n\n")
 			bob := open(t, s.client, publicURL, "Host", "example.com")
-			public.send("data: public\n\n")
 			bob.expect("data: public\n\n")
 
 			if privateURL != publicURL {

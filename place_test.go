@@ -38,13 +38,12 @@ func TestReloadKeepsTheStreamsOfEqualHandlers(t *testing.T) {
 				s.awaitVersion(version, "c.example")
 			}
 			load("", "old")
-			clients := []*stream{
-				open(t, s.client, s.url+tc.one, "Host", tc.hosts[0]),
-				open(t, s.client, s.url+tc.two, "Host", tc.hosts[1]),
-			}
-			for i, c := range clients {
-				origins[i].send(numbered(1, 1))
+			var clients []*stream
+			for i, path := range []string{tc.one, tc.two} {
+				origins[i].sendFirst(numbered(1, 1))
+				c := open(t, s.client, s.url+path, "Host", tc.hosts[i])
 				c.expect(numbered(1, 1))
+				clients = append(clients, c)
 			}
 			load("http://0.example:%[1]d {\nrespond another\n}\n", "new")
 			for i, c := range clients {
@@ -74,8 +73,8 @@ func TestReloadDoesNotHandOnToAnotherPlace(t *testing.T) {
 
 			s.load("handle /version {\nrespond new\n}\n" + tc.public + " {\n" + wrapped + public.addr + "\n}")
 			s.awaitVersion("new", "")
+			public.sendFirst("data: public\n\n")
 			bob := open(t, s.client, s.url+"/events")
-			public.send("data: public\n\n")
 			if got := bob.next(); !strings.Contains(got, "public") {
 				t.Errorf("a client of what is public got %q", got)
 			}
