@@ -82,8 +82,8 @@ For proxying:
 		cmd.Flags().StringArrayP("header-down", "d", []string{}, "Set a response header to send back to the client (format: \"Field: value\")")
 		cmd.Flags().BoolP("access-log", "", false, "Enable the access log")
 		cmd.Flags().BoolP("debug", "v", false, "Enable verbose debug logs")
-		for option, syntax := range usage {
-			cmd.Flags().StringArrayP(flagOf(option), "", []string{}, "Caddyfile `option`: "+syntax)
+		for name, option := range grammar {
+			cmd.Flags().StringArrayP(flagOf(name), "", []string{}, "Caddyfile `option`: "+option.syntax)
 		}
 		cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdFanout)
 	},
@@ -143,7 +143,7 @@ func fanoutConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 		return nil, err
 	}
 	handler := &Handler{SourceRaw: caddyconfig.JSONModuleObject(proxy, "handler", "reverse_proxy", nil)}
-	for _, option := range slices.Sorted(maps.Keys(usage)) {
+	for _, option := range slices.Sorted(maps.Keys(grammar)) {
 		values, err := fs.GetStringArray(flagOf(option))
 		if err != nil {
 			return nil, err
@@ -152,7 +152,7 @@ func fanoutConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 			continue
 		}
 		if err := handler.setOption(option, strings.Join(values, " ")); err != nil {
-			return nil, fmt.Errorf("invalid --%s: %w; expected: %s", flagOf(option), err, usage[option])
+			return nil, fmt.Errorf("invalid --%s: %w; expected: %s", flagOf(option), err, grammar[option].syntax)
 		}
 	}
 
