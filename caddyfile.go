@@ -6,9 +6,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/dustin/go-humanize"
-
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -130,7 +127,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	seen := make(map[string]bool)
 	for d.NextBlock(0) {
 		name := d.Val()
-		if _, ours := usage[name]; !ours {
+		if _, ours := grammar[name]; !ours {
 			upstreams = upstreams || name == "to" || name == "dynamic"
 			if notOurs == nil {
 				notOurs = d.Errf("unrecognized subdirective %s: it is no option of sse_fanout%s; "+
@@ -182,7 +179,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // almost like it.
 func isMeant(name string) string {
 	for typos := 1; typos <= 2; typos++ {
-		for _, option := range slices.Sorted(maps.Keys(usage)) {
+		for _, option := range slices.Sorted(maps.Keys(grammar)) {
 			if almost(typos, name, option) {
 				return fmt.Sprintf(" (is %s meant?)", option)
 			}
@@ -212,7 +209,7 @@ func (h *Handler) FinalizeUnmarshalCaddyfile(helper httpcaddyfile.Helper) error 
 			return fmt.Errorf("parsing source: %w", err)
 		}
 		if subroute, ok := routes.(*caddyhttp.Subroute); !ok || len(subroute.Routes) == 0 {
-			return h.sourceSegment.Err("parsing source: it has no directive that answers; expected: source " + usage["source"])
+			return h.sourceSegment.Err("parsing source: it has no directive that answers; expected: source " + grammar["source"].syntax)
 		}
 		h.SourceRaw = caddyconfig.JSONModuleObject(routes, "handler", "subroute", nil)
 		return nil
@@ -228,37 +225,118 @@ func (h *Handler) FinalizeUnmarshalCaddyfile(helper httpcaddyfile.Helper) error 
 	return nil
 }
 
-// usage says for each of our options what follows its name.
-var usage = map[string]string{
-	"name":               "<text>",
-	"vary":               "<header or placeholder...>",
-	"ignore_query":       "<name...>",
-	"credentials":        "strip|pass",
-	"ask_from":           "<ip>",
-	"source":             "{ <directives...> }",
-	"cors_origins":       "<origin...>|*",
-	"heartbeat":          "off|<duration> [comment <text> | event <name>]",
-	"primer":             "auto|on|off",
-	"history":            "<events> [<age> [<size>]]",
-	"first_event":        "newest|oldest|<n>",
-	"greeting":           "<n>|<event name>",
-	"retry":              "<duration>",
-	"ids":                "origin|assign",
-	"gap_event":          "<name>",
-	"catchup":            "off|<connections> [<timeout>]",
-	"linger":             "off|<duration> [<topics>]",
-	"wait":               "<duration>",
-	"unavailable":        "hold|reject",
-	"reconnect":          "<min> <max>",
-	"idle_timeout":       "off|<duration>",
-	"on_end":             "reconnect|close",
-	"max_event_size":     "<size>",
-	"max_topics":         "<n> [per_client_ip <n>]",
-	"max_subscribers":    "off|<n> [per_topic <n>] [per_client_ip <n>]",
-	"stream_timeout":     "off|<duration>",
-	"direct":             "on|off",
-	"dispatch_timeout":   "<duration>",
-	"stream_close_delay": "<duration>",
+// An option is one of ours in the Caddyfile.
+type option struct {
+	syntax string // what follows its name
+	parse  func(*Options, *arguments)
+}
+
+// grammar has all of our options.
+var grammar = map[string]option{
+	// who shares what
+	"name":         {"<text>", func(o *Options, args *arguments) { o.Name = args.text() }},
+	"vary":         {"<header or placeholder...>", func(o *Options, args *arguments) { o.Vary = args.texts() }},
+	"ignore_query": {"<name...>", func(o *Options, args *arguments) { o.IgnoreQuery = args.texts() }},
+	"credentials":  {"strip|pass", func(o *Options, args *arguments) { o.Credentials = args.text() }},
+	"ask_from":     {"<ip>", func(o *Options, args *arguments) { o.AskFrom = args.text() }},
+	// UnmarshalCaddyfile takes its block. What the flag --source names is left over,
+	// which is an error.
+	"source": {"{ <directives...> }", func(*Options, *arguments) {}},
+	"cors_origins": {"<origin...>|*", func(o *Options, args *arguments) {
+		o.CORSOrigins = args.texts()
+		if _, err := newCORSPolicy(o.CORSOrigins); err != nil && args.err == nil {
+			args.err = err
+		}
+	}},
+
+	// what clients get
+	"heartbeat": {"off|<duration> [comment <text> | event <name>]", func(o *Options, args *arguments) {
+		if args.next("off") {
+			o.Heartbeat.Interval = -1
+			return
+		}
+		o.Heartbeat.Interval = args.duration()
+		if args.next("comment") {
+			o.Heartbeat.Comment = args.text()
+		} else if args.next("event") {
+			o.Heartbeat.Event = args.text()
+		}
+	}},
+	"primer": {"auto|on|off", func(o *Options, args *arguments) { o.Primer = args.text() }},
+	"history": {"<events> [<age> [<size>]]", func(o *Options, args *arguments) {
+		o.History.Events = args.number()
+		if args.more() {
+			o.History.Age = args.duration()
+		}
+		if args.more() {
+			o.History.Size = args.size()
+		}
+	}},
+	"first_event": {"newest|oldest|<n>", func(o *Options, args *arguments) {
+		if args.next("newest") || args.next("oldest") {
+			o.FirstEvent = args.d.Val()
+		} else {
+			o.FirstEvent = strconv.Itoa(args.number())
+		}
+	}},
+	"greeting":  {"<n>|<event name>", func(o *Options, args *arguments) { o.Greeting = args.text() }},
+	"retry":     {"<duration>", func(o *Options, args *arguments) { o.Retry = args.duration() }},
+	"ids":       {"origin|assign", func(o *Options, args *arguments) { o.IDs = args.text() }},
+	"gap_event": {"<name>", func(o *Options, args *arguments) { o.GapEvent = args.text() }},
+	"catchup": {"off|<connections> [<timeout>]", func(o *Options, args *arguments) {
+		if args.next("off") {
+			o.Catchup.Connections = -1
+			return
+		}
+		o.Catchup.Connections = args.number()
+		if args.more() {
+			o.Catchup.Timeout = args.duration()
+		}
+	}},
+
+	// the connection to the origin
+	"linger": {"off|<duration> [<topics>]", func(o *Options, args *arguments) {
+		if args.next("off") || args.next("0") || args.next("0s") {
+			o.Linger.Duration = -1
+			return
+		}
+		o.Linger.Duration = args.duration()
+		if args.more() {
+			o.Linger.Topics = args.number()
+		}
+	}},
+	"wait":        {"<duration>", func(o *Options, args *arguments) { o.Wait = args.duration() }},
+	"unavailable": {"hold|reject", func(o *Options, args *arguments) { o.Unavailable = args.text() }},
+	"reconnect": {"<min> <max>", func(o *Options, args *arguments) {
+		o.Reconnect.Min = args.duration()
+		o.Reconnect.Max = args.duration()
+	}},
+	"idle_timeout":   {"off|<duration>", func(o *Options, args *arguments) { o.IdleTimeout = args.limit() }},
+	"on_end":         {"reconnect|close", func(o *Options, args *arguments) { o.OnEnd = args.text() }},
+	"max_event_size": {"<size>", func(o *Options, args *arguments) { o.MaxEventSize = args.size() }},
+
+	// limits
+	"max_topics": {"<n> [per_client_ip <n>]", func(o *Options, args *arguments) {
+		o.MaxTopics.Total = args.number()
+		if args.next("per_client_ip") {
+			o.MaxTopics.PerClientIP = args.number()
+		}
+	}},
+	"max_subscribers": {"off|<n> [per_topic <n>] [per_client_ip <n>]", func(o *Options, args *arguments) {
+		if !args.next("off") {
+			o.MaxSubscribers.Total = args.number()
+		}
+		if args.next("per_topic") {
+			o.MaxSubscribers.PerTopic = args.number()
+		}
+		if args.next("per_client_ip") {
+			o.MaxSubscribers.PerClientIP = args.number()
+		}
+	}},
+	"stream_timeout":     {"off|<duration>", func(o *Options, args *arguments) { o.StreamTimeout = args.limit() }},
+	"direct":             {"on|off", func(o *Options, args *arguments) { o.Direct = args.text() }},
+	"dispatch_timeout":   {"<duration>", func(o *Options, args *arguments) { o.DispatchTimeout = args.duration() }},
+	"stream_close_delay": {"<duration>", func(o *Options, args *arguments) { o.StreamCloseDelay = args.duration() }},
 }
 
 // unmarshalOption sets the option that d is at.
@@ -273,210 +351,13 @@ func (o *Options) unmarshalOption(d *caddyfile.Dispenser) error {
 		err = o.validate()
 	}
 	if err != nil {
-		return d.Errf("%w; expected: %s %s", err, name, usage[name])
+		return d.Errf("%w; expected: %s %s", err, name, grammar[name].syntax)
 	}
 	return nil
 }
 
 func (o *Options) parse(name string, args *arguments) {
-	switch name {
-	case "name":
-		o.Name = args.text()
-	case "vary":
-		o.Vary = args.texts()
-	case "ignore_query":
-		o.IgnoreQuery = args.texts()
-	case "credentials":
-		o.Credentials = args.text()
-	case "ask_from":
-		o.AskFrom = args.text()
-	case "cors_origins":
-		o.CORSOrigins = args.texts()
-		if _, err := newCORSPolicy(o.CORSOrigins); err != nil && args.err == nil {
-			args.err = err
-		}
-	case "heartbeat":
-		if args.next("off") {
-			o.Heartbeat.Interval = -1
-			return
-		}
-		o.Heartbeat.Interval = args.duration()
-		if args.next("comment") {
-			o.Heartbeat.Comment = args.text()
-		} else if args.next("event") {
-			o.Heartbeat.Event = args.text()
-		}
-	case "primer":
-		o.Primer = args.text()
-	case "history":
-		o.History.Events = args.number()
-		if args.more() {
-			o.History.Age = args.duration()
-		}
-		if args.more() {
-			o.History.Size = args.size()
-		}
-	case "first_event":
-		if args.next("newest") || args.next("oldest") {
-			o.FirstEvent = args.d.Val()
-		} else {
-			o.FirstEvent = strconv.Itoa(args.number())
-		}
-	case "retry":
-		o.Retry = args.duration()
-	case "greeting":
-		o.Greeting = args.text()
-	case "ids":
-		o.IDs = args.text()
-	case "gap_event":
-		o.GapEvent = args.text()
-	case "catchup":
-		if args.next("off") {
-			o.Catchup.Connections = -1
-			return
-		}
-		o.Catchup.Connections = args.number()
-		if args.more() {
-			o.Catchup.Timeout = args.duration()
-		}
-	case "linger":
-		if args.next("off") || args.next("0") || args.next("0s") {
-			o.Linger.Duration = -1
-			return
-		}
-		o.Linger.Duration = args.duration()
-		if args.more() {
-			o.Linger.Topics = args.number()
-		}
-	case "wait":
-		o.Wait = args.duration()
-	case "direct":
-		o.Direct = args.text()
-	case "unavailable":
-		o.Unavailable = args.text()
-	case "reconnect":
-		o.Reconnect.Min = args.duration()
-		o.Reconnect.Max = args.duration()
-	case "idle_timeout":
-		o.IdleTimeout = args.limit()
-	case "on_end":
-		o.OnEnd = args.text()
-	case "max_event_size":
-		o.MaxEventSize = args.size()
-	case "max_topics":
-		o.MaxTopics.Total = args.number()
-		if args.next("per_client_ip") {
-			o.MaxTopics.PerClientIP = args.number()
-		}
-	case "max_subscribers":
-		if !args.next("off") {
-			o.MaxSubscribers.Total = args.number()
-		}
-		if args.next("per_topic") {
-			o.MaxSubscribers.PerTopic = args.number()
-		}
-		if args.next("per_client_ip") {
-			o.MaxSubscribers.PerClientIP = args.number()
-		}
-	case "stream_timeout":
-		o.StreamTimeout = args.limit()
-	case "dispatch_timeout":
-		o.DispatchTimeout = args.duration()
-	case "stream_close_delay":
-		o.StreamCloseDelay = args.duration()
-	}
-}
-
-// arguments are those of one option. Their methods go from one to the next and
-// return what it says, until there is an error, which is the only one that err
-// keeps. Zero and negative values are errors: in Options they stand for a
-// default or for "off", and whoever writes them means something else.
-type arguments struct {
-	d      *caddyfile.Dispenser
-	option string
-	err    error
-}
-
-func (args *arguments) fail(format string, values ...any) {
-	if args.err == nil {
-		args.err = fmt.Errorf("parsing %s: %w", args.option, fmt.Errorf(format, values...))
-	}
-}
-
-// end fails if anything is left, a block included.
-func (args *arguments) end() {
-	if args.d.NextLine() {
-		args.d.Prev()
-	} else if args.err == nil {
-		args.d.Next()
-		args.fail("unexpected %q", args.d.Val())
-	}
-}
-
-// more reports whether there is another argument.
-func (args *arguments) more() bool {
-	return args.err == nil && args.d.CountRemainingArgs() > 0
-}
-
-// next consumes the next argument if it is word, and reports whether it was.
-func (args *arguments) next(word string) bool {
-	if !args.more() {
-		return false
-	}
-	args.d.NextArg()
-	if args.d.Val() == word {
-		return true
-	}
-	args.d.Prev()
-	return false
-}
-
-func (args *arguments) text() string {
-	if args.more() && args.d.NextArg() && args.d.Val() != "" {
-		return args.d.Val()
-	}
-	args.fail("missing or empty argument")
-	return ""
-}
-
-func (args *arguments) texts() []string {
-	if !args.more() {
-		args.fail("missing argument")
-	}
-	return args.d.RemainingArgs()
-}
-
-func (args *arguments) number() int {
-	return positive(args, "number", strconv.Atoi)
-}
-
-func (args *arguments) duration() caddy.Duration {
-	return caddy.Duration(positive(args, "duration, such as 10s", caddy.ParseDuration))
-}
-
-// limit is a duration, or 0 for "off".
-func (args *arguments) limit() caddy.Duration {
-	if args.next("off") {
-		return 0
-	}
-	return args.duration()
-}
-
-func (args *arguments) size() int64 {
-	return positive(args, "size, such as 4MiB", func(text string) (int64, error) {
-		size, err := humanize.ParseBytes(text)
-		return int64(size), err // what is too large becomes negative
-	})
-}
-
-// positive returns the next argument as parse understands it.
-func positive[T ~int | ~int64](args *arguments, kind string, parse func(string) (T, error)) T {
-	text := args.text()
-	value, err := parse(text)
-	if err != nil || value <= 0 {
-		args.fail("%q is not a positive %s", text, kind)
-	}
-	return value
+	grammar[name].parse(o, args)
 }
 
 // Interface guard

@@ -68,9 +68,9 @@ func TestUsage(t *testing.T) {
 		documented[strings.Join(strings.Fields(line), " ")] = true
 	}
 	tests := readAdaptTests(t)
-	for _, name := range slices.Sorted(maps.Keys(usage)) {
-		if grammar := "// " + name + " " + usage[name]; !documented[grammar] {
-			t.Errorf("the documentation of UnmarshalCaddyfile does not have %q", grammar)
+	for _, name := range slices.Sorted(maps.Keys(grammar)) {
+		if line := "// " + name + " " + grammar[name].syntax; !documented[line] {
+			t.Errorf("the documentation of UnmarshalCaddyfile does not have %q", line)
 		}
 		valid, invalid := false, false
 		for _, tc := range tests {

@@ -82,8 +82,8 @@ For proxying:
 		cmd.Flags().StringArrayP("header-down", "d", []string{}, "Set a response header to send back to the client (format: \"Field: value\")")
 		cmd.Flags().BoolP("access-log", "", false, "Enable the access log")
 		cmd.Flags().BoolP("debug", "v", false, "Enable verbose debug logs")
-		for option, syntax := range usage {
-			cmd.Flags().StringArrayP(flagOf(option), "", []string{}, "Caddyfile `option`: "+syntax)
+		for name, option := range grammar {
+			cmd.Flags().StringArrayP(flagOf(name), "", []string{}, "Caddyfile `option`: "+option.syntax)
 		}
 		cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdFanout)
 	},
@@ -112,68 +112,15 @@ func cmdFanout(fs caddycmd.Flags) (int, error) {
 
 // fanoutConfig builds the configuration that the flags of sse-fanout ask for.
 func fanoutConfig(fs caddycmd.Flags) (*caddy.Config, error) {
-	from := fs.String("from")
-	addr, err := httpcaddyfile.ParseAddress(from)
-	if err != nil {
-		return nil, fmt.Errorf("invalid downstream address %s: %w", from, err)
-	}
-	if addr.Path != "" {
-		return nil, fmt.Errorf("paths are not allowed: %s", from)
-	}
-	httpPort, httpsPort := strconv.Itoa(caddyhttp.DefaultHTTPPort), strconv.Itoa(caddyhttp.DefaultHTTPSPort)
-	if addr.Scheme == "" {
-		addr.Scheme = "https"
-		if addr.Port == httpPort || addr.Host == "" {
-			addr.Scheme = "http"
-		}
-	}
-	if addr.Port == "" {
-		addr.Port = httpsPort
-		if addr.Scheme == "http" {
-			addr.Port = httpPort
-		}
-	}
-
-	if _, err := strconv.ParseUint(addr.Port, 10, 16); err != nil || strings.Contains(addr.Host, ":") && net.ParseIP(addr.Host) == nil {
-		return nil, fmt.Errorf("invalid downstream address %s: expected [<scheme>://][<host>][:<port>]", from)
-	}
-
-	proxy, err := fanoutProxy(fs)
+	addr, err := fanoutAddress(fs.String("from"))
 	if err != nil {
 		return nil, err
 	}
-	handler := &Handler{SourceRaw: caddyconfig.JSONModuleObject(proxy, "handler", "reverse_proxy", nil)}
-	for _, option := range slices.Sorted(maps.Keys(usage)) {
-		values, err := fs.GetStringArray(flagOf(option))
-		if err != nil {
-			return nil, err
-		}
-		if !fs.Changed(flagOf(option)) {
-			continue
-		}
-		if err := handler.setOption(option, strings.Join(values, " ")); err != nil {
-			return nil, fmt.Errorf("invalid --%s: %w; expected: %s", flagOf(option), err, usage[option])
-		}
+	handler, err := fanoutHandler(fs)
+	if err != nil {
+		return nil, err
 	}
-
-	route := caddyhttp.Route{
-		HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(handler, "handler", "sse_fanout", nil)},
-	}
-	if addr.Host != "" {
-		route.MatcherSetsRaw = []caddy.ModuleMap{{"host": caddyconfig.JSON(caddyhttp.MatchHost{addr.Host}, nil)}}
-	}
-	server := &caddyhttp.Server{
-		Routes: caddyhttp.RouteList{route},
-		Listen: []string{":" + addr.Port},
-	}
-	if fs.Bool("access-log") {
-		server.Logs = &caddyhttp.ServerLogConfig{}
-	}
-	if addr.Scheme == "http" {
-		server.AutoHTTPS = &caddyhttp.AutoHTTPSConfig{Disabled: true}
-	} else if fs.Bool("disable-redirects") {
-		server.AutoHTTPS = &caddyhttp.AutoHTTPSConfig{DisableRedir: true}
-	}
+	server := fanoutServer(fs, addr, handler)
 
 	cfg := &caddy.Config{
 		Admin: &caddy.AdminConfig{
@@ -202,6 +149,79 @@ func fanoutConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 		}
 	}
 	return cfg, nil
+}
+
+// fanoutAddress parses the address to answer at, and completes it.
+func fanoutAddress(from string) (httpcaddyfile.Address, error) {
+	addr, err := httpcaddyfile.ParseAddress(from)
+	if err != nil {
+		return httpcaddyfile.Address{}, fmt.Errorf("invalid downstream address %s: %w", from, err)
+	}
+	if addr.Path != "" {
+		return httpcaddyfile.Address{}, fmt.Errorf("paths are not allowed: %s", from)
+	}
+	httpPort, httpsPort := strconv.Itoa(caddyhttp.DefaultHTTPPort), strconv.Itoa(caddyhttp.DefaultHTTPSPort)
+	if addr.Scheme == "" {
+		addr.Scheme = "https"
+		if addr.Port == httpPort || addr.Host == "" {
+			addr.Scheme = "http"
+		}
+	}
+	if addr.Port == "" {
+		addr.Port = httpsPort
+		if addr.Scheme == "http" {
+			addr.Port = httpPort
+		}
+	}
+	if _, err := strconv.ParseUint(addr.Port, 10, 16); err != nil || strings.Contains(addr.Host, ":") && net.ParseIP(addr.Host) == nil {
+		return httpcaddyfile.Address{}, fmt.Errorf("invalid downstream address %s: expected [<scheme>://][<host>][:<port>]", from)
+	}
+	return addr, nil
+}
+
+// fanoutHandler builds the handler, with the options that are given as flags.
+func fanoutHandler(fs caddycmd.Flags) (*Handler, error) {
+	proxy, err := fanoutProxy(fs)
+	if err != nil {
+		return nil, err
+	}
+	handler := &Handler{SourceRaw: caddyconfig.JSONModuleObject(proxy, "handler", "reverse_proxy", nil)}
+	for _, option := range slices.Sorted(maps.Keys(grammar)) {
+		values, err := fs.GetStringArray(flagOf(option))
+		if err != nil {
+			return nil, err
+		}
+		if !fs.Changed(flagOf(option)) {
+			continue
+		}
+		if err := handler.setOption(option, strings.Join(values, " ")); err != nil {
+			return nil, fmt.Errorf("invalid --%s: %w; expected: %s", flagOf(option), err, grammar[option].syntax)
+		}
+	}
+	return handler, nil
+}
+
+// fanoutServer builds the server that has nothing but the handler.
+func fanoutServer(fs caddycmd.Flags, addr httpcaddyfile.Address, handler *Handler) *caddyhttp.Server {
+	route := caddyhttp.Route{
+		HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(handler, "handler", "sse_fanout", nil)},
+	}
+	if addr.Host != "" {
+		route.MatcherSetsRaw = []caddy.ModuleMap{{"host": caddyconfig.JSON(caddyhttp.MatchHost{addr.Host}, nil)}}
+	}
+	server := &caddyhttp.Server{
+		Routes: caddyhttp.RouteList{route},
+		Listen: []string{":" + addr.Port},
+	}
+	if fs.Bool("access-log") {
+		server.Logs = &caddyhttp.ServerLogConfig{}
+	}
+	if addr.Scheme == "http" {
+		server.AutoHTTPS = &caddyhttp.AutoHTTPSConfig{Disabled: true}
+	} else if fs.Bool("disable-redirects") {
+		server.AutoHTTPS = &caddyhttp.AutoHTTPSConfig{DisableRedir: true}
+	}
+	return server
 }
 
 // setOption sets an option to what could stand behind its name in a Caddyfile.

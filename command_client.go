@@ -204,30 +204,9 @@ func cmdTail(ctx context.Context, fs caddycmd.Flags) (int, error) {
 	}
 	client.NoReconnect = fs.Bool("no-reconnect")
 
-	t := &tail.Tail{
-		Count:   fs.Int("count"),
-		Quiet:   fs.Bool("quiet"),
-		Out:     os.Stdout,
-		Notices: os.Stderr,
-
-		OutColours:    terminal.PaletteFor(os.Stdout),
-		NoticeColours: terminal.PaletteFor(os.Stderr),
-	}
-	if t.Types, err = fs.GetStringArray("event"); err != nil {
+	t, err := newTail(fs)
+	if err != nil {
 		return 0, err
-	}
-	switch json, raw := fs.Bool("json"), fs.Bool("raw"); {
-	case json && raw:
-		return 0, errors.New("--json and --raw are two different forms: choose one")
-	case raw && len(t.Types) > 0:
-		return 0, errors.New("--raw prints all bytes, so --event cannot choose among them")
-	case json:
-		t.Form = tail.JSON
-	case raw:
-		t.Form = tail.Raw
-	}
-	if fs.Changed("count") && t.Count < 1 {
-		return 0, fmt.Errorf("invalid --count: %d is not a positive number", t.Count)
 	}
 	if fs.Changed("timeout") {
 		d, err := durationFlag(fs, "timeout")
@@ -245,23 +224,59 @@ func cmdTail(ctx context.Context, fs caddycmd.Flags) (int, error) {
 		return 0, fmt.Errorf("writing events: %w", err)
 	}
 	if err != nil && (status != 0 || !t.Quiet) {
-		text := err.Error()
-		switch status {
-		case exitUnreachable:
-			text = "unreachable: " + text
-		case exitRefused:
-			text = "refused: " + text
-		}
-		if errors.Is(err, sse.ErrEventTooLarge) {
-			text = "an event, or a line, is larger than " + fs.String("max-event-size") + " (--max-event-size)"
-		}
-		sign := t.NoticeColours.Red("✗")
-		if status == 0 {
-			sign = t.NoticeColours.Dim("■")
-		}
-		fmt.Fprintln(os.Stderr, sign, text)
+		sayEnd(t, err, status, fs.String("max-event-size"))
 	}
 	return status, nil
+}
+
+// newTail makes a tail from the flags of sse-tail.
+func newTail(fs caddycmd.Flags) (*tail.Tail, error) {
+	var err error
+	t := &tail.Tail{
+		Count:   fs.Int("count"),
+		Quiet:   fs.Bool("quiet"),
+		Out:     os.Stdout,
+		Notices: os.Stderr,
+
+		OutColours:    terminal.PaletteFor(os.Stdout),
+		NoticeColours: terminal.PaletteFor(os.Stderr),
+	}
+	if t.Types, err = fs.GetStringArray("event"); err != nil {
+		return nil, err
+	}
+	switch json, raw := fs.Bool("json"), fs.Bool("raw"); {
+	case json && raw:
+		return nil, errors.New("--json and --raw are two different forms: choose one")
+	case raw && len(t.Types) > 0:
+		return nil, errors.New("--raw prints all bytes, so --event cannot choose among them")
+	case json:
+		t.Form = tail.JSON
+	case raw:
+		t.Form = tail.Raw
+	}
+	if fs.Changed("count") && t.Count < 1 {
+		return nil, fmt.Errorf("invalid --count: %d is not a positive number", t.Count)
+	}
+	return t, nil
+}
+
+// sayEnd tells why a tail has ended.
+func sayEnd(t *tail.Tail, err error, status int, maxEventSize string) {
+	text := err.Error()
+	switch status {
+	case exitUnreachable:
+		text = "unreachable: " + text
+	case exitRefused:
+		text = "refused: " + text
+	}
+	if errors.Is(err, sse.ErrEventTooLarge) {
+		text = "an event, or a line, is larger than " + maxEventSize + " (--max-event-size)"
+	}
+	sign := t.NoticeColours.Red("✗")
+	if status == 0 {
+		sign = t.NoticeColours.Dim("■")
+	}
+	fmt.Fprintln(os.Stderr, sign, text)
 }
 
 // exitCode returns what to exit with after an error of a client.

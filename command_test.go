@@ -160,7 +160,7 @@ func TestFanoutFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for option := range usage {
+	for option := range grammar {
 		if _, err := fs.GetStringArray(flagOf(option)); err != nil {
 			t.Errorf("%s: %v", option, err)
 		}

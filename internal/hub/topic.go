@@ -1,25 +1,10 @@
 package hub
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
-
-// A Cursor is the sequence number of the entry that a reader will get next.
-// The first entry of a topic has sequence number 0.
-type Cursor uint64
-
-// A Position is a place between two entries: a cursor, and the id in force
-// just before the entry that the cursor names.
-type Position struct {
-	Cursor Cursor
-
-	// ID is the id a client standing here would resume with. It is empty when
-	// no id is in force.
-	ID string
-}
 
 // An Entry is one event in wire form.
 type Entry struct {
@@ -100,9 +85,6 @@ type Topic struct {
 	listeners atomic.Pointer[[]*listener]
 }
 
-// A listener is called in place of a channel that is closed.
-type listener struct{ call func() }
-
 // New returns an empty topic.
 func New(limits Limits) *Topic {
 	return &Topic{
@@ -156,87 +138,6 @@ func (t *Topic) Drop() {
 	t.Wake()
 }
 
-// Wake makes every waiting reader look again. It may be for a reason of the
-// caller's own: a reader that looks for it after Read has returned the channel
-// to wait on, and before it waits, does not miss it.
-func (t *Topic) Wake() {
-	var wake chan struct{}
-	if t.pace.waiting.Load() > 0 {
-		now := t.now()
-		t.mu.Lock()
-		wake = t.takeWake(now)
-		t.mu.Unlock()
-	}
-	t.release(wake)
-}
-
-// Beat counts a heartbeat and wakes the readers. One timer for a topic serves
-// all of its readers: each compares Batch.Beat with the last it saw.
-func (t *Topic) Beat() {
-	now := t.now()
-	t.mu.Lock()
-	t.beat++
-	wake := t.takeWake(now)
-	t.mu.Unlock()
-	t.release(wake)
-}
-
-// Listen makes call be called at each Publish, Wake and Beat from now on, until
-// stop is called, which does not wait for a call under way. It is for whoever
-// reads for many: call must not block, nor take long.
-func (t *Topic) Listen(call func()) (stop func()) {
-	l := &listener{call}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	all := []*listener{l}
-	if before := t.listeners.Load(); before != nil {
-		all = append(all, *before...)
-	}
-	t.listeners.Store(&all)
-	return func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		rest := slices.DeleteFunc(slices.Clone(*t.listeners.Load()), func(other *listener) bool { return other == l })
-		t.listeners.Store(&rest)
-	}
-}
-
-// takeWake returns the channel that readers wait on, and leaves a new one in its
-// place. It returns nil if none waits, so that a topic without readers makes no
-// channels, or if they are to be woken later. t.mu must be held for writing.
-func (t *Topic) takeWake(now time.Duration) chan struct{} {
-	n := t.pace.waiting.Load()
-	if n == 0 {
-		return nil
-	}
-	if left := t.pace.left(now); left > 0 {
-		t.wakeIn(left)
-		return nil
-	}
-	return t.renewWake(n, now)
-}
-
-// renewWake is takeWake for n readers. t.mu must be held for writing.
-func (t *Topic) renewWake(n int64, now time.Duration) chan struct{} {
-	t.pace.wake(n, now)
-	wake := t.wake
-	t.wake = make(chan struct{})
-	return wake
-}
-
-// release is called without the lock: closing the channel makes each waiting
-// goroutine runnable, which takes a while when there are many.
-func (t *Topic) release(wake chan struct{}) {
-	if wake != nil {
-		close(wake)
-	}
-	if listeners := t.listeners.Load(); listeners != nil {
-		for _, l := range *listeners {
-			l.call()
-		}
-	}
-}
-
 // Read returns what a reader at cursor c gets: a run of entries, or the news
 // that it lags, or a channel to wait on. It never blocks. had is the channel that
 // the reader got last, if any: it may look again without having been woken.
@@ -274,102 +175,6 @@ func (t *Topic) read(c Cursor) Batch {
 	return batch
 }
 
-// Watch returns a channel that is closed at the next Publish, Wake or Beat, and
-// the heartbeats so far. It is for readers that have no cursor yet; had is as for
-// Read.
-func (t *Topic) Watch(had <-chan struct{}) (wake <-chan struct{}, beat uint64) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.wait(had), t.beat
-}
-
-// wait returns the channel to wait on. t.mu must be held, for the reader must be
-// counted under the same lock that showed that there is nothing to take, and once: a
-// crowd of more than there are would be waited for in vain.
-func (t *Topic) wait(had <-chan struct{}) <-chan struct{} {
-	if had != t.wake && t.pace.wait() {
-		t.lapEnds()
-	}
-	return t.wake
-}
-
-// At returns the position at cursor c. It reports false if the log has passed
-// it, or is not there yet.
-func (t *Topic) At(c Cursor) (Position, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if c < t.log.tail || c > t.log.head {
-		return Position{}, false
-	}
-	return t.log.position(c), true
-}
-
-// Newest returns the position after the newest entry: live.
-func (t *Topic) Newest() Position {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.log.position(t.log.head)
-}
-
-// Oldest returns the position before the oldest entry that can be replayed.
-func (t *Topic) Oldest() Position {
-	now := t.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.log.expire(now)
-	return t.log.position(t.log.oldest())
-}
-
-// Last returns the position before the newest n entries, or before the oldest
-// if there are fewer.
-func (t *Topic) Last(n int) Position {
-	now := t.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.log.expire(now)
-	from := t.log.oldest()
-	if have := uint64(t.log.head - from); uint64(n) < have {
-		from = t.log.head - Cursor(n)
-	}
-	return t.log.position(from)
-}
-
-// After returns the position just after the newest entry that set id. It
-// reports false if no entry that can be replayed, nor the position before the
-// oldest of them, has this id.
-func (t *Topic) After(id string) (Position, bool) {
-	now := t.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.log.expire(now)
-	c, ok := t.log.after(id)
-	return Position{Cursor: c, ID: id}, ok
-}
-
-// KeptAfter is After for all entries that are kept, also those that can no longer be
-// replayed.
-func (t *Topic) KeptAfter(id string) (Position, bool) {
-	now := t.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.log.expire(now)
-	c, ok := t.log.keptAfter(id)
-	return Position{Cursor: c, ID: id}, ok
-}
-
-// FirstAfter returns the position just after the oldest entry that can be replayed and
-// has set id. It looks through all of them.
-func (t *Topic) FirstAfter(id string) (Position, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for c := t.log.oldest(); c < t.log.head; c++ {
-		if e := t.log.at(c); e.setsID && e.id == id {
-			return Position{Cursor: c + 1, ID: id}, true
-		}
-	}
-	return Position{}, false
-}
-
 // Entry returns the entry at cursor c, if the log has it. Its bytes are shared: they are
 // never to be modified.
 func (t *Topic) Entry(c Cursor) (Entry, bool) {
@@ -389,38 +194,6 @@ func (t *Topic) Entry(c Cursor) (Entry, bool) {
 	return entry, true
 }
 
-// Tail returns the position before the oldest entry that is kept.
-func (t *Topic) Tail() Position {
-	now := t.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.log.expire(now)
-	return t.log.position(t.log.tail)
-}
-
-// FirstID returns the first id that an entry has set, from cursor c on. It is empty
-// if none has.
-func (t *Topic) FirstID(c Cursor) string {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for c = max(c, t.log.tail); c < t.log.head; c++ {
-		if e := t.log.at(c); e.setsID && e.id != "" {
-			return e.id
-		}
-	}
-	return ""
-}
-
-// Match reports whether an entry equal to e, in id and bytes, is in the log at
-// or after from, and returns the position after it. It looks at from itself,
-// past what is no event, and at the newest entry that set the id of e: an entry
-// that sets none can only be matched at from.
-func (t *Topic) Match(from Cursor, e Entry) (Cursor, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.log.match(from, &e)
-}
-
 // Expire drops entries that have reached their age. Publishing does so by
 // itself, and so does finding a position to begin at; a quiet topic gives its
 // memory back only through this. It reports when the oldest entry left will be
@@ -435,41 +208,4 @@ func (t *Topic) Expire() (next time.Time, ok bool) {
 		return time.Time{}, false
 	}
 	return t.start.Add(due), true
-}
-
-// Stats are figures of a topic at one moment.
-type Stats struct {
-	// Published counts all entries ever published.
-	Published uint64
-	// Entries and Bytes are what the log holds.
-	Entries int
-	Bytes   int
-	// Oldest and Newest are the times of the ends of the log, zero if it is
-	// empty.
-	Oldest, Newest time.Time
-	// ID is the id in force.
-	ID string
-	// Rate is how many entries came per second lately: over the last ten
-	// seconds, or as many of them as the log reaches back.
-	Rate float64
-}
-
-// Stats returns figures of the topic.
-func (t *Topic) Stats() Stats {
-	now := t.now()
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	l := &t.log
-	s := Stats{
-		Published: uint64(l.head),
-		Entries:   int(l.head - l.tail),
-		Bytes:     l.bytes,
-		ID:        l.id,
-		Rate:      l.rate(now),
-	}
-	if s.Entries > 0 {
-		s.Oldest = t.start.Add(l.at(l.tail).time)
-		s.Newest = t.start.Add(l.at(l.head - 1).time)
-	}
-	return s
 }

@@ -52,19 +52,26 @@ func TestThePageNeedsNothingFromElsewhere(t *testing.T) {
 }
 
 // Every element that a script looks for by its id is in the page.
-func TestThePageHasWhatItsScriptLooksFor(t *testing.T) {
+func TestThePageHasWhatItsScriptsLookFor(t *testing.T) {
 	page, err := fs.ReadFile(embedded, "page/index.html")
 	if err != nil {
 		t.Fatal(err)
 	}
-	script, err := fs.ReadFile(embedded, "page/inspector.js")
+	scripts, err := fs.Glob(embedded, "page/*.js")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, match := range regexp.MustCompile(`\$\('([\w-]+)'\)|[^.]\bset\('([\w-]+)'`).FindAllSubmatch(script, -1) {
-		id := string(match[1]) + string(match[2])
-		if !strings.HasSuffix(id, "-") && !strings.Contains(string(page), `id="`+id+`"`) {
-			t.Errorf("the page has no %s", id)
+	looked := regexp.MustCompile(`\$\('([\w-]+)'\)|[^.]\bset(?:Pairs)?\('([\w-]+)'`)
+	for _, name := range scripts {
+		script, err := fs.ReadFile(embedded, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range looked.FindAllSubmatch(script, -1) {
+			id := string(match[1]) + string(match[2])
+			if !strings.HasSuffix(id, "-") && !strings.Contains(string(page), `id="`+id+`"`) {
+				t.Errorf("the page has no %s, which %s looks for", id, name)
+			}
 		}
 	}
 }

@@ -97,90 +97,125 @@ func (c *catchup) run(ctx context.Context) {
 	})
 }
 
+// A pursuit is a catch-up that makes one fetch after another until it is over.
+type pursuit struct {
+	*catchup
+	fetched *fetch
+	last    Outcome         // of the fetch that has ended
+	waited  <-chan struct{} // closed when an event has begun the catch-up; nil from then on
+	beat    uint64
+	wake    <-chan struct{}
+
+	silent  *time.Timer   // no event has come in time
+	slow    *time.Timer   // it has not met the log in time
+	quiet   *time.Timer   // it is to be looked whether the origin has no more
+	thought *time.Timer   // it is known what the end of a fetch means
+	calm    time.Duration // how long the origin must be silent for that
+	delay   time.Duration // before the next thought
+}
+
 // pursue makes one fetch after another until the catch-up is over.
 func (c *catchup) pursue(ctx context.Context) {
-	t := c.group.topic
-	timeout := t.relay.cfg.CatchupTimeout
-	silent := time.NewTimer(timeout)
-	defer silent.Stop()
-	slow := time.NewTimer(SpliceTimeouts * timeout)
-	defer slow.Stop()
-	quietTime := min(QuietTime, timeout/2)
-	quiet := time.NewTimer(quietTime)
-	defer quiet.Stop()
-	thought := time.NewTimer(time.Hour)
-	defer thought.Stop()
-	pause := SecondThought
-
-	f := c.fetch(ctx)
-	defer func() { f.stop() }()
-	var last Outcome // of the fetch that has ended
-	begun := c.begun
-	beat := t.log.Look(0).Beat
-	var wake <-chan struct{}
+	timeout := c.group.topic.relay.cfg.CatchupTimeout
+	p := &pursuit{
+		catchup: c,
+		fetched: c.fetch(ctx),
+		waited:  c.begun,
+		beat:    c.group.topic.log.Look(0).Beat,
+		calm:    min(QuietTime, timeout/2),
+		silent:  time.NewTimer(timeout),
+		slow:    time.NewTimer(SpliceTimeouts * timeout),
+		thought: time.NewTimer(time.Hour),
+		delay:   SecondThought,
+	}
+	p.quiet = time.NewTimer(p.calm)
+	defer func() {
+		p.fetched.stop()
+		for _, timer := range []*time.Timer{p.silent, p.slow, p.quiet, p.thought} {
+			timer.Stop()
+		}
+	}()
 	for {
-		var beats uint64
-		wake, beats = t.log.Watch(wake)
-		c.meet()
-		if beats != beat {
-			beat = beats
-			c.log.Beat()
-		} else {
-			c.log.Wake() // a subscriber may have to end
-		}
-		if connected, connects := t.connection(); connected && connects != f.connects && c.resumable() && !c.isWhole() {
-			if c.proceed() {
-				f.stop()
-				thought.Stop()
-				f, pause = c.fetch(ctx), SecondThought
-				quiet.Reset(quietTime)
-				if begun != nil {
-					silent.Reset(timeout)
-				}
-				slow.Reset(SpliceTimeouts * timeout)
-			} else {
-				thought.Reset(SecondThought)
-			}
-		}
-		select {
-		case <-c.finished:
+		p.look(ctx)
+		if over := p.wait(ctx); over {
 			return
-		case <-begun:
-			silent.Stop()
-			begun = nil
-		case <-wake:
-		case last = <-f.ended:
-			if errors.Is(last.Err, ErrClosing) {
-				c.fail(ErrClosing)
-			}
-			if last.blamesID() {
-				c.rest()
-			}
-			thought.Reset(pause)
-			pause = min(2*pause, t.relay.cfg.ReconnectMax)
-		case <-thought.C:
-			if c.isToGoOn(f, &last) {
-				f = c.fetch(ctx)
-			}
-		case <-quiet.C:
-			switch {
-			case c.isQuiet(f, quietTime):
-				c.endQuiet(f)
-			case begun != nil && f.hasBroughtNothing(quietTime) && c.mustYield():
-				c.fail(errCatchupYields)
-			case begun != nil || t.isNowhere():
-				quiet.Reset(quietTime / 4)
-			}
-		case <-silent.C:
-			c.endSilent(f)
-		case <-slow.C:
-			if !c.disrupted(f) {
-				c.fail(errCatchupSlow)
-			}
-		case <-ctx.Done():
-			c.fail(ErrClosing) // or nobody is left to be told
 		}
 	}
+}
+
+// look does what the topic has come to meanwhile: its log may have what is here, it may
+// have had a heartbeat, or another shared connection.
+func (p *pursuit) look(ctx context.Context) {
+	t, timeout := p.group.topic, p.group.topic.relay.cfg.CatchupTimeout
+	var beat uint64
+	p.wake, beat = t.log.Watch(p.wake)
+	p.meet()
+	if beat != p.beat {
+		p.beat = beat
+		p.log.Beat()
+	} else {
+		p.log.Wake() // a subscriber may have to end
+	}
+	connected, connects := t.connection()
+	switch {
+	case !connected || connects == p.fetched.connects || !p.resumable() || p.isWhole():
+	case !p.proceed():
+		p.thought.Reset(SecondThought)
+	default:
+		p.fetched.stop()
+		p.thought.Stop()
+		p.fetched, p.delay = p.fetch(ctx), SecondThought
+		p.quiet.Reset(p.calm)
+		if p.waited != nil {
+			p.silent.Reset(timeout)
+		}
+		p.slow.Reset(SpliceTimeouts * timeout)
+	}
+}
+
+// wait waits for what happens next, and does what that means. It reports whether the
+// catch-up is over.
+func (p *pursuit) wait(ctx context.Context) (over bool) {
+	t := p.group.topic
+	select {
+	case <-p.finished:
+		return true
+	case <-p.waited:
+		p.silent.Stop()
+		p.waited = nil
+	case <-p.wake:
+	case p.last = <-p.fetched.ended:
+		if errors.Is(p.last.Err, ErrClosing) {
+			p.fail(ErrClosing)
+		}
+		if p.last.blamesID() {
+			p.rest()
+		}
+		p.thought.Reset(p.delay)
+		p.delay = min(2*p.delay, t.relay.cfg.ReconnectMax)
+	case <-p.thought.C:
+		if p.isToGoOn(p.fetched, &p.last) {
+			p.fetched = p.fetch(ctx)
+		}
+	case <-p.quiet.C:
+		switch {
+		case p.isQuiet(p.fetched, p.calm):
+			p.endQuiet(p.fetched)
+		case p.waited != nil && p.fetched.hasBroughtNothing(p.calm) && p.mustYield():
+			p.fail(errCatchupYields)
+		case p.waited != nil || t.isNowhere():
+			p.quiet.Reset(p.calm / 4)
+		}
+	case <-p.silent.C:
+		p.endSilent(p.fetched)
+	case <-p.slow.C:
+		if !p.disrupted(p.fetched) {
+			p.fail(errCatchupSlow)
+		}
+	case <-ctx.Done():
+		p.fail(ErrClosing) // or nobody is left to be told
+	}
+	return false
 }
 
 // isToGoOn decides what the end of a fetch means, and reports whether there is to be

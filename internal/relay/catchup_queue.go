@@ -44,26 +44,6 @@ type catchups struct {
 	closed  bool
 }
 
-// A queue has the catch-ups that clients of one address ask for and that have not
-// started. A catch-up that clients of several addresses ask for is in the queue of
-// each: nobody waits for the turn of somebody else.
-type queue struct {
-	ip      string
-	waiting []*catchup
-	parked  []*catchup
-	turn    *list.Element // set while some wait
-}
-
-func (q *queue) len() int { return len(q.waiting) + len(q.parked) }
-
-// last returns the catch-up to give up first.
-func (q *queue) last() *catchup {
-	if n := len(q.waiting); n > 0 {
-		return q.waiting[n-1]
-	}
-	return q.parked[len(q.parked)-1]
-}
-
 func newCatchups(t *Topic) *catchups {
 	return &catchups{
 		topic:  t,
@@ -135,95 +115,6 @@ func (g *catchups) add(id Claim) *catchup {
 	g.any.Store(true)
 	g.queued++
 	return c
-}
-
-// enqueue puts a catch-up into the queue of an address. g.mu must be held.
-func (g *catchups) enqueue(c *catchup, ip string) {
-	q := g.queues[ip]
-	if q == nil {
-		q = &queue{ip: ip}
-		g.queues[ip] = q
-	}
-	c.queues++
-	if c.parked {
-		q.parked = append(q.parked, c)
-		return
-	}
-	q.waiting = append(q.waiting, c)
-	if q.turn == nil {
-		q.turn = g.turns.PushBack(q)
-	}
-}
-
-// dequeue takes a catch-up out of the queue of an address. g.mu must be held.
-func (g *catchups) dequeue(c *catchup, ip string) {
-	q := g.queues[ip]
-	if q == nil {
-		return
-	}
-	from := &q.waiting
-	if c.parked {
-		from = &q.parked
-	}
-	i := slices.Index(*from, c)
-	if i < 0 {
-		return
-	}
-	*from = slices.Delete(*from, i, i+1)
-	c.queues--
-	if len(q.waiting) == 0 && q.turn != nil {
-		g.turns.Remove(q.turn)
-		q.turn = nil
-	}
-	if q.len() == 0 {
-		delete(g.queues, ip)
-	}
-}
-
-// makeRoom gives up the last catch-up that waits for the address with the most, if
-// those are more than wait for address: nobody can fill the queue for all. Whoever
-// waits for it is told at the next event or heartbeat. One that others ask for as well
-// stays with them. g.mu must be held.
-func (g *catchups) makeRoom(address string) bool {
-	for {
-		var most *queue
-		for _, q := range g.queues {
-			if most == nil || q.len() > most.len() {
-				most = q
-			}
-		}
-		own := 0
-		if q := g.queues[address]; q != nil {
-			own = q.len()
-		}
-		if most == nil || most.len()-1 <= own {
-			return false
-		}
-		c := most.last()
-		g.dequeue(c, most.ip)
-		if c.queues == 0 {
-			g.giveUp(c)
-			return true
-		}
-	}
-}
-
-// giveUp ends a catch-up that waits. g.mu must be held.
-func (g *catchups) giveUp(c *catchup) {
-	g.unqueue(c)
-	g.forget(c)
-	c.cancel = func() {} // it has nothing to end
-	c.started.Store(true)
-	c.fail(errCatchupQueue)
-}
-
-// unqueue takes a catch-up from among those that wait. g.mu must be held.
-func (g *catchups) unqueue(c *catchup) {
-	for ip := range c.askers {
-		g.dequeue(c, ip)
-	}
-	delete(g.parked, c)
-	g.queued--
 }
 
 // leave takes a subscriber off a catch-up. One that nobody waits for is given up.

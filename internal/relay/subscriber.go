@@ -4,8 +4,6 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
-
-	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
 // A Subscriber is one client of a topic, and all that is kept of it however it is
@@ -24,15 +22,6 @@ type Subscriber struct {
 
 	reader  atomic.Pointer[Reader]
 	carried atomic.Pointer[Carriage]
-}
-
-// A Carriage is a client that was handed over: whoever carries it reads the log alone.
-type Carriage interface {
-	// Progress returns what was delivered, and where in the log the client is.
-	Progress() (events, bytes uint64, at hub.Cursor)
-
-	// End ends the client between two events.
-	End(reason EndReason)
 }
 
 // lastSubscriber is the number of the newest subscriber of the process.

@@ -73,35 +73,6 @@ type Topic struct {
 	runs        []hub.Cursor        // where the origin has begun its stream anew, as far as the log reaches
 }
 
-// An Ending tells subscribers to end.
-type Ending struct {
-	Reason EndReason
-
-	// Over is the time over which they end, each at a random moment.
-	Over time.Duration
-
-	// Drain lets each have what is in the log first.
-	Drain bool
-}
-
-// An EndReason says why a subscriber's stream ended. It is a metric label.
-type EndReason string
-
-const (
-	EndClientGone    EndReason = "client_gone"       // the client has closed its connection
-	EndSlow          EndReason = "slow"              // the log has passed its cursor
-	EndStalled       EndReason = "stalled"           // a write made no progress in time
-	EndTimeout       EndReason = "stream_timeout"    // its time was over
-	EndUpstreamEnded EndReason = "upstream_ended"    // with Config.CloseOnEnd
-	EndUpstreamGone  EndReason = "upstream_gone"     // the origin answered 204
-	EndRefused       EndReason = "upstream_refuse"   // the origin has said no for a minute
-	EndDrained       EndReason = "drained"           // its relay was changed or removed
-	EndExiting       EndReason = "exiting"           // the process exits
-	EndDeleted       EndReason = "deleted"           // by an administrator
-	EndPersonal      EndReason = "upstream_personal" // the origin has said that its stream is not for all
-	EndYielded       EndReason = "max_topics"        // its topic has made room for that of another client
-)
-
 func newTopic(r *Relay, v *Visit) *Topic {
 	cfg := &r.cfg
 	t := &Topic{
@@ -327,124 +298,10 @@ func (t *Topic) disconnected(nth int) {
 	t.signal()
 }
 
-// refuse gives those who wait for the first answer the origin's no. It reports
-// false if subscribers were accepted already, whom a no does not end at once.
-func (t *Topic) refuse(out *Outcome) bool {
-	t.mu.Lock()
-	if t.admitted || t.connects > 0 {
-		t.mu.Unlock()
-		return false
-	}
-	if out.IsPersonal(t.relay.cfg.Guarded) {
-		t.mu.Unlock()
-		t.restrict(out)
-		return true
-	}
-	t.refusal = out
-	t.signal()
-	t.mu.Unlock()
-
-	t.relay.observer.Refused(t, out)
-	switch out.Verdict {
-	case Elsewhere, NotStream:
-		t.relay.detach(t)
-	default:
-		t.relay.sortOutRefused(t)
-		time.AfterFunc(RefusalMemory, func() { t.relay.detach(t) })
-	}
-	return true
-}
-
-// restrict makes the clients of t pass or join again, and ends those that were
-// accepted.
-func (t *Topic) restrict(out *Outcome) {
-	t.relay.observer.Restricted(t, out)
-	t.relay.detach(t) // before anybody joins again
-
-	t.mu.Lock()
-	t.refusal = out
-	admitted, eventful := t.admitted, t.eventful
-	t.signal()
-	t.mu.Unlock()
-	if !admitted {
-		return
-	}
-	e := Ending{Reason: EndPersonal}
-	if eventful {
-		// They have a stream to lose: they need not hurry, nor come back at once.
-		e.Over = t.relay.cfg.Spread
-	}
-	t.end(e)
-}
-
-// decide is called when the first event of a connection has told whether it
-// begins a session.
-func (t *Topic) decide(session bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.personal = t.personal || session
-	t.trusted = !t.personal
-	t.eventful = t.eventful || !session
-	t.signal()
-}
-
-// HandshakeTime is how long the clients of a new topic of a guarded relay wait
-// for the first event, which tells whether it begins a session.
-const HandshakeTime = 300 * time.Millisecond
-
-// trustSilent trusts a stream that has not begun with an event.
-func (t *Topic) trustSilent() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.personal && !t.trusted {
-		t.trusted = true
-		t.signal()
-	}
-}
-
-// refused returns the origin's no to those who wait for its first answer, or nil.
-func (t *Topic) refused() *Outcome {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.refusal
-}
-
-func (t *Topic) isRefused() bool { return t.refused() != nil }
-
 // signal makes those who wait look again. t.mu must be held.
 func (t *Topic) signal() {
 	close(t.changed)
 	t.changed = make(chan struct{})
-}
-
-// end ends the subscribers. On exit, or for an administrator, it hurries those
-// who are Ending already.
-func (t *Topic) end(e Ending) {
-	if !t.ending.CompareAndSwap(nil, &e) {
-		if e.Reason != EndExiting && e.Reason != EndDeleted {
-			return
-		}
-		t.ending.Store(&e)
-	}
-	t.mu.Lock()
-	t.signal()
-	t.mu.Unlock()
-	t.log.Wake()
-	if e.Reason == EndExiting {
-		for _, s := range t.roster.all() {
-			s.hurry()
-		}
-	}
-}
-
-// Conclude ends the subscribers of the topic. Clients that come back open another.
-func (t *Topic) Conclude(e Ending) {
-	if e.Reason == EndDrained {
-		t.relay.detachMoved(t)
-	} else {
-		t.relay.detach(t)
-	}
-	t.end(e)
 }
 
 // Subscribers returns how many there are, those included that are yet to be admitted.

@@ -1,27 +1,27 @@
 // The page: what is typed becomes a request, what comes becomes rows. Whatever
 // happens only marks something as stale; one function draws it, once a frame.
 
+import { copy } from './clipboard.js'
+import { Detail } from './detail.js'
+import { $, set } from './dom.js'
+import { drawFacts, drawProblem } from './facts.js'
+import { withRequest } from './form.js'
+import { recall, remember } from './link.js'
 import { EventList } from './list.js'
-import { looksLikeJSON, prettyJSON } from './json.js'
 import { Spark } from './spark.js'
 import { Store, View } from './store.js'
-import { BadInput, Stream, parseHeaders, parseURL } from './stream.js'
+import { Stream } from './stream.js'
 import { Topics } from './topics.js'
 import * as words from './words.js'
-
-const $ = (id) => document.getElementById(id)
 
 // The bounds of what the page keeps, twice that while it is paused.
 const keepItems = 10000
 const keepSize = 64 * 1024 * 1024
 
-// How much of one event is shown, and up to where JSON is set in lines.
-const showSize = 256 * 1024
-
 let store = new Store(keepItems, keepSize)
 let view = new View(store)
 let paused = null // how many items had come when the table was held still
-const stale = { facts: true, rows: true, problem: null, headers: null }
+const stale = { facts: true, rows: true }
 let second = { events: 0, rate: 0 } // of the events/s
 const rateSpark = new Spark(60)
 $('rate-spark').append(rateSpark.element)
@@ -38,8 +38,9 @@ const stream = new Stream({
 	},
 })
 
+const detail = new Detail()
 const list = new EventList($('rows'), $('sheet'), {
-	selected: showDetail,
+	selected: (item) => detail.show(item, item && view.at(view.indexOf(item.seq) - 1)),
 	followed: (on) => $('follow').setAttribute('aria-pressed', on),
 })
 list.show(view, null)
@@ -76,14 +77,8 @@ function draw(now) {
 	}
 	if (stale.facts) {
 		stale.facts = false
-		drawFacts()
+		drawFacts(stream, second.rate)
 	}
-}
-
-/** Sets a text, if it is another one: this goes on sixty times a second. */
-function set(id, text) {
-	const element = $(id)
-	if (element.textContent !== text) element.textContent = text
 }
 
 function drawShown(all) {
@@ -96,72 +91,6 @@ function drawShown(all) {
 	if (paused !== null) text = `Paused, ${words.count(store.next - paused)} more have come. ${text}`
 	set('shown', text)
 	$('empty').hidden = kept > 0
-}
-
-function drawFacts() {
-	const s = stream
-	const state = $('state')
-	state.dataset.state = s.state
-	let text = s.state
-	if (s.state === 'waiting') text = `reconnecting in ${Math.max(1, Math.ceil((s.waitUntil - performance.now()) / 1000))} s`
-	set('state', text)
-	const known = s.state !== 'idle'
-	set('status', s.status || '–')
-	set('protocol', { h2: 'HTTP/2', h3: 'HTTP/3', 'http/1.1': 'HTTP/1.1' }[s.protocol] ?? (s.protocol || (s.state === 'open' ? 'told at the end' : '–')))
-	set('first-byte', s.firstByte === undefined ? '–' : words.duration(s.firstByte))
-	$('first-byte').title = s.headTime === undefined ? '' : `response headers after ${words.duration(s.headTime)}`
-	set('bytes', known ? words.bytes(s.bytes) : '–')
-	set('events', known ? words.count(s.events) : '–')
-	$('events').title = known ? `and ${words.count(s.comments)} comments` : ''
-	set('rate', known ? words.rate(second.rate) : '–')
-	set('last-id', s.lastID || '–')
-	$('last-id').title = s.lastID
-	set('retry', known ? `${s.retryNamed ? '' : '~'}${words.duration(s.retry)}` : '–')
-	$('retry').title = s.retryNamed ? 'as the stream has said' : 'the usual of a browser, as the stream has not said'
-
-	const send = $('send')
-	set('send', s.running ? 'Stop' : 'Send')
-	send.classList.toggle('stop', s.running)
-	$('reconnect').disabled = !known
-	if (stale.problem !== s.problem) {
-		stale.problem = s.problem
-		drawProblem(s.problem)
-	}
-	if (stale.headers !== s.headers) drawResponse(s)
-}
-
-function drawProblem(problem) {
-	$('problem').hidden = !problem
-	$('url').removeAttribute('aria-invalid')
-	if (!problem) return
-	set('problem-title', problem.title)
-	set('problem-text', problem.text)
-	$('problem-text').hidden = !problem.text
-	set('problem-code', problem.code ?? '')
-	$('problem-code').hidden = !problem.code
-	set('problem-snippet', problem.snippet ?? '')
-	$('problem-snippet').hidden = !problem.snippet
-}
-
-function drawResponse(s) {
-	stale.headers = s.headers
-	set('response-sum', s.headers.length > 0 ? String(s.headers.length) : '')
-	const target = $('response-headers')
-	target.textContent = ''
-	for (const [name, value] of s.headers) {
-		const dt = document.createElement('dt')
-		dt.textContent = name
-		const dd = document.createElement('dd')
-		dd.textContent = value
-		target.append(dt, dd)
-	}
-	const notes = []
-	if (s.url) notes.push(`Redirected to ${s.url}.`)
-	if (s.headers.length > 0 && s.request.url.origin !== location.origin) {
-		notes.push('Of another site’s answer, a page sees only what Access-Control-Expose-Headers names.')
-	}
-	set('response-url', notes.join(' '))
-	$('response-url').hidden = notes.length === 0
 }
 
 setInterval(() => {
@@ -177,67 +106,6 @@ setInterval(() => {
 }, 1000)
 
 // The request.
-
-const pairs = {}
-for (const id of ['query', 'headers']) {
-	pairs[id] = () => [...$(id).querySelectorAll('.pair')].map((row) => [...row.children].map((input) => input.value.trim()))
-	$(id).addEventListener('input', () => keepEmptyPair(id))
-	keepEmptyPair(id)
-}
-
-/** There is always one empty row to type in. */
-function keepEmptyPair(id) {
-	const last = pairs[id]().at(-1)
-	if (!last || last[0] !== '' || last[1] !== '') addPair(id)
-	const n = [...pairs.query(), ...(pairs.headers?.() ?? [])].filter(([name]) => name !== '').length
-	set('parameters-sum', n > 0 ? String(n) : '')
-}
-
-function addPair(id, name = '', value = '') {
-	const row = document.createElement('div')
-	row.className = 'pair'
-	const what = id === 'query' ? 'Parameter' : 'Header'
-	for (const [label, text] of [[`${what} name`, name], [`${what} value`, value]]) {
-		const input = document.createElement('input')
-		input.type = 'text'
-		input.spellcheck = false
-		input.autocapitalize = 'none'
-		input.setAttribute('aria-label', label)
-		input.placeholder = label.endsWith('name') ? 'name' : 'value'
-		input.value = text
-		row.append(input)
-	}
-	$(id).append(row)
-}
-
-function readRequest() {
-	return {
-		url: parseURL($('url').value, pairs.query()),
-		headers: parseHeaders(pairs.headers()),
-		lastID: $('last-event-id').value,
-		credentials: $('credentials').value,
-		follow: $('follow-reconnect').checked,
-	}
-}
-
-/** Does something with the request, or shows what is wrong with it. */
-function withRequest(act) {
-	let request
-	try {
-		request = readRequest()
-	} catch (error) {
-		if (!(error instanceof BadInput)) throw error
-		drawProblem({ title: 'This request cannot be sent', text: error.message })
-		if (error.field === 'url') {
-			$('url').setAttribute('aria-invalid', 'true')
-			$('url').focus()
-		} else {
-			$('parameters').open = true
-		}
-		return
-	}
-	act(request)
-}
 
 function send() {
 	withRequest((request) => {
@@ -269,54 +137,6 @@ $('request').addEventListener('keydown', (e) => {
 })
 $('reconnect').addEventListener('click', reconnect)
 
-$('copy-curl').addEventListener('click', () => withRequest(({ url, headers, lastID }) => {
-	const command = ['curl', '-N', '-H', 'Accept: text/event-stream']
-	for (const [name, value] of headers) command.push('-H', `${name}: ${value}`)
-	if (lastID !== '') command.push('-H', `Last-Event-ID: ${lastID}`)
-	command.push(url.href)
-	copy(command.map(words.shellWord).join(' '), 'the curl command')
-}))
-
-// The page's own parameters, behind a "#" so that they reach no server's log:
-// url, last-event-id, and q as often as there are query parameters. Headers are
-// not among them, for they may be secrets. Nothing is sent before Send is
-// pressed, or a link could make somebody's browser ask for anything.
-
-function remember() {
-	const p = new URLSearchParams()
-	p.set('url', $('url').value)
-	if ($('last-event-id').value !== '') p.set('last-event-id', $('last-event-id').value)
-	for (const [name, value] of pairs.query()) if (name !== '') p.append('q', `${name}=${value}`)
-	history.replaceState(null, '', '#' + p)
-}
-
-function recall() {
-	const known = new Set(['url', 'last-event-id', 'q', 'view'])
-	const p = new URLSearchParams(location.hash.slice(1))
-	const unknown = [...p.keys()].filter((name) => !known.has(name))
-	if (p.has('url')) $('url').value = p.get('url')
-	if (p.has('last-event-id')) $('last-event-id').value = p.get('last-event-id')
-	const query = p.getAll('q')
-	if (query.length > 0) {
-		for (const row of $('query').querySelectorAll('.pair')) row.remove()
-		for (const q of query) {
-			const at = q.indexOf('=')
-			addPair('query', at < 0 ? q : q.slice(0, at), at < 0 ? '' : q.slice(at + 1))
-		}
-		keepEmptyPair('query')
-		$('parameters').open = true
-	}
-	if (unknown.length > 0) {
-		drawProblem({
-			title: `This link has parameters that the page does not know: ${unknown.join(', ')}`,
-			text: 'It knows url, last-event-id, q (name=value, any number) and view (stream or topics). The rest was read.',
-		})
-	} else if (p.has('view') && p.get('view') !== 'stream' && p.get('view') !== 'topics') {
-		drawProblem({ title: `There is no view “${p.get('view')}”`, text: 'There are stream and topics.' })
-	}
-	if (p.get('view') === 'topics') show('topics')
-}
-
 // The table and its tools.
 
 let clearedAt = 0
@@ -336,7 +156,7 @@ function search() {
 	view = new View(view.store, test)
 	view.follow(performance.now() + 6)
 	list.show(view, regexp)
-	highlightDetail()
+	detail.highlight(regexp)
 	stale.rows = true
 	wake()
 }
@@ -390,35 +210,6 @@ function copySelected() {
 	else copyShown()
 }
 
-async function copy(text, what) {
-	try {
-		if (navigator.clipboard) {
-			await navigator.clipboard.writeText(text)
-		} else {
-			// Plain http, other than localhost: browsers offer only the old way.
-			const area = document.createElement('textarea')
-			area.value = text
-			area.className = 'hidden'
-			document.body.append(area)
-			area.select()
-			const copied = document.execCommand('copy')
-			area.remove()
-			if (!copied) throw new Error('refused')
-		}
-		toast(`Copied ${what}`)
-	} catch {
-		toast('The browser has not allowed copying')
-	}
-}
-
-let toastTimer
-function toast(text) {
-	set('toast', text)
-	$('toast').hidden = false
-	clearTimeout(toastTimer)
-	toastTimer = setTimeout(() => { $('toast').hidden = true }, 1800)
-}
-
 $('search').addEventListener('input', search)
 $('comments').addEventListener('click', toggleComments)
 $('pause').addEventListener('click', pause)
@@ -428,111 +219,11 @@ $('clear').addEventListener('click', clear)
 
 // The selected event.
 
-let detail = null
-let raw = false
-
-function showDetail(item) {
-	if (item?.kind === 'note') item = null
-	detail = item
-	$('detail').hidden = item === null
-	if (item === null) return
-	set('detail-title', item.kind === 'event' ? (item.type === '' ? 'message' : item.type) : {
-		comment: 'A comment', ignored: 'A line that means nothing', block: 'A block without data',
-	}[item.kind])
-	const before = view.at(view.indexOf(item.seq) - 1)
-	const facts = [['time', words.clock(item.time)]]
-	if (before) facts.push(['after', `${words.duration(item.time - before.time)} since the one above`])
-	if (item.hasID) facts.push(['id', item.id === '' ? 'empty: resets the last event id' : item.id])
-	else if (item.kind === 'event') facts.push(['id', item.id === '' ? 'none' : `none, ${item.id} stays in force`])
-	if (item.retry !== undefined) facts.push(['retry', `${item.retry} ms`])
-	if (item.kind === 'block') facts.push(['meaning', 'not dispatched: a page does not see it'])
-	if (item.kind === 'ignored') facts.push(['meaning', 'neither a field of the format nor a comment'])
-	facts.push(['size', `${words.count(item.data.length)} characters`])
-	const target = $('detail-facts')
-	target.textContent = ''
-	for (const [name, value] of facts) {
-		const dt = document.createElement('dt')
-		dt.textContent = name
-		const dd = document.createElement('dd')
-		dd.textContent = value
-		target.append(dt, dd)
-	}
-	$('detail-reconnect').hidden = item.kind !== 'event' && item.kind !== 'block'
-	$('detail-reconnect').title = `Reconnect with the last event id ${item.id ?? ''}`
-	showData()
-}
-
-function showData() {
-	const { data } = detail
-	const target = $('detail-data')
-	target.textContent = ''
-	const json = data.length <= showSize && looksLikeJSON(data) ? prettyJSON(data) : null
-	$('detail-raw').hidden = json === null
-	let note = ''
-	if (json !== null && !raw) {
-		// Runs of one colour are one node.
-		let run = null
-		for (const [kind, text] of json) {
-			if (run !== null && run.kind === kind) {
-				run.text += text
-				continue
-			}
-			if (run !== null) target.append(colored(run))
-			run = { kind, text }
-		}
-		if (run !== null) target.append(colored(run))
-	} else {
-		target.append(data.slice(0, showSize))
-		if (data.length > showSize) {
-			note = `The first ${words.count(showSize)} of ${words.count(data.length)} characters. Copy takes all.`
-		} else if (json === null && looksLikeJSON(data)) {
-			note = 'It begins like JSON, but is not.'
-		}
-	}
-	set('detail-note', note)
-	$('detail-note').hidden = note === ''
-	target.scrollTop = 0
-	highlightDetail()
-}
-
-function colored({ kind, text }) {
-	if (kind === '') return text
-	const span = document.createElement('span')
-	span.className = kind === 'number' ? 'number-token' : kind
-	span.textContent = text
-	return span
-}
-
-/** Marks what is searched for, without touching the text. */
-function highlightDetail() {
-	if (!('highlights' in CSS)) return
-	CSS.highlights.delete('found')
-	if (detail === null || list.highlight === null) return
-	const ranges = []
-	const regexp = new RegExp(list.highlight.source, 'gi')
-	const walk = document.createTreeWalker($('detail-data'), NodeFilter.SHOW_TEXT)
-	while (walk.nextNode() && ranges.length < 1000) {
-		for (const match of walk.currentNode.data.matchAll(regexp)) {
-			const range = new Range()
-			range.setStart(walk.currentNode, match.index)
-			range.setEnd(walk.currentNode, match.index + match[0].length)
-			ranges.push(range)
-		}
-	}
-	if (ranges.length > 0) CSS.highlights.set('found', new Highlight(...ranges))
-}
-
 $('detail-previous').addEventListener('click', () => list.move(-1))
 $('detail-next').addEventListener('click', () => list.move(1))
 $('detail-close').addEventListener('click', closeDetail)
-$('detail-copy').addEventListener('click', () => copy(detail.data, 'the data'))
-$('detail-raw').addEventListener('click', () => {
-	raw = !raw
-	$('detail-raw').setAttribute('aria-pressed', raw)
-	showData()
-})
 $('detail-reconnect').addEventListener('click', () => {
-	$('last-event-id').value = detail.id
+	$('last-event-id').value = detail.item.id
 	send()
 })
 
@@ -610,7 +301,7 @@ addEventListener('keydown', (e) => {
 	const typing = e.target instanceof HTMLInputElement && e.target.type !== 'checkbox' || e.target instanceof HTMLSelectElement
 	if (e.key === 'Escape') {
 		if (typing) e.target.blur()
-		else if (detail !== null) closeDetail()
+		else if (detail.item !== null) closeDetail()
 		return
 	}
 	if (typing || !$('keys-on').checked) return
@@ -620,6 +311,6 @@ addEventListener('keydown', (e) => {
 	act()
 })
 
-recall()
+if (recall() === 'topics') show('topics')
 if ($('url').value === '' && matchMedia('(pointer: fine)').matches) $('url').focus()
 wake()

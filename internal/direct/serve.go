@@ -1,0 +1,124 @@
+package direct
+
+// portion is how many frames a socket that is behind gets before others have their
+// turn.
+const portion = 16
+
+// serve gives a socket that is behind what it takes. Its group gets it back once it
+// has caught up.
+func (s *shard) serve(k *Socket) {
+	for range portion {
+		if k.rest != nil && !s.flush(k) {
+			return
+		}
+		g := k.group
+		if k.ending && !g.drains() {
+			s.farewell(k, k.reason)
+			continue
+		}
+		if !k.ending && k.cursor == g.cursor {
+			g.rejoin(k)
+			return
+		}
+		batch := g.look(k.cursor)
+		switch {
+		case batch.Lagged:
+			s.farewell(k, Slow)
+		case len(batch.Bytes) > 0:
+			k.rest = restOf(batch.Bytes, deliveryOf(k.cursor, batch))
+			s.patience(k)
+		case k.ending:
+			s.farewell(k, k.reason)
+		default:
+			g.round() // it is ahead of the others
+		}
+	}
+	if !k.busy {
+		k.busy = true
+		s.busy = append(s.busy, k)
+	}
+}
+
+// restOf returns a chunk that a socket is to be sent.
+func restOf(data []byte, d Delivery) *rest {
+	if len(data) > largeFrame {
+		before, behind := chunkAround(data)
+		return &rest{bytes: before, more: [][]byte{data, behind}, delivery: d}
+	}
+	// A frame of its own, as it may be held for long.
+	return &rest{bytes: appendChunk(make([]byte, 0, len(data)+16), data), delivery: d}
+}
+
+// flush sends of the rest what the socket takes. It reports whether that was all,
+// and there is more to do for the socket.
+func (s *shard) flush(k *Socket) bool {
+	r := k.rest
+	for sent := false; ; sent = true {
+		n, err := s.network.Send(k.fd, r.bytes)
+		if err != nil {
+			s.remove(k, ClientGone)
+			return false
+		}
+		r.bytes = r.bytes[n:]
+		if len(r.bytes) > 0 {
+			if n > 0 || sent {
+				s.patience(k)
+			}
+			return false
+		}
+		if len(r.more) == 0 {
+			break
+		}
+		r.bytes, r.more = r.more[0], r.more[1:]
+	}
+	k.rest = nil
+	k.schedule()
+	if k.last {
+		s.remove(k, k.reason)
+		return false
+	}
+	k.account(r)
+	return true
+}
+
+// patience gives a socket with a rest the time that it may take nothing of it.
+func (s *shard) patience(k *Socket) {
+	k.cutAt = min(s.writer.now()+s.writer.opts.Timeout, k.group.cutAt)
+	k.schedule()
+}
+
+// farewell begins to end a client that is between two events.
+func (s *shard) farewell(k *Socket, reason Reason) {
+	s.leaveGroup(k)
+	k.ending, k.last, k.reason = true, true, reason
+	var b, words []byte
+	s.writer.call(func() { words = k.client.Farewell(reason) })
+	if len(words) > 0 {
+		b = appendChunk(b, words)
+	}
+	k.rest = &rest{bytes: append(b, lastChunk...)}
+	s.patience(k)
+}
+
+// leaveGroup makes a socket be served by itself.
+func (s *shard) leaveGroup(k *Socket) {
+	if k.place != behind {
+		k.group.drop(k)
+	}
+}
+
+// remove closes a socket.
+func (s *shard) remove(k *Socket, reason Reason) {
+	s.leaveGroup(k)
+	k.rest, k.endAt = nil, never
+	k.schedule()
+	delete(k.group.behind, k)
+	delete(s.sockets, k.fd)
+	s.network.Shut(k.fd)
+	k.tag = 0
+	s.leave(k.group)
+	s.writer.call(func() { k.client.Ended(reason, k.events, k.bytes) })
+}
+
+// gone reports whether the socket is closed.
+func (k *Socket) gone() bool { return k.tag == 0 }

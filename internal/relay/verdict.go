@@ -1,0 +1,96 @@
+package relay
+
+import (
+	"time"
+)
+
+// refuse gives those who wait for the first answer the origin's no. It reports
+// false if subscribers were accepted already, whom a no does not end at once.
+func (t *Topic) refuse(out *Outcome) bool {
+	t.mu.Lock()
+	if t.admitted || t.connects > 0 {
+		t.mu.Unlock()
+		return false
+	}
+	if out.IsPersonal(t.relay.cfg.Guarded) {
+		t.mu.Unlock()
+		t.restrict(out)
+		return true
+	}
+	t.refusal = out
+	t.signal()
+	t.mu.Unlock()
+
+	t.relay.observer.Refused(t, out)
+	switch out.Verdict {
+	case Elsewhere, NotStream:
+		t.relay.detach(t)
+	default:
+		t.relay.sortOutRefused(t)
+		time.AfterFunc(RefusalMemory, func() { t.relay.detach(t) })
+	}
+	return true
+}
+
+// restrict makes the clients of t pass or join again, and ends those that were
+// accepted.
+func (t *Topic) restrict(out *Outcome) {
+	t.relay.observer.Restricted(t, out)
+	t.relay.detach(t) // before anybody joins again
+
+	t.mu.Lock()
+	t.refusal = out
+	admitted, eventful := t.admitted, t.eventful
+	t.signal()
+	t.mu.Unlock()
+	if !admitted {
+		return
+	}
+	e := Ending{Reason: EndPersonal}
+	if eventful {
+		// They have a stream to lose: they need not hurry, nor come back at once.
+		e.Over = t.relay.cfg.Spread
+	}
+	t.end(e)
+}
+
+// decide is called when the first event of a connection has told whether it
+// begins a session.
+func (t *Topic) decide(session bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.personal = t.personal || session
+	t.trusted = !t.personal
+	t.eventful = t.eventful || !session
+	t.signal()
+}
+
+// HandshakeTime is how long the clients of a new topic of a guarded relay wait
+// for the first event, which tells whether it begins a session.
+const HandshakeTime = 300 * time.Millisecond
+
+// trustSilent trusts a stream that has not begun with an event.
+func (t *Topic) trustSilent() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.personal && !t.trusted {
+		t.trusted = true
+		t.signal()
+	}
+}
+
+// hasAdmitted reports whether clients were accepted, whom a no does not end at once.
+func (t *Topic) hasAdmitted() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.admitted
+}
+
+// refused returns the origin's no to those who wait for its first answer, or nil.
+func (t *Topic) refused() *Outcome {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.refusal
+}
+
+func (t *Topic) isRefused() bool { return t.refused() != nil }
