@@ -144,7 +144,7 @@ func (s *session) write(parts ...[]byte) error {
 		for len(p) > 0 {
 			n := min(len(p), maxWrite)
 			s.deadline.set(s.pool.dispatchTimeout(), s.reader.IsExiting())
-			if _, err := s.w.Write(p[:n]); err != nil {
+			if _, err := s.w.Write(p[:n]); err != nil { //nolint:gosec // an event stream is no page
 				return err
 			}
 			p = p[n:]
