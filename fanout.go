@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
 // A pool is the topics of one handler. It outlives the handler: first over a
@@ -154,48 +155,50 @@ func (p *pool) source() (source, bool) {
 
 // join returns the topic for req, with one subscriber more, and opens it if
 // there is none. Whatever arrives at once, one topic is made for a key, and with
-// it one upstream (R2).
-func (p *pool) join(h *Handler, req *topicRequest, id claim, clientIP string) (*topic, rejection, passReason) {
-	t, yielded, rejected, passed := p.joinOrOpen(h, req, id, clientIP)
+// it one upstream (R2). The client begins at joined, if its id says nothing better.
+func (p *pool) join(h *Handler, req *topicRequest, id claim, clientIP string) (t *topic, joined hub.Cursor, _ rejection, _ passReason) {
+	t, joined, yielded, rejected, passed := p.joinOrOpen(h, req, id, clientIP)
 	if yielded != nil {
 		yielded.end(ending{Reason: endYielded})
 		p.warnOfYielding(yielded)
 	}
-	return t, rejected, passed
+	return t, joined, rejected, passed
 }
 
 // joinOrOpen is join, but for ending the subscribers of the topic that has yielded
 // its place to t, if there is one.
-func (p *pool) joinOrOpen(h *Handler, req *topicRequest, id claim, clientIP string) (t, yielded *topic, _ rejection, _ passReason) {
+func (p *pool) joinOrOpen(h *Handler, req *topicRequest, id claim, clientIP string) (t *topic, joined hub.Cursor, yielded *topic, _ rejection, _ passReason) {
 	key := req.key()
 	asksNothing := h.asksNothing()
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over != nil {
-		return nil, nil, rejectEnding, ""
+		return nil, 0, nil, rejectEnding, ""
 	}
 	if passed := p.passing.recall(key); passed != "" {
-		return nil, nil, "", passed
+		return nil, 0, nil, "", passed
 	}
 	t = p.topics[key]
 	if p.opts.wrapping {
 		if passed := p.passing.recall(h.frontKey(key)); passed != "" {
-			return nil, nil, "", passed
+			return nil, 0, nil, "", passed
 		}
 		if t == nil && asksNothing {
-			return nil, nil, "", passFront
+			return nil, 0, nil, "", passFront
 		}
 	}
 	if why := p.overLimit(t, clientIP); why != "" {
-		return nil, nil, why, ""
+		return nil, 0, nil, why, ""
 	}
 	if t == nil {
 		var ok bool
 		if yielded, ok = p.makeRoom(clientIP); !ok {
-			return nil, nil, rejectTopics, ""
+			return nil, 0, nil, rejectTopics, ""
 		}
-		t = p.open(key, req, id, clientIP)
+		t, joined = p.open(key, req, id, clientIP)
+	} else {
+		joined = t.firstPosition(id.id != "").Cursor
 	}
 	p.stopLinger(t)
 	t.subscribers++
@@ -207,7 +210,7 @@ func (p *pool) joinOrOpen(h *Handler, req *topicRequest, id claim, clientIP stri
 	p.total++
 	p.passOn(t)
 	p.sortOut(t)
-	return t, yielded, "", ""
+	return t, joined, yielded, "", ""
 }
 
 // refused is called when the origin has said no to t.
@@ -217,9 +220,11 @@ func (p *pool) refused(t *topic) {
 	p.sortOut(t)
 }
 
-// open makes a topic and starts its upstream. p.mu must be held.
-func (p *pool) open(key string, req *topicRequest, id claim, clientIP string) *topic {
-	t := newTopic(p, key, req, clientIP)
+// open makes a topic and starts its upstream. The log begins at start: the origin may
+// have sent events before the client that opens the topic gets to read. p.mu must be held.
+func (p *pool) open(key string, req *topicRequest, id claim, clientIP string) (t *topic, start hub.Cursor) {
+	t = newTopic(p, key, req, clientIP)
+	start = t.log.Newest().Cursor
 	p.topics[key] = t
 	p.countTopic(t, +1)
 
@@ -239,7 +244,7 @@ func (p *pool) open(key string, req *topicRequest, id claim, clientIP string) *t
 		close(t.done)
 		p.closed(t)
 	}()
-	return t
+	return t, start
 }
 
 // leave takes a subscriber off its topic.

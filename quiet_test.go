@@ -54,7 +54,7 @@ func quietTopics(tb testing.TB, n int) int {
 		r := streamRequest()
 		r.URL.Path = fmt.Sprint("/", i)
 		req := h.newTopicRequest(caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, h.server))
-		t, rejected, passed := p.join(h, req, claim{}, "192.0.2.1")
+		t, _, rejected, passed := p.join(h, req, claim{}, "192.0.2.1")
 		if rejected != "" || passed != "" {
 			tb.Fatal(rejected, passed)
 		}

@@ -20,7 +20,7 @@ import (
 // joinAgainError.
 func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicRequest, id claim, arrived arrival) error {
 	ip := countedAddress(clientIP(r))
-	t, rejected, passed := p.join(arrived.handler, req, id, ip)
+	t, joined, rejected, passed := p.join(arrived.handler, req, id, ip)
 	switch {
 	case passed != "":
 		return passed
@@ -35,7 +35,7 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicReque
 		r:          r,
 		control:    http.NewResponseController(w),
 		log:        t.log,
-		joined:     t.firstPosition(id.id != "").Cursor,
+		joined:     joined,
 		resumeWith: id,
 	}
 	s.bystander = id.id == "" || id.id != t.opener.id
