@@ -44,6 +44,7 @@ var contractExceptions = map[string]string{
 // LaunchDarkly's harness is the origin, and checks what its library for Go sees of it. Its
 // program comes with the flag, since the module proxy does not have it.
 func TestLaunchDarklyContract(t *testing.T) {
+	t.Parallel()
 	if *contractHarness == "" {
 		t.Skip("-contract-harness names no program")
 	}
