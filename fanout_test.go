@@ -17,6 +17,7 @@ import (
 	"weak"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -51,6 +52,34 @@ func TestOneUpstreamForManySubscribers(t *testing.T) {
 		up.events(4, 4)
 		late.expect(numbered(4, 4))
 		s.origin.idle()
+	})
+}
+
+// The client is held up between opening its topic and reading, here by a log that blocks;
+// a machine that is busy does the same.
+func TestWhoOpensATopicMissesNothing(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		const most = 4
+		s := newSetup(t, Options{MaxTopics: TopicLimits{Total: most}})
+		for i := range most {
+			s.openBusy("203.0.113.1", fmt.Sprint("/", i))
+		}
+		goOn := make(chan struct{})
+		held := false
+		s.pool.logger.Store(s.pool.log().WithOptions(zap.Hooks(func(e zapcore.Entry) error {
+			if e.Message == "ending a topic to make room for another" {
+				held = true
+				<-goOn
+			}
+			return nil
+		})))
+		c := s.getFrom("203.0.113.2", "/new")
+		s.origin.next().accept().events(1, 2)
+		if !held {
+			t.Fatal("nothing has held up the client")
+		}
+		close(goOn)
+		c.expect(primer("") + numbered(1, 2))
 	})
 }
 

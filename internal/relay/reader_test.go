@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
 // The contract between a carrier and its reader.
@@ -201,38 +199,4 @@ func TestCatchupThatWasNotListenedTo(t *testing.T) {
 			t.Errorf("got %q, want events 21 to 27", got)
 		}
 	})
-}
-
-// The origin may answer before the client that has opened the topic goes on.
-func TestWhoOpensATopicHasTheFirstEvent(t *testing.T) {
-	for range 200 { // in some, it is the first
-		synctest.Test(t, func(t *testing.T) {
-			b := newBench(t, testConfig())
-			r, _, _ := b.Join(&Visit{
-				Key:  "topic",
-				Name: func() string { return "topic" },
-				Open: func(*Topic) Source { return prompt{b.source} },
-			})
-			defer r.Close()
-			synctest.Wait()
-			b.begin(r)
-			if got, _ := read(r); got != numbered(1, 1) {
-				t.Fatalf("got %q, want event 1", got)
-			}
-		})
-	}
-}
-
-// A prompt source has an event at once.
-type prompt struct{ *script }
-
-func (p prompt) Follow(ctx context.Context, from Resumption, sink Sink) Outcome {
-	if sink.Shared() {
-		(&call{sink: sink}).accept()
-		sink.Event(&sse.Event{HasID: true, ID: []byte("1"), HasData: true, Data: []byte("event 1")})
-		sink.Flush()
-		<-ctx.Done()
-		return Outcome{Err: context.Cause(ctx)}
-	}
-	return p.script.Follow(ctx, from, sink)
 }
