@@ -69,6 +69,15 @@ func (c *connection) resumesWith(e *hub.Entry) bool {
 	return c.id != "" && known && log.FirstID(at.Cursor) == e.ID
 }
 
+// goesOn reports whether the first event of a connection, which the log has at a cursor,
+// follows the id that the origin was asked with, as one like it did in an earlier run. Then
+// the log ends with that id, and has the event before.
+func (c *connection) goesOn(e *hub.Entry, at hub.Cursor) bool {
+	log := c.up.topic.log
+	before, ok := log.At(at)
+	return ok && c.id != "" && before.ID == c.id && e.ID != c.id && log.Newest().ID == c.id
+}
+
 // isNewRun reports whether an event that the log has, before a cursor, is not a replay. It
 // then appends those that were held back until that was known.
 func (c *connection) isNewRun(e *hub.Entry, behind hub.Cursor) bool {

@@ -143,6 +143,25 @@ func TestRunThatWasUneven(t *testing.T) {
 	}
 }
 
+// A connection that goes on behind the id that it was asked with brings no replay, though an
+// earlier run had the same events there.
+func TestRunThatGoesOnWhereAnEarlierOneDid(t *testing.T) {
+	for name, end := range map[string]func(*conn){"end": (*conn).end, "break": (*conn).abort} {
+		t.Run(name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+				c := s.get("/events")
+				s.origin.await().accept().events(1, 27).end()
+				end(s.origin.await().accept().events(1, 22))
+				up := s.origin.await()
+				up.expectResumedWith("id 22")
+				up.accept().events(23, 30)
+				c.expect(primer("") + numbered(1, 27) + numbered(1, 30))
+			})
+		})
+	}
+}
+
 // While it is not known whether a new run has begun, the log may lose all that it could be
 // compared with.
 func TestRunThatOutlivesWhatItIsComparedWith(t *testing.T) {

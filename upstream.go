@@ -378,6 +378,9 @@ func (c *connection) isReplay(e hub.Entry) bool {
 		return false
 	}
 	next, ok := c.up.topic.log.Match(c.replayed, e)
+	if ok && c.replayed == 0 && c.goesOn(&e, next-1) {
+		return false
+	}
 	if ok {
 		c.replayed = next
 	}
