@@ -79,6 +79,111 @@ func TestOriginThatCountsAnewAfterABreak(t *testing.T) {
 	}
 }
 
+// Whatever there was in the run that was broken off, the next one is seen to be another:
+// it comes at the pace of most of it, and while the log has its beginning.
+func TestRunThatWasUneven(t *testing.T) {
+	const pace = 100 * time.Millisecond
+	for name, tt := range map[string]struct {
+		before, broken int                // events of a run that has ended, and of the one after it
+		event          func(n int) string // sent
+		pause          func(n int) time.Duration
+	}{
+		"positions": {
+			before: 40, broken: 17,
+			event: func(n int) string {
+				if n%16 == 5 {
+					return fmt.Sprintf("id: %d\n\n", n)
+				}
+				return numbered(n, n)
+			},
+		},
+		"a pause": {
+			broken: 17,
+			pause: func(n int) time.Duration {
+				if n == 7 {
+					return 5 * time.Second
+				}
+				return 0
+			},
+		},
+		"older than the history soon": {broken: 85},
+		"older than the history now":  {broken: 105},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newSetup(t, Options{
+					Heartbeat: Heartbeat{Interval: -1},
+					History:   History{Events: 300, Age: caddy.Duration(10 * time.Second)},
+				})
+				c := s.get("/events")
+				want := primer("")
+				run := func(n int, pause func(int) time.Duration) *conn {
+					up := s.origin.await().accept()
+					for i := range n {
+						event := numbered(i+1, i+1)
+						if tt.event != nil {
+							event = tt.event(i + 1)
+						}
+						want += event
+						up.send(event)
+						time.Sleep(pace)
+						if pause != nil {
+							time.Sleep(pause(i + 1))
+						}
+					}
+					return up
+				}
+				if tt.before > 0 {
+					run(tt.before, nil).end()
+				}
+				run(tt.broken, tt.pause).abort()
+				run(60, nil)
+				c.expect(want)
+			})
+		})
+	}
+}
+
+// A connection that goes on behind the id that it was asked with brings no replay, though an
+// earlier run had the same events there.
+func TestRunThatGoesOnWhereAnEarlierOneDid(t *testing.T) {
+	for name, end := range map[string]func(*conn){"end": (*conn).end, "break": (*conn).abort} {
+		t.Run(name, func(t *testing.T) {
+			bothWriters(t, func(t *testing.T) {
+				s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
+				c := s.get("/events")
+				s.origin.await().accept().events(1, 27).end()
+				end(s.origin.await().accept().events(1, 22))
+				up := s.origin.await()
+				up.expectResumedWith("id 22")
+				up.accept().events(23, 30)
+				c.expect(primer("") + numbered(1, 27) + numbered(1, 30))
+			})
+		})
+	}
+}
+
+// While it is not known whether a new run has begun, the log may lose all that it could be
+// compared with.
+func TestRunThatOutlivesWhatItIsComparedWith(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newSetup(t, Options{
+			Heartbeat: Heartbeat{Interval: -1},
+			History:   History{Age: caddy.Duration(10 * time.Second)},
+		})
+		c := s.get("/events")
+		up := s.origin.await().accept().events(1, 20)
+		time.Sleep(8800 * time.Millisecond)
+		up.abort()
+		up = s.origin.await().accept()
+		for i := range 30 {
+			up.events(i+1, i+1)
+			time.Sleep(100 * time.Millisecond)
+		}
+		c.expect(primer("") + numbered(1, 20) + numbered(1, 30))
+	})
+}
+
 // An origin that begins with what was there before each time, at once, has not begun anew.
 func TestReplayAtOnceIsNoNewRun(t *testing.T) {
 	for _, backlog := range []int{1, 2, 200} {

@@ -33,6 +33,10 @@ type Source struct {
 	// has set it.
 	OnPosition func(id string)
 
+	// OnRetry, if set, gets each reconnection time that stands alone, but for one at the
+	// very start of a stream.
+	OnRetry func(time.Duration)
+
 	// OnOpen, if set, is called when a stream has been accepted, with the id that
 	// it was asked for with.
 	OnOpen func(id string, resp *http.Response)
@@ -142,6 +146,10 @@ func (s *Source) read(r *bufio.Reader) {
 		name    string
 		id      = s.LastID
 		line    []byte
+
+		behind  bool // the first block
+		retries bool // the block has a reconnection time
+		setsID  bool
 	)
 	for {
 		part, err := r.ReadSlice('\n')
@@ -165,7 +173,11 @@ func (s *Source) read(r *bufio.Reader) {
 			} else if moved && s.OnPosition != nil {
 				s.OnPosition(id)
 			}
+			if behind && retries && !hasData && !setsID && s.OnRetry != nil {
+				s.OnRetry(s.Retry)
+			}
 			data, hasData, name = data[:0], false, ""
+			behind, retries, setsID = true, false, false
 		case string(field) == "data":
 			if hasData {
 				data = append(data, '\n')
@@ -175,11 +187,11 @@ func (s *Source) read(r *bufio.Reader) {
 			name = string(value)
 		case string(field) == "id":
 			if bytes.IndexByte(value, 0) < 0 {
-				id = string(value)
+				id, setsID = string(value), true
 			}
 		case string(field) == "retry":
 			if ms, err := strconv.Atoi(string(value)); err == nil && !strings.HasPrefix(string(value), "-") {
-				s.Retry = time.Duration(ms) * time.Millisecond
+				s.Retry, retries = time.Duration(ms)*time.Millisecond, true
 			}
 		}
 		line = line[:0]

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +29,9 @@ type checker struct {
 	missing []span
 	notes   []string
 	failed  error // told to go for good
+	lead    lead  // where the topic begins anew
+
+	progress int // events since setOut
 }
 
 type span struct{ from, to int }
@@ -44,6 +46,9 @@ type tally struct {
 	gaps        int // told, when the origin had the position no longer
 	missed      int // events in those
 	falseAlarms int // told, but nothing was missing
+	longIDs     int // events with ids of 1 KiB and more
+	startOvers  int // event 1 came again
+	taken       int // of those that did not, as it was at once, or not for long: taken for a replay
 }
 
 func (t *tally) add(o tally) {
@@ -55,11 +60,14 @@ func (t *tally) add(o tally) {
 	t.gaps += o.gaps
 	t.missed += o.missed
 	t.falseAlarms += o.falseAlarms
+	t.longIDs += o.longIDs
+	t.startOvers += o.startOvers
+	t.taken += o.taken
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d events; lost %d, repeated %d, out of order %d, corrupt %d; gaps told %d (%d events), of nothing %d",
-		t.events, t.lost, t.repeated, t.disordered, t.corrupt, t.gaps, t.missed, t.falseAlarms)
+	return fmt.Sprintf("%d events; lost %d, repeated %d, out of order %d, corrupt %d; gaps told %d (%d events), of nothing %d; long ids %d; start-overs %d, taken for a replay %d",
+		t.events, t.lost, t.repeated, t.disordered, t.corrupt, t.gaps, t.missed, t.falseAlarms, t.longIDs, t.startOvers, t.taken)
 }
 
 func (t *tally) wrong() bool { return t.lost+t.repeated+t.disordered+t.corrupt > 0 }
@@ -91,14 +99,15 @@ func between(a, b int) (n int) {
 // position takes an id that a block without data has set. It must not be ahead
 // of what has come: whoever resumes with it would miss the rest.
 func (c *checker) position(id string) {
-	n, err := strconv.Atoi(id)
+	n, err := origins.Number(c.topic, id)
 	if err != nil {
 		return // forgotten, or never set
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.started {
-		c.started, c.last = true, n
+		// Where runs differ in nothing, this one may be over.
+		c.started, c.last = !origins.BeginsAnew(c.topic), n
 	} else if n > c.last && between(c.last, n+1) == 0 {
 		c.last = n
 	}
@@ -108,16 +117,25 @@ func (c *checker) event(e eventsource.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e.Type == gapEvent {
-		c.told, c.held = true, c.store.Has(c.last, time.Now())
+		// For an id that is too long, nobody is asked.
+		askable := len(origins.ID(c.topic, c.last)) <= origins.MostAsked
+		c.told, c.held = true, askable && c.store.Has(c.last, time.Now())
 		return
 	}
-	n, err := strconv.Atoi(e.ID)
-	if err != nil || e.Data != origins.Data(c.topic, n) {
+	n, err := origins.Number(c.topic, e.ID)
+	if err != nil || e.ID != origins.ID(c.topic, n) || e.Data != origins.Data(c.topic, n) {
 		c.corrupt++
 		c.note("the id %q has the data %.60q", e.ID, e.Data)
 		return
 	}
 	c.events++
+	if len(e.ID) >= 1<<10 {
+		c.longIDs++
+	}
+	if origins.BeginsAnew(c.topic) {
+		c.counted(n)
+		return
+	}
 	switch missed := between(c.last, n); {
 	case !c.started:
 		c.started = true
@@ -153,6 +171,13 @@ func (c *checker) isMissing(n int) bool {
 	return false
 }
 
+// place says how far the client is.
+func (c *checker) place() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fmt.Sprintf("it is at %d, %d events after the last fault", c.last, c.progress)
+}
+
 func (c *checker) fail(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,10 +185,22 @@ func (c *checker) fail(err error) {
 	c.note("%v", err)
 }
 
-func (c *checker) newest() int {
+// setOut begins to count events for isBehind.
+func (c *checker) setOut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.last
+	c.progress = 0
+}
+
+// isBehind reports whether the client has yet to get event n or, where that says nothing,
+// some events since setOut.
+func (c *checker) isBehind(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if origins.BeginsAnew(c.topic) {
+		return c.progress < 2*origins.FiniteEvents
+	}
+	return c.last < n
 }
 
 // report returns what was found, whether the client was wronged, and the story

@@ -30,6 +30,9 @@ type member struct {
 // browser do.
 const perConnection = 5
 
+// readBuffer is that of the socket, for each client: whoever stops reading is soon felt.
+const readBuffer = 16 << 10
+
 // A crowd is all clients.
 type crowd struct {
 	members []*member
@@ -54,14 +57,14 @@ func newCrowd(t *testing.T, n int, store *origins.Numbered, plain, secure string
 			url, protocol = plain+topic, "HTTP/1.1"
 			fallthrough
 		case 1:
-			m.line = &wire.Line{ReadBuffer: 16 << 10}
+			m.line = &wire.Line{ReadBuffer: readBuffer}
 			m.source = &eventsource.Source{URL: url, Client: newClient(m.line, false)}
 			if protocol == "HTTP/2" {
 				protocol = "HTTP/1.1 over TLS"
 			}
 		default:
 			if shared == nil || i%perConnection == 0 {
-				sharedLine = &wire.Line{ReadBuffer: 16 << 10}
+				sharedLine = &wire.Line{ReadBuffer: perConnection * readBuffer}
 				shared = newClient(sharedLine, true)
 			}
 			m.line = sharedLine
@@ -69,6 +72,8 @@ func newCrowd(t *testing.T, n int, store *origins.Numbered, plain, secure string
 		}
 		m.name = fmt.Sprintf("client %d (%s, %s)", i, topic, protocol)
 		m.source.OnEvent, m.source.OnPosition, m.source.Delay = m.event, m.position, m.delay
+		m.source.OnOpen = func(string, *http.Response) { m.opened() }
+		m.source.OnRetry = m.reconnection
 		c.members = append(c.members, m)
 		c.running.Go(func() {
 			if err := m.source.Run(ctx); err != nil {
@@ -131,10 +136,16 @@ func (m *member) cut(bytes int, more time.Duration, forget bool) {
 	m.line.CutAfter(bytes)
 }
 
-// behind counts the clients that have not got event n.
+func (c *crowd) setOut() {
+	for _, m := range c.members {
+		m.setOut()
+	}
+}
+
+// behind counts the clients that have yet to come to event n.
 func (c *crowd) behind(n int) (behind int) {
 	for _, m := range c.members {
-		if m.newest() < n {
+		if m.isBehind(n) {
 			behind++
 		}
 	}

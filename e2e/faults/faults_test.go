@@ -22,9 +22,15 @@ const (
 	exitTime = 2 * time.Second
 )
 
-var topics = []string{
-	"/endpoint/1", "/wrapping/1", "/endpoint/2", "/wrapping/2",
-	"/endpoint/3", "/wrapping/3", "/endpoint/4", "/wrapping/4",
+// Those with long ids are apart, or a few connections would have most of the bytes.
+var topics = inBothForms(
+	"1", origins.Offsets, "2", origins.Finite, "3", origins.Text, origins.Endless, "4", origins.Oversized, origins.Memory)
+
+func inBothForms(names ...string) (topics []string) {
+	for _, name := range names {
+		topics = append(topics, "/endpoint/"+name, "/wrapping/"+name)
+	}
+	return topics
 }
 
 // A world is all that takes part.
@@ -138,14 +144,15 @@ func (w *world) settle() {
 	for !origins.Dispatched(target) {
 		target++
 	}
+	w.crowd.setOut()
 	deadline := time.Now().Add(time.Minute)
 	for w.crowd.behind(target) > 0 && time.Now().Before(deadline) && len(w.crowd.failed()) == 0 {
 		time.Sleep(50 * time.Millisecond)
 	}
 	w.say("%d of %d clients are behind event %d", w.crowd.behind(target), *clients, target)
 	for _, m := range w.crowd.members {
-		if n := m.newest(); n < target {
-			w.t.Errorf("%s is at %d, behind %d", m.name, n, target)
+		if m.isBehind(target) {
+			w.t.Errorf("%s is behind %d: %s", m.name, target, m.place())
 		}
 	}
 }
@@ -172,6 +179,9 @@ func (w *world) judge() {
 		}
 	}
 	w.say("%d clients, %d connections: %s", len(w.crowd.members), opened, sum)
+	if sum.startOvers == 0 || sum.longIDs == 0 {
+		w.t.Errorf("no origin has begun anew, or none had long ids: with %d topics, there are too few clients", len(topics))
+	}
 	w.say("the longest exit took %s; of the log, lines of warnings: %d, of errors: %d", w.longestExit.Round(time.Millisecond),
 		strings.Count(w.caddy.logged(`"level":"warn"`), "\n"), strings.Count(w.caddy.logged(`"level":"error"`), "\n"))
 }

@@ -35,6 +35,8 @@ func (w *world) happenToOrigin(f *fault) error {
 		w.origin.signal(syscall.SIGCONT)
 	case "the origin ends its streams":
 		return w.origin.end()
+	case "the origin ends its streams and starts over":
+		return w.origin.startOver()
 	case "the origin answers 503":
 		err := w.origin.outage(http.StatusServiceUnavailable, "1", f.lasts)
 		last(f.lasts)

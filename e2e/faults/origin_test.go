@@ -39,6 +39,7 @@ func originMain(config string) {
 		os.Exit(1)
 	}
 	o := c.numbered()
+	o.StartOver()
 	control := http.NewServeMux()
 	control.HandleFunc("/outage", func(w http.ResponseWriter, r *http.Request) {
 		var status int
@@ -47,6 +48,7 @@ func originMain(config string) {
 		o.Outage(status, r.FormValue("retry_after"), d)
 	})
 	control.HandleFunc("/end", func(http.ResponseWriter, *http.Request) { o.End() })
+	control.HandleFunc("/anew", func(http.ResponseWriter, *http.Request) { o.StartOver() })
 	control.HandleFunc("/streams", func(w http.ResponseWriter, r *http.Request) {
 		now, most := o.Streams()
 		fmt.Fprint(w, now, most)
@@ -129,8 +131,13 @@ func (o *origin) streams() (now, most int, err error) {
 }
 
 // end makes the origin end its streams.
-func (o *origin) end() error {
-	resp, err := o.talk.Get("http://origin/end")
+func (o *origin) end() error { return o.tell("end") }
+
+// startOver makes it count anew, too.
+func (o *origin) startOver() error { return o.tell("anew") }
+
+func (o *origin) tell(what string) error {
+	resp, err := o.talk.Get("http://origin/" + what)
 	if err != nil {
 		return err
 	}

@@ -56,6 +56,7 @@ func kinds(netns bool) []kind {
 		{"the origin answers 503", partOrigin, 1000 * ms, 5000 * ms, 2},
 		{noFromOrigin, partOrigin, 1000 * ms, 5000 * ms, 1},
 		{"the origin ends its streams", partOrigin, 0, 0, 2},
+		{"the origin ends its streams and starts over", partOrigin, 0, 0, 2},
 		{"the origin is away for longer than its store reaches back", partOrigin, 16000 * ms, 18000 * ms, 1},
 		{"kill -9 of Caddy", partCaddy, 0, 2000 * ms, 2},
 		{"SIGTERM to Caddy", partCaddy, 0, 2000 * ms, 2},

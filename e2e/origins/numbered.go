@@ -22,6 +22,7 @@ type Numbered struct {
 
 	// Guarded by mu.
 	outage  outage
+	since   time.Time // when it began to count, where it counts itself
 	streams map[chan struct{}]struct{}
 	open    int
 	most    int
@@ -94,7 +95,7 @@ func Data(topic string, n int) string {
 }
 
 func appendNumbered(b []byte, topic string, n int) []byte {
-	b = fmt.Appendf(b, "id: %d\n", n)
+	b = fmt.Appendf(b, "id: %s\n", ID(topic, n))
 	if !Dispatched(n) {
 		return append(b, '\n')
 	}
@@ -119,9 +120,13 @@ func (o *Numbered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "down for maintenance", status)
 		return
 	}
+	if BeginsAnew(r.URL.Path) {
+		o.serveAnew(w, r, id)
+		return
+	}
 	next := o.Newest(time.Now()) + 1
 	if id != "" {
-		last, err := strconv.Atoi(id)
+		last, err := Number(r.URL.Path, id)
 		if err != nil || last >= next || !o.Has(last, time.Now()) {
 			http.Error(w, "gone", http.StatusGone)
 			return

@@ -168,13 +168,13 @@ func (c *connection) publish(e *sse.Event) {
 	if !c.begun && !greets {
 		c.begins(&entry)
 	}
-	if c.replaying && !greets && c.isReplay(entry) && !c.isNewRun(c.replayed) {
+	if c.replaying && !greets && c.isReplay(entry) && !c.isNewRun(&entry, c.replayed) {
 		return
 	}
 	if !greets && (entry.SetsID || c.replayed > 0 || !c.overlaps) {
 		// Beside another connection, an event without an id, as some origins begin
 		// each with, is no sign that what follows has not come there.
-		c.replaying = false
+		c.endReplay()
 	}
 	c.append(entry)
 	if greets {
@@ -201,7 +201,7 @@ func (c *connection) strip(e *sse.Event) {
 		e.HasID, e.ID = false, nil
 	}
 	if c.replaying && e.HasID && !e.HasData {
-		if _, known := t.log.After(eventID(e)); known {
+		if _, known := t.log.After(eventID(e)); known && !c.repeats(e) {
 			// A position, as a fan-out begins each connection with. It is not
 			// news, and a replay may follow it.
 			e.HasID, e.ID = false, nil
@@ -241,8 +241,19 @@ func (c *connection) isReplay(e hub.Entry) bool {
 		return false
 	}
 	next, ok := c.up.topic.log.Match(c.replayed, e)
+	if ok && c.replayed == 0 && c.goesOn(&e, next-1) {
+		return false
+	}
 	if ok {
 		c.replayed = next
 	}
 	return ok
+}
+
+// repeats reports whether a replay has begun and has come to an event that the log has.
+func (c *connection) repeats(e *sse.Event) bool {
+	u := c.up
+	u.wire = sse.Append(u.wire[:0], e)
+	_, ok := u.topic.log.Match(c.replayed, hub.Entry{Wire: u.wire, SetsID: e.HasID, ID: eventID(e)})
+	return ok && c.replayed > 0
 }

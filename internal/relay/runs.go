@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"hash/maphash"
 	"slices"
 	"time"
@@ -36,9 +37,11 @@ func startOf(e *hub.Entry) runStart { return runStart{e.ID, maphash.Bytes(runSee
 
 // A rerun is a connection that may begin a new run.
 type rerun struct {
-	possible bool         // it has begun with an event that an earlier one began with
-	since    time.Time    // when that came
-	held     []hub.Cursor // where in the log the events are that have come since
+	possible bool          // it has begun with an event that an earlier one began with
+	since    time.Time     // when that came
+	held     []hub.Entry   // that have come since: the log may lose its own meanwhile
+	newest   time.Time     // when the newest of these came before
+	took     time.Duration // for how long they came before; a pause counts for runPatience
 }
 
 // begins takes note of the first event of a connection.
@@ -66,35 +69,64 @@ func (c *connection) resumesWith(e *hub.Entry) bool {
 	return c.ID != "" && known && log.FirstID(at.Cursor) == e.ID
 }
 
+// goesOn reports whether the first event of a connection, which the log has at a cursor,
+// follows the id that the origin was asked with, as one like it did in an earlier run. Then
+// the log ends with that id, and has the event before.
+func (c *connection) goesOn(e *hub.Entry, at hub.Cursor) bool {
+	log := c.up.topic.log
+	before, ok := log.At(at)
+	return ok && c.ID != "" && before.ID == c.ID && e.ID != c.ID && log.Newest().ID == c.ID
+}
+
 // isNewRun reports whether an event that the log has, before a cursor, is not a replay. It
 // then appends those that were held back until that was known.
-func (c *connection) isNewRun(behind hub.Cursor) bool {
-	t := c.up.topic
-	if !c.rerun.possible {
+func (c *connection) isNewRun(e *hub.Entry, behind hub.Cursor) bool {
+	t, r := c.up.topic, &c.rerun
+	if !r.possible {
 		return false
 	}
-	if !c.anew && !c.keepsPace(behind) {
-		c.rerun.held = append(c.rerun.held, behind-1)
-		return false
-	}
-	t.beginRun()
-	for _, at := range c.rerun.held {
-		if held, ok := t.log.Entry(at); ok {
-			c.append(held)
+	if !c.anew && !r.keepsPace(t.log.Look(behind-1).Since) {
+		held, ok := t.log.Entry(behind - 1) // for its bytes are there already
+		if !ok {
+			held = *e
+			held.Wire = bytes.Clone(e.Wire)
 		}
+		r.held = append(r.held, held)
+		return false
 	}
-	c.rerun, c.replaying = rerun{}, false
+	c.release()
 	return true
 }
 
-// keepsPace reports whether the events of a connection come as they came before.
-func (c *connection) keepsPace(behind hub.Cursor) bool {
-	if len(c.rerun.held) == 0 {
-		return false
+// release appends what was held back, at the beginning of a new run.
+func (c *connection) release() {
+	c.up.topic.beginRun()
+	for _, held := range c.rerun.held {
+		c.append(held)
 	}
-	log, took := c.up.topic.log, time.Since(c.rerun.since)
-	first, last := log.Look(c.rerun.held[0]), log.Look(behind-1)
-	return took >= runPatience && 2*took >= last.Since.Sub(first.Since)
+	c.replaying, c.rerun = false, rerun{}
+}
+
+// endReplay is called at the first event of a connection that the log has not. If it has
+// had it, and lost it while events were held back, nobody can tell any more whether these
+// were a replay. What follows is delivered, and so are they.
+func (c *connection) endReplay() {
+	if len(c.rerun.held) > 0 && c.replayed < c.up.topic.log.Tail().Cursor {
+		c.release()
+	}
+	c.replaying, c.rerun = false, rerun{}
+}
+
+// keepsPace reports whether the events of a connection come as they came before. The
+// newest of them came at the time before.
+func (r *rerun) keepsPace(before time.Time) bool {
+	if len(r.held) > 0 {
+		// If a pause counted in full, all events behind one would seem to come too early.
+		r.took += min(max(0, before.Sub(r.newest)), runPatience)
+	}
+	r.newest = before
+	took := time.Since(r.since)
+	return len(r.held) > 0 && took >= runPatience && 2*took >= r.took
 }
 
 // beginRun takes note that what is appended next begins a new run.
