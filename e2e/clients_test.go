@@ -51,6 +51,10 @@ func (o *ledgerOrigin) state() (last int, down bool, wake chan struct{}) {
 }
 
 func (o *ledgerOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if loadsPage(r) {
+		fmt.Fprint(w, "hello")
+		return
+	}
 	last, down, wake := o.state()
 	id := r.Header.Get("Last-Event-ID")
 	if id == "" {
@@ -185,6 +189,12 @@ func (a *app) at() (last int, err error) {
 	return a.last, a.err
 }
 
+func (a *app) begun() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.followed
+}
+
 // await polls until a condition holds for all, and fails as soon as one has seen
 // something wrong.
 func await(t *testing.T, apps []*app, what string, holds func(*app) bool) {
@@ -211,6 +221,7 @@ const (
 	heartbeat    = ": hb\n"
 	quietOptions = "heartbeat 300ms comment hb"
 	toldGap      = ": gap:"
+	primer       = ": sse_fanout\nretry: 200\n" // of browsers
 )
 
 // What applications see through Caddy is what the origin has sent, none more, none
@@ -233,9 +244,19 @@ func TestClientLibraries(t *testing.T) {
 		running.Wait()
 	}()
 	var libraries []library
+	var scripts []*script
 	for _, l := range nodeLibraries {
-		l.follow = runScript(t, dir, l.name).follow
+		args := []string{l.name}
+		if l.browser != nil {
+			args = append(args, program(t, l.browser[0], l.browser...))
+		}
+		s := runScript(t, dir, args...)
+		l.follow = s.follow
+		scripts = append(scripts, s)
 		libraries = append(libraries, l)
+	}
+	for _, s := range scripts {
+		s.awaitReady(t)
 	}
 	libraries = append(libraries, otherLibraries...)
 
@@ -244,7 +265,7 @@ func TestClientLibraries(t *testing.T) {
 			if form == "wrapping" && l.alone != "" && id != "" {
 				continue // an id that is unknown is the origin's business
 			}
-			if form == "page" && !l.page {
+			if form == "page" && !l.page || form == "worker" && l.browser == nil {
 				continue
 			}
 			to, path := target{lastID: id}, form
@@ -255,6 +276,9 @@ func TestClientLibraries(t *testing.T) {
 			case "page":
 				path = "endpoint"
 				to.header = map[string]string{"user-agent": "Mozilla/5.0"}
+			case "worker":
+				path = "endpoint"
+				to.worker = true
 			case "wrapping":
 				// It shares only requests for event streams.
 				if l.reader && l.alone == "" {
@@ -302,7 +326,7 @@ func TestClientLibraries(t *testing.T) {
 	}
 
 	runAll := func(id string) []*app {
-		return slices.Concat(run("endpoint", id), run("wrapping", id), run("page", id))
+		return slices.Concat(run("endpoint", id), run("wrapping", id), run("page", id), run("worker", id))
 	}
 	shared := runAll("")
 	direct := run("direct", "")
@@ -382,6 +406,9 @@ func TestClientLibraries(t *testing.T) {
 	step("end", func() {
 		quiet(shared)
 		for _, a := range shared {
+			if n := a.begun(); a.browser != nil && n != 1 {
+				t.Errorf("%v has given up %d times", a, n-1)
+			}
 			if a.passes() {
 				a.leave() // Caddy would wait for it
 			}
@@ -413,6 +440,14 @@ func TestClientLibraries(t *testing.T) {
 			t.Errorf("%v has seen events up to %d, not up to %d", a, last, want)
 		case a.rests > len(a.tap.bodies()):
 			t.Errorf("%v has seen %d events without data, in %d streams", a, a.rests, len(a.tap.bodies()))
+		}
+		if a.browser != nil && !a.passes() {
+			for _, body := range a.tap.bodies() {
+				// A lost one may have had less.
+				if start := body[:min(len(body), len(primer))]; !strings.HasPrefix(primer, string(start)) {
+					t.Errorf("%v: a stream begins with %q, want %q", a, start, primer)
+				}
+			}
 		}
 		for _, header := range a.tap.answers() {
 			if shared := header.Get("Incremental") == "?1"; shared == a.passes() {

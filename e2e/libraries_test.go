@@ -42,6 +42,7 @@ type target struct {
 	url    string
 	lastID string
 	header map[string]string // beside the library's own
+	worker bool              // in a worker of a page
 }
 
 func (to target) request(ctx context.Context, accept string) (*http.Request, error) {
@@ -79,6 +80,10 @@ type library struct {
 	// with the last id and without data, also if it is nothing but a comment.
 	restIsEvent bool
 
+	// browser is the executables of the browser that has it; the first is named like its
+	// Debian package.
+	browser []string
+
 	// follow shows the events of a stream until ctx ends, or until the library does
 	// not come back by itself.
 	follow func(ctx context.Context, to target, see func(sight))
@@ -86,6 +91,8 @@ type library struct {
 
 // The names in testdata/clients/libraries.js.
 var nodeLibraries = []library{
+	{name: "Chromium", browser: []string{"chromium", "chromium-browser", "google-chrome"}},
+	{name: "Firefox", browser: []string{"firefox-esr"}},
 	{name: "eventsource 2"},
 	{name: "eventsource 3", page: true},
 	{name: "eventsource 4", page: true},
@@ -116,6 +123,8 @@ var otherLibraries = []library{
 
 // A script is a process of Node with all applications of one library.
 type script struct {
+	ready chan struct{} // closed when it can connect
+
 	mu sync.Mutex
 
 	// Guarded by mu.
@@ -126,10 +135,12 @@ type script struct {
 }
 
 // runScript starts the process; it ends with the test.
-func runScript(t *testing.T, dir, library string) *script {
+func runScript(t *testing.T, dir string, args ...string) *script {
 	t.Helper()
-	cmd := exec.Command(program(t, "nodejs", "node"), filepath.Join(dir, "run.js"), library)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	library := args[0]
+	cmd := exec.Command(program(t, "nodejs", "node"), append([]string{filepath.Join(dir, "run.js")}, args...)...)
+	// A browser has a process group of its own, and must be closed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	stdin, err := cmd.StdinPipe()
@@ -143,7 +154,12 @@ func runScript(t *testing.T, dir, library string) *script {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s := &script{input: json.NewEncoder(stdin), see: make(map[string]func(sight)), ended: make(map[string]chan string)}
+	s := &script{
+		ready: make(chan struct{}),
+		input: json.NewEncoder(stdin),
+		see:   make(map[string]func(sight)),
+		ended: make(map[string]chan string),
+	}
 	read := make(chan error, 1)
 	go func() { read <- s.read(stdout) }()
 	t.Cleanup(func() {
@@ -168,6 +184,7 @@ func (s *script) read(stdout io.Reader) error {
 	lines := json.NewDecoder(stdout)
 	for {
 		var line struct {
+			Ready  bool
 			Client string
 			Event  *sight
 			Ended  string
@@ -181,6 +198,8 @@ func (s *script) read(stdout io.Reader) error {
 		see, ended := s.see[line.Client], s.ended[line.Client]
 		s.mu.Unlock()
 		switch {
+		case line.Ready:
+			close(s.ready)
 		case line.Event != nil:
 			see(*line.Event)
 		case line.Ended != "":
@@ -189,6 +208,15 @@ func (s *script) read(stdout io.Reader) error {
 			default: // some say it twice
 			}
 		}
+	}
+}
+
+func (s *script) awaitReady(t *testing.T) {
+	t.Helper()
+	select {
+	case <-s.ready:
+	case <-time.After(time.Minute):
+		t.Fatal("after a minute, a library is still not loaded")
 	}
 }
 
@@ -205,7 +233,7 @@ func (s *script) follow(ctx context.Context, to target, see func(sight)) {
 	client := fmt.Sprint(s.last)
 	s.see[client], s.ended[client] = see, ended
 	s.mu.Unlock()
-	s.send(map[string]any{"client": client, "url": to.url, "id": to.lastID, "headers": to.header})
+	s.send(map[string]any{"client": client, "url": to.url, "id": to.lastID, "headers": to.header, "worker": to.worker})
 	select {
 	case <-ctx.Done():
 	case <-ended:

@@ -139,7 +139,7 @@ func bothForms(addr, option, greeting string) string {
 		}
 		reverse_proxy %s
 	}
-	respond %s
+	respond %q
 }`, addr, option, option, addr, greeting)
 }
 

@@ -13,7 +13,8 @@ import (
 )
 
 // A tap is a TCP proxy in front of one client, which notes what it asks for and what
-// it is sent, byte for byte. All clients ask for the same host.
+// it is sent, byte for byte. All clients ask for the same host. What a browser loads
+// before its page asks for anything is not noted.
 type tap struct {
 	addr   string
 	target string
@@ -66,24 +67,23 @@ func (p *tap) relay(client net.Conn) {
 	}
 	defer server.Close()
 	var all sync.WaitGroup
-	way := func(to io.WriteCloser, from io.ReadCloser, read func(*bufio.Reader) error) {
-		copied, copy := io.Pipe()
+	way := func(to io.WriteCloser, from io.ReadCloser) (copied *bufio.Reader) {
+		r, w := io.Pipe()
 		all.Go(func() {
-			r := bufio.NewReader(copied)
-			for read(r) == nil {
-			}
-			// What cannot be read must still go through.
-			_, _ = io.Copy(io.Discard, copied)
-		})
-		all.Go(func() {
-			_, err := io.Copy(to, io.TeeReader(from, copy))
-			copy.CloseWithError(errors.Join(io.EOF, err))
+			_, err := io.Copy(to, io.TeeReader(from, w))
+			w.CloseWithError(errors.Join(io.EOF, err))
 			to.Close()
 			from.Close()
 		})
+		return bufio.NewReader(r)
 	}
-	way(server, sameHost{client, p}, p.noteRequest)
-	way(client, server, p.noteResponse)
+	requests, answers := way(server, sameHost{client, p}), way(client, server)
+	for p.note(requests, answers) == nil {
+	}
+	// What cannot be read must still go through.
+	for _, rest := range []io.Reader{requests, answers} {
+		all.Go(func() { _, _ = io.Copy(io.Discard, rest) })
+	}
 	all.Wait()
 }
 
@@ -99,27 +99,29 @@ func (r sameHost) Read(b []byte) (int, error) {
 	return copy(b, bytes.ReplaceAll(b[:n], []byte(r.addr), []byte(r.target))), err
 }
 
-func (p *tap) noteRequest(r *bufio.Reader) error {
-	req, err := http.ReadRequest(r)
+// note reads a request and its answer.
+func (p *tap) note(requests, answers *bufio.Reader) error {
+	req, err := http.ReadRequest(requests)
 	if err != nil {
 		return err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.asked = append(p.asked, req)
-	return nil
-}
-
-func (p *tap) noteResponse(r *bufio.Reader) error {
-	resp, err := http.ReadResponse(r, nil)
+	loads := loadsPage(req)
+	if !loads {
+		p.mu.Lock()
+		p.asked = append(p.asked, req)
+		p.mu.Unlock()
+	}
+	resp, err := http.ReadResponse(answers, req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	s := &tapped{header: resp.Header}
-	p.mu.Lock()
-	p.streams = append(p.streams, s)
-	p.mu.Unlock()
+	if !loads {
+		p.mu.Lock()
+		p.streams = append(p.streams, s)
+		p.mu.Unlock()
+	}
 	buf := make([]byte, 4<<10)
 	for {
 		n, err := resp.Body.Read(buf)
@@ -134,6 +136,13 @@ func (p *tap) noteResponse(r *bufio.Reader) error {
 			return err
 		}
 	}
+}
+
+// loadsPage says that a browser asks for a page or its icon. It is no request of the
+// application, which is the page's script.
+func loadsPage(r *http.Request) bool {
+	dest := r.Header.Get("Sec-Fetch-Dest")
+	return dest == "document" || dest == "image"
 }
 
 // cut resets the connections of the client.

@@ -3,6 +3,8 @@
 // the URL, the last id and headers, what to do with events and with the end, and
 // returns how to close.
 import { createRequire } from 'node:module'
+import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 
 const require = createRequire(import.meta.url)
 
@@ -124,7 +126,74 @@ class Request extends EventTarget {
   }
 }
 
+// follow is an application's script, in a page or in a worker.
+function follow(url, types, tell) {
+  const source = new EventSource(url)
+  for (const type of types) {
+    source.addEventListener(type, (e) => tell({ event: { id: e.lastEventId, type: e.type, data: e.data } }))
+  }
+  source.addEventListener('error', () => {
+    if (source.readyState === EventSource.CLOSED) tell({ end: 'it was closed' })
+  })
+}
+
+// inBrowser is for the EventSource that a browser has. An application is a page in a tab
+// of its own, from the address that it connects to.
+const inBrowser = (browser, args) => async (executablePath) => {
+  const { default: puppeteer } = await import('puppeteer-core')
+  const home = fileURLToPath(new URL(`home-${browser}`, import.meta.url))
+  const running = await puppeteer.launch({
+    browser,
+    executablePath,
+    protocol: 'webDriverBiDi',
+    userDataDir: `${home}/profile`,
+    env: { ...process.env, HOME: home },
+    args,
+  })
+  let leaving = false
+  running.on('disconnected', () => {
+    if (!leaving) throw new Error(`${browser} has gone`)
+  })
+
+  const load = async (page, { url, id, worker }, see, ended) => {
+    await page.exposeFunction('tellTest', ({ event, end }) => event ? see(event) : ended(end))
+    await page.goto(new URL('/', url).href)
+    const script = (tell) => `(${follow})(${JSON.stringify(withParameter(url, id))}, ${JSON.stringify(types)}, ${tell})`
+    await page.evaluate((script, inWorker) => {
+      // One call after the other, for each is an exchange of messages.
+      let told = Promise.resolve()
+      globalThis.tell = (what) => { told = told.then(() => globalThis.tellTest(what)) }
+      if (!inWorker) {
+        globalThis.eval(script)
+        return
+      }
+      globalThis.worker = new Worker(URL.createObjectURL(new Blob([script])))
+      globalThis.worker.onmessage = (e) => globalThis.tell(e.data)
+    }, script(worker ? 'postMessage' : 'tell'), worker)
+  }
+  const connect = (to, see, ended) => {
+    const page = running.newPage()
+    page.then((page) => load(page, to, see, ended)).catch(ended)
+    return () => page.then((page) => page.close()).catch(() => {}) // it may be gone already
+  }
+  // If it does not close, it is killed when this process ends.
+  connect.quit = () => {
+    leaving = true
+    return Promise.race([running.close(), setTimeout(5000)])
+  }
+  return connect
+}
+
 export default {
+  'Chromium': inBrowser('chrome', [
+    '--no-sandbox', // it refuses to be root in one
+    '--disable-gpu',
+    '--disable-quic',
+    '--disable-component-update',
+  ]),
+
+  'Firefox': inBrowser('firefox', []),
+
   'eventsource 2': async () => {
     const EventSource = require('eventsource-2')
     return ({ url, id, headers }, see, ended) => {
