@@ -1,13 +1,17 @@
 package demo
 
 import (
-	"bufio"
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/eventsource"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
 // crowd is a number of clients, each with a TCP connection of its own to the
@@ -15,10 +19,10 @@ import (
 // back with the last id when a connection ends, and give up when they are told
 // no. It survives a reload, as any client does.
 type crowd struct {
-	url    string
-	limit  int
-	client *http.Client
-	wg     sync.WaitGroup
+	url       *url.URL
+	limit     int
+	transport http.RoundTripper
+	wg        sync.WaitGroup
 
 	// Guarded by mu
 	mu     sync.Mutex
@@ -35,23 +39,23 @@ type crowdStatus struct {
 	Refused int `json:"refused"` // clients that gave up
 }
 
-// crowdRetry is EventSource's usual reconnection time, until the stream sets
-// another.
-const crowdRetry = 3 * time.Second
-
-func newCrowd(url string, limit int) *crowd {
+func newCrowd(address string, limit int) (*crowd, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, fmt.Errorf("parsing the address of clients: %w", err)
+	}
 	c := &crowd{
-		url:   url,
+		url:   u,
 		limit: limit,
 		now:   crowdStatus{Limit: limit},
-		client: &http.Client{Transport: &http.Transport{
+		transport: &http.Transport{
 			// No proxy: the way to our own site leads past it.
 			DisableKeepAlives:  true,
 			DisableCompression: true,
-		}},
+		},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	return c
+	return c, nil
 }
 
 // open adds up to n clients, as far as the limit allows. They connect where
@@ -99,92 +103,38 @@ func (c *crowd) status() crowdStatus {
 
 // follow is one client.
 func (c *crowd) follow(ctx context.Context, host string) {
-	m := member{retry: crowdRetry}
-	refused := false
-	for ctx.Err() == nil {
-		refused = c.connect(ctx, host, &m)
-		if refused {
-			break
+	last := 0 // id
+	client := &eventsource.Client{
+		URL:       c.url,
+		Header:    http.Header{"Host": {host}, "User-Agent": {"sse-demo-client"}},
+		Transport: c.transport,
+	}
+	client.Event = func(_ time.Time, e *sse.Event, id string) error {
+		n, _ := strconv.Atoi(id)
+		if e.HasData && last > 0 && n != last+1 {
+			c.mu.Lock()
+			c.now.Gaps++
+			c.mu.Unlock()
 		}
-		wait := time.NewTimer(m.retry)
+		last = n
+		return nil
+	}
+	for isConnectError(client.Run(ctx)) {
+		// To Run, a first connection that fails is final. A page goes on.
 		select {
-		case <-wait.C:
+		case <-time.After(eventsource.DefaultRetry):
 		case <-ctx.Done():
-			wait.Stop()
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now.Open--
-	if refused {
+	if ctx.Err() == nil {
 		c.now.Refused++
 	}
 }
 
-// connect listens until the connection ends. It reports whether the answer was
-// a no.
-func (c *crowd) connect(ctx context.Context, host string, m *member) (refused bool) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url, nil)
-	if err != nil {
-		return true
-	}
-	req.Host = host
-	req.Header.Set("Accept", "text/event-stream")
-	req.Header.Set("Cache-Control", "no-cache")
-	req.Header.Set("User-Agent", "sse-demo-client")
-	if m.last > 0 {
-		req.Header.Set("Last-Event-ID", strconv.Itoa(m.last))
-	}
-	resp, err := c.client.Do(req)
-	if err != nil {
-		return false
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return true
-	}
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if !m.line(lines.Text()) {
-			c.mu.Lock()
-			c.now.Gaps++
-			c.mu.Unlock()
-		}
-	}
-	return false
-}
-
-// member is what a client knows between two connections. It needs no more of
-// the stream format than the origin and sse_fanout send: the ids, which are
-// numbers, and the reconnection time.
-type member struct {
-	id    int  // of the event that is being read
-	isNew bool // whether it has data
-	last  int  // of the last event
-	retry time.Duration
-}
-
-// line reads one line. It reports false at the end of an event whose id does
-// not follow the one before.
-func (m *member) line(line string) (follows bool) {
-	if line == "" {
-		follows = !m.isNew || m.last == 0 || m.id == m.last+1
-		if m.id > 0 {
-			m.last = m.id
-		}
-		m.isNew = false
-		return follows
-	}
-	field, value, _ := strings.Cut(line, ":")
-	value = strings.TrimPrefix(value, " ")
-	switch field {
-	case "id":
-		m.id, _ = strconv.Atoi(value)
-	case "data":
-		m.isNew = true
-	case "retry":
-		if ms, err := strconv.Atoi(value); err == nil && ms >= 0 {
-			m.retry = time.Duration(ms) * time.Millisecond
-		}
-	}
-	return true
+func isConnectError(err error) bool {
+	_, ok := errors.AsType[*eventsource.ConnectError](err)
+	return ok
 }

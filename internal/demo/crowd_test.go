@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -15,6 +16,7 @@ type fakeSite struct {
 	// Guarded by mu
 	mu       sync.Mutex
 	status   int
+	err      error // in place of an answer
 	requests []*http.Request
 	bodies   []*io.PipeWriter
 }
@@ -22,6 +24,9 @@ type fakeSite struct {
 func (s *fakeSite) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.err != nil {
+		return nil, s.err
+	}
 	pr, pw := io.Pipe()
 	s.requests = append(s.requests, r)
 	s.bodies = append(s.bodies, pw)
@@ -29,7 +34,8 @@ func (s *fakeSite) RoundTrip(r *http.Request) (*http.Response, error) {
 		<-r.Context().Done()
 		pw.CloseWithError(r.Context().Err())
 	}()
-	return &http.Response{StatusCode: s.status, Body: pr, Request: r}, nil
+	header := http.Header{"Content-Type": {"text/event-stream"}}
+	return &http.Response{StatusCode: s.status, Header: header, Body: pr, Request: r}, nil
 }
 
 func (s *fakeSite) asked() []*http.Request {
@@ -57,8 +63,11 @@ func (s *fakeSite) answer(n int) *io.PipeWriter {
 func newTestCrowd(t *testing.T, limit int) (*crowd, *fakeSite) {
 	t.Helper()
 	site := &fakeSite{status: http.StatusOK}
-	c := newCrowd("http://127.0.0.1:8080/events/sentences", limit)
-	c.client = &http.Client{Transport: site}
+	c, err := newCrowd("http://127.0.0.1:8080/events/sentences", limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.transport = site
 	t.Cleanup(func() {
 		if err := c.Destruct(); err != nil {
 			t.Error(err)
@@ -118,6 +127,22 @@ func TestCrowdComesBackWithItsLastID(t *testing.T) {
 		site.send(t, 1, "id: 11\ndata: e\n\nid: 11\ndata: e\n\n")
 		if got := c.status().Gaps; got != 2 {
 			t.Errorf("after a gap and a repetition: got %d gaps, want 2", got)
+		}
+	})
+}
+
+func TestCrowdComesBackToASiteThatCannotBeReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, site := newTestCrowd(t, 10)
+		site.err = errors.New("refused")
+		c.open(1, "localhost:8080")
+		pass(4 * time.Second)
+		site.mu.Lock()
+		site.err = nil
+		site.mu.Unlock()
+		pass(3 * time.Second)
+		if got := c.status(); got.Open != 1 || got.Refused != 0 || len(site.asked()) != 1 {
+			t.Errorf("got %+v and %d connections, want one", got, len(site.asked()))
 		}
 	})
 }

@@ -102,7 +102,7 @@ func (h *Page) Provision(ctx caddy.Context) error {
 	var onExit []func()
 	if h.Clients != "" {
 		shared, _, err := crowds.LoadOrNew(h.crowdKey(), func() (caddy.Destructor, error) {
-			return newCrowd(h.Clients, h.MaxClients), nil
+			return newCrowd(h.Clients, h.MaxClients)
 		})
 		if err != nil {
 			return fmt.Errorf("preparing clients: %w", err)
