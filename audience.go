@@ -15,17 +15,23 @@ import (
 // Several libraries dispatch an empty event for a block that has an id or a reconnection
 // time and no data, and for a comment that is followed by a blank line. Readers that were
 // written by hand split at blank lines and look at the first field: what stands in front of
-// an event makes them lose it.
+// an event makes them lose it. And the EventSource of some browsers takes an id from nothing
+// but an event that it dispatches: to these, a position is an event of a type that no page
+// listens to.
 
 // An audience is clients that read what is no event alike.
 type audience uint8
 
 const (
-	browsers  audience = iota // a browser's own EventSource, which keeps to the standard
-	libraries                 // other clients that ask for an event stream
-	readers                   // those that do not ask for one
+	browsers    audience = iota // a browser's own EventSource, which keeps to the standard
+	dispatchers                 // one that takes an id from an event alone
+	libraries                   // other clients that ask for an event stream
+	readers                     // those that do not ask for one
 	audiences
 )
+
+// positionType is the type of the event that is a position to dispatchers.
+const positionType = "sse_fanout"
 
 // audienceOf tells by a request who reads the answer. An EventSource asks for an event
 // stream alone, past all caches. In doubt, a client is none.
@@ -37,12 +43,22 @@ func (o *Options) audienceOf(r *http.Request) audience {
 		return browsers
 	case o.Primer != "off" && alone(accept, "text/event-stream") && alone(cache, "no-cache") && alone(pragma, "no-cache") &&
 		strings.HasPrefix(r.UserAgent(), "Mozilla/"):
+		if dispatchesIDs(r.UserAgent()) {
+			return dispatchers
+		}
 		return browsers
 	}
 	if eventStream, _ := fields.Accepted(r.Header); eventStream > 0 {
 		return libraries
 	}
 	return readers
+}
+
+// dispatchesIDs reports whether a browser's EventSource takes an id from an event alone:
+// Firefox's does (seen with 153), and WebKit's by its source.
+func dispatchesIDs(agent string) bool {
+	has := func(name string) bool { return strings.Contains(agent, name) }
+	return has("Firefox/") || has("AppleWebKit/") && has("Safari/") && !has("Chrome/") && !has("Chromium/")
 }
 
 // wordsFor returns what each audience is told besides events.
@@ -52,12 +68,12 @@ func wordsFor(o *Options) (w [audiences]relay.Words) {
 		w[a] = relay.Words{
 			Heartbeat: sse.AppendComment(nil, o.Heartbeat.Comment),
 			Gap:       sse.AppendComment(nil, missing),
-			Primer:    a == browsers,
+			Primer:    a == browsers || a == dispatchers,
 			Retry:     a == libraries,
 		}
 	}
 	// A comment of its own, so that it is not the first line of an event.
-	for _, a := range []audience{browsers, readers} {
+	for _, a := range []audience{browsers, dispatchers, readers} {
 		w[a].Heartbeat = append(w[a].Heartbeat, '\n')
 	}
 	w[readers].Gap = append(w[readers].Gap, '\n')
@@ -68,9 +84,14 @@ func wordsFor(o *Options) (w [audiences]relay.Words) {
 		switch {
 		case o.GapEvent != "":
 			w[a].Gap = sse.Append(w[a].Gap, &sse.Event{Type: []byte(o.GapEvent), HasData: true})
-		case a == browsers:
+		case w[a].Primer:
 			w[a].Gap = append(w[a].Gap, '\n')
 		}
+	}
+	d := &w[dispatchers]
+	d.Position = []byte("event: " + positionType + "\ndata:\n")
+	if o.GapEvent == "" { // which is an event by itself
+		d.GapPosition = d.Position
 	}
 	return w
 }

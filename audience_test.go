@@ -28,6 +28,11 @@ func TestAudienceOf(t *testing.T) {
 		want   audience
 	}{
 		{"EventSource", browser, browsers},
+		{"Firefox", with("User-Agent", firefox), dispatchers},
+		{"Safari", with("User-Agent", "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/605.1.15"), dispatchers},
+		{"Chrome on iOS", with("User-Agent", "Mozilla/5.0 (iPhone; CPU iPhone OS 17_7 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/137.0 Mobile/15E148 Safari/604.1"), dispatchers},
+		{"Edge", with("User-Agent", "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/137.0.0.0 Safari/537.36 Edg/137.0"), browsers},
+		{"fetch of Firefox", append(without("Cache-Control"), "User-Agent", firefox), libraries},
 		{"fetch of a browser", without("Cache-Control"), libraries},
 		{"no Pragma", without("Pragma"), libraries},
 		{"npm eventsource", with("User-Agent", "node"), libraries},
@@ -57,7 +62,7 @@ func TestAudienceOf(t *testing.T) {
 				t.Errorf("primer on: got %d, want %d", got, browsers)
 			}
 			want := tc.want
-			if want == browsers {
+			if want <= dispatchers {
 				want = libraries
 			}
 			if got := (&Options{Primer: "off"}).audienceOf(r); got != want {
@@ -67,10 +72,12 @@ func TestAudienceOf(t *testing.T) {
 	}
 }
 
+const firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0"
+
 // getAs makes a request of an audience.
 func (s *setup) getAs(a audience, target string, header ...string) *client {
 	s.t.Helper()
-	as := map[audience][]string{libraries: {"User-Agent", "library"}, readers: {"User-Agent", "reader", "Accept", "*/*"}}
+	as := map[audience][]string{dispatchers: {"User-Agent", firefox}, libraries: {"User-Agent", "library"}, readers: {"User-Agent", "reader", "Accept", "*/*"}}
 	return s.get(target, append(as[a], header...)...)
 }
 
@@ -82,6 +89,10 @@ func TestWordsOfEachAudience(t *testing.T) {
 		browsers: {
 			start: primer(""), startAt7: primer("7"), heartbeat: heartbeat, gap: gapComment,
 			gapAt8: ": sse_fanout\nretry: 1000\nid: 9\n" + gapComment,
+		},
+		dispatchers: {
+			start: primer(""), startAt7: ": sse_fanout\nretry: 3000\nid: 7\nevent: sse_fanout\ndata:\n\n", heartbeat: heartbeat, gap: gapComment,
+			gapAt8: ": sse_fanout\nretry: 1000\nid: 9\nevent: sse_fanout\ndata:\n" + gapComment,
 		},
 		libraries: {heartbeat: ":\n", first: "retry: 1000\n", gap: comment, gapAt8: comment},
 		readers:   {heartbeat: heartbeat, gap: gapComment, gapAt8: gapComment},
@@ -124,6 +135,16 @@ func TestWordsOfEachAudience(t *testing.T) {
 			})
 		})
 	}
+}
+
+// To a browser that takes ids from events alone, the event that tells of a gap has one.
+func TestPositionInAGapEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{Catchup: noCatchup, GapEvent: "missed"})
+		s.joinLive(9, 9)
+		s.getAs(dispatchers, "/events", "Last-Event-ID", "8").expect(
+			": sse_fanout\nretry: 3000\nid: 9\n" + strings.TrimSuffix(gapComment, "\n") + "event: missed\ndata: \n\n")
+	})
 }
 
 // A greeting is the first that a client without a primer gets.

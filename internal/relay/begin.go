@@ -181,7 +181,7 @@ func (s *Reader) primer() []byte {
 	}
 	b := sse.AppendComment(nil, "sse_fanout")
 	b = AppendRetryField(b, t.reconnectionTime())
-	b = appendPosition(b, id, how == Gap)
+	b = s.appendPosition(b, id, how == Gap)
 	if how == Gap {
 		// In one block with the position: a client that has the one has the
 		// other, wherever its connection is cut.
@@ -209,15 +209,19 @@ func (s *Reader) begin(how Joining, greeting []byte) (b []byte) {
 // event: a longer one cannot come back, as net/http takes no header that large by default.
 const MaxPosition = 1 << 20
 
-// appendPosition appends the field that makes id the client's last event id. If
-// there is none, a client that brought one must forget it.
-func appendPosition(b []byte, id string, brought bool) []byte {
-	if id == "" && !brought || len(id) > MaxPosition {
+// appendPosition appends the fields that make id the client's last event id. If
+// there is none, a client that brought one, and is told of a gap, must forget it.
+func (s *Reader) appendPosition(b []byte, id string, gap bool) []byte {
+	if id == "" && !gap || len(id) > MaxPosition {
 		return b
 	}
 	b = append(b, "id: "...)
 	b = append(b, id...)
-	return append(b, '\n')
+	b = append(b, '\n')
+	if gap {
+		return append(b, s.words().GapPosition...)
+	}
+	return append(b, s.words().Position...)
 }
 
 // endCatchup continues with the topic's log, or says that there is a gap.
@@ -261,7 +265,7 @@ func (s *Reader) leaveCatchup() {
 func (s *Reader) gapNotice(id string) ([]byte, hub.Batch) {
 	var b []byte
 	if s.words().Primer {
-		b = appendPosition(nil, id, true)
+		b = s.appendPosition(nil, id, true)
 	}
 	return append(b, s.words().Gap...), hub.Batch{Next: s.cursor, Beat: s.beat}
 }

@@ -92,6 +92,10 @@ type Words struct {
 	// Primer says that a stream begins with a block of its own, and may end with one.
 	Primer bool
 
+	// Position and GapPosition, if set, make an event of the position, alone and at a
+	// gap: lines that stand behind its id. Otherwise it is a block without data.
+	Position, GapPosition []byte
+
 	// Retry says that the reconnection time stands in front of the first event if there
 	// is no primer.
 	Retry bool
