@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,13 +24,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/eventsource"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/cli"
 )
 
 func init() {
 	caddycmd.RegisterCommand(fanoutCommand)
-	caddycmd.RegisterCommand(tailCommand)
-	caddycmd.RegisterCommand(checkCommand)
+	caddycmd.RegisterCommand(cli.Tail)
+	caddycmd.RegisterCommand(cli.Check)
 }
 
 var fanoutCommand = caddycmd.Command{
@@ -281,14 +280,14 @@ func fanoutProxy(fs caddycmd.Flags) (*reverseproxy.Handler, error) {
 		return nil, fmt.Errorf("invalid upstream address %s: %s", strings.Join(to, ", "), text)
 	}
 
-	up, err := headerFlag(fs, "header-up")
+	up, err := cli.HeaderFlag(fs, "header-up")
 	if err != nil {
 		return nil, err
 	}
 	if fs.Bool("change-host-header") {
 		up.Set("Host", "{http.reverse_proxy.upstream.hostport}")
 	}
-	down, err := headerFlag(fs, "header-down")
+	down, err := cli.HeaderFlag(fs, "header-down")
 	if err != nil {
 		return nil, err
 	}
@@ -302,17 +301,4 @@ func fanoutProxy(fs caddycmd.Flags) (*reverseproxy.Handler, error) {
 		proxy.Headers.Response = &headers.RespHeaderOps{HeaderOps: &headers.HeaderOps{Set: down}}
 	}
 	return proxy, nil
-}
-
-// headerFlag reads a flag whose values are headers.
-func headerFlag(fs caddycmd.Flags, name string) (http.Header, error) {
-	lines, err := fs.GetStringArray(name)
-	if err != nil {
-		return nil, fmt.Errorf("invalid header flag: %w", err)
-	}
-	header, err := eventsource.ParseHeader(lines)
-	if err != nil {
-		return nil, fmt.Errorf("invalid --%s: %w", name, err)
-	}
-	return header, nil
 }

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -20,10 +18,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/check"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/cli"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/eventsource"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/tail"
 )
 
 // flagsOf parses args as a command does.
@@ -167,103 +163,6 @@ func TestFanoutFlags(t *testing.T) {
 	}
 }
 
-func TestClientFlags(t *testing.T) {
-	for _, tc := range []struct {
-		args []string
-		want string // of the error; empty means none
-	}{
-		{[]string{"localhost:80", "-H", "A: b", "--max-event-size", "1KiB", "-k", "--http1.1"}, ""},
-		{nil, "expected the URL of one event stream, got 0 arguments"},
-		{[]string{"a", "b"}, "expected the URL of one event stream, got 2 arguments"},
-		{[]string{"http://a b"}, `"http://a b" is not a URL`},
-		{[]string{"gopher://a"}, `"gopher://a" is not an http or https URL`},
-		{[]string{"a", "-H", "b"}, `invalid --header: header "b" has no colon`},
-		{[]string{"a", "--max-event-size", "0"}, `invalid --max-event-size: "0" is not a size`},
-		{[]string{"a", "--max-event-size", "2GiB"}, `invalid --max-event-size: "2GiB" is not a size`},
-		{[]string{"a", "--max-event-size", "-1"}, `invalid --max-event-size: "-1" is not a size`},
-	} {
-		for _, command := range []caddycmd.Command{tailCommand, checkCommand} {
-			fs, err := flagsOf(t, command, tc.args...)
-			if err == nil {
-				_, err = newClient(fs)
-			}
-			if err == nil != (tc.want == "") || err != nil && !strings.HasPrefix(err.Error(), tc.want) {
-				t.Errorf("%s %q: got %v, want %q", command.Name, tc.args, err, tc.want)
-			}
-		}
-	}
-	for _, args := range [][]string{
-		{"a", "--json", "--raw"},
-		{"a", "--raw", "--event", "x"},
-		{"a", "--count", "0"},
-		{"a", "--count", "-3"},
-		{"a", "--timeout", "soon"},
-		{"a", "--timeout", "-1s"},
-		{"a", "--last-event-id", "a\nb"},
-	} {
-		fs, err := flagsOf(t, tailCommand, args...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := cmdTail(t.Context(), fs); err == nil {
-			t.Errorf("%q: got no error", args)
-		}
-	}
-	for _, args := range [][]string{
-		{"a", "--duration", "0"},
-		{"a", "--duration", "x"},
-		{"a", "--origin", "example.com"},
-		{"a", "--origin", "https://example.com/path"},
-	} {
-		fs, err := flagsOf(t, checkCommand, args...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := cmdCheck(t.Context(), fs); err == nil {
-			t.Errorf("%q: got no error", args)
-		}
-	}
-}
-
-func TestExitCodes(t *testing.T) {
-	for _, tc := range []struct {
-		err  error
-		want int
-	}{
-		{nil, 0},
-		{eventsource.ErrStopped, 0},
-		{&eventsource.TurnedAwayError{}, 0},
-		{&eventsource.ConnectError{Err: io.EOF}, exitUnreachable},
-		{&eventsource.LostError{Err: io.EOF}, exitUnreachable},
-		{&eventsource.StatusError{Code: 404}, exitRefused},
-		{&eventsource.TypeError{}, exitNotEventStream},
-		{tail.ErrTimeout, exitTimeout},
-		{sse.ErrEventTooLarge, exitEventTooLarge},
-		{errors.New("no space left on device"), 1},
-	} {
-		if got := exitCode(tc.err); got != tc.want {
-			t.Errorf("%v: got %d, want %d", tc.err, got, tc.want)
-		}
-	}
-	for _, tc := range []struct {
-		report check.Report
-		want   int
-	}{
-		{check.Report{Verdict: check.OK}, 0},
-		{check.Report{Verdict: check.Note}, 0},
-		{check.Report{Verdict: check.Warning}, exitWarnings},
-		{check.Report{Verdict: check.Failure}, exitBroken},
-		{check.Report{Verdict: check.Failure, Err: eventsource.ErrStopped}, exitRefused},
-		{check.Report{Verdict: check.Failure, Err: &eventsource.TurnedAwayError{}}, exitRefused},
-		{check.Report{Verdict: check.Failure, Err: check.ErrNoAnswer}, exitTimeout},
-		{check.Report{Verdict: check.Failure, Err: &eventsource.StatusError{}}, exitRefused},
-	} {
-		if got := checkExitCode(&tc.report); got != tc.want {
-			t.Errorf("%v: got %d, want %d", tc.report, got, tc.want)
-		}
-	}
-}
-
 // The commands know how sse_fanout turns clients away.
 func TestCommandsKnowWhoIsTurnedAway(t *testing.T) {
 	o := newLiveOrigin(t)
@@ -352,14 +251,14 @@ func TestCommands(t *testing.T) {
 		{[]string{"sse-tail", fanout + "/a", "-n", "2"}, 0, `tick  {"n": `, "● http://localhost" + fanout + "/a  HTTP/1.1 200 OK after "},
 		{[]string{"sse-tail", fanout + "/a", "-n", "2", "--json", "-q"}, 0, `"type":"tick","data":"{\"n\": `, ""},
 		{[]string{"sse-tail", fanout + "/a", "-n", "1", "--raw"}, 0, ": sse_fanout\nretry: ", ""},
-		{[]string{"sse-tail", fanout + "/a", "-e", "nothing", "-t", "300ms"}, exitTimeout, "", "✗ time is up\n"},
-		{[]string{"sse-tail", fanout + "/a", "--max-event-size", "3B"}, exitEventTooLarge, "", "larger than 3B (--max-event-size)"},
-		{[]string{"sse-tail", unused}, exitUnreachable, "", "✗ unreachable: dial tcp"},
+		{[]string{"sse-tail", fanout + "/a", "-e", "nothing", "-t", "300ms"}, cli.ExitTimeout, "", "✗ time is up\n"},
+		{[]string{"sse-tail", fanout + "/a", "--max-event-size", "3B"}, cli.ExitEventTooLarge, "", "larger than 3B (--max-event-size)"},
+		{[]string{"sse-tail", unused}, cli.ExitUnreachable, "", "✗ unreachable: dial tcp"},
 		{[]string{"sse-tail", unused, "-H", "nonsense"}, 1, "", "Error: invalid --header"},
 		{[]string{"sse-tail", "--nonsense"}, 1, "", "Error: unknown flag: --nonsense"},
 		{[]string{"sse-check", fanout + "/a", "-d", "1s"}, 0, "✓ The stream arrives as it is sent.\n", ""},
 		{[]string{"sse-check", fanout + "/a", "-d", "1s", "--json"}, 0, `"verdict": "ok"`, ""},
-		{[]string{"sse-check", unused}, exitUnreachable, "✗ There is no stream to listen to.", ""},
+		{[]string{"sse-check", unused}, cli.ExitUnreachable, "✗ There is no stream to listen to.", ""},
 		{[]string{"sse-fanout"}, 1, "", "--to is required"},
 	} {
 		running.Go(func() {

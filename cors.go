@@ -3,7 +3,6 @@ package ssefanout
 import (
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -28,7 +27,7 @@ func newCORSPolicy(origins []string) (corsPolicy, error) {
 		if strings.Contains(origin, "*") {
 			return c, fmt.Errorf("checking cors_origins: %q matches no origin: list each one, or allow all with * alone", origin)
 		}
-		serialized, ok := serializeOrigin(origin)
+		serialized, ok := fields.SerializeOrigin(origin)
 		if !ok {
 			return c, fmt.Errorf("checking cors_origins: %q is neither an origin such as https://example.com nor *", origin)
 		}
@@ -38,23 +37,6 @@ func newCORSPolicy(origins []string) (corsPolicy, error) {
 		c.origins[serialized] = true
 	}
 	return c, nil
-}
-
-// serializeOrigin returns an origin as browsers send it (HTML standard,
-// "ASCII serialization of an origin"): without the port that the scheme implies.
-func serializeOrigin(origin string) (string, bool) {
-	u, err := url.Parse(origin)
-	if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || strings.ContainsAny(origin, "?#") || u.Path != "" {
-		return "", false
-	}
-	host := strings.ToLower(u.Host)
-	switch u.Scheme {
-	case "http":
-		host = strings.TrimSuffix(host, ":80")
-	case "https":
-		host = strings.TrimSuffix(host, ":443")
-	}
-	return u.Scheme + "://" + host, true
 }
 
 func (c *corsPolicy) enabled() bool {

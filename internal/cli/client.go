@@ -1,9 +1,12 @@
-package ssefanout
+// Package cli has the commands that listen to event streams: sse-tail and sse-check. They
+// know nothing of sse_fanout but how it turns clients away.
+package cli
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -18,24 +21,29 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/check"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/eventsource"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/tail"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/terminal"
 )
 
+// maxEventSize is the greatest --max-event-size, in bytes.
+const maxEventSize = 1 << 30
+
 // The exit codes of sse-tail and sse-check. Those of bad usage and of a failed
 // start are Caddy's own.
 const (
-	exitUnreachable    = 2
-	exitRefused        = 3
-	exitNotEventStream = 4
-	exitTimeout        = 5
-	exitEventTooLarge  = 6
-	exitWarnings       = 7
-	exitBroken         = 8
+	ExitUnreachable    = 2
+	ExitRefused        = 3
+	ExitNotEventStream = 4
+	ExitTimeout        = 5
+	ExitEventTooLarge  = 6
+	ExitWarnings       = 7
+	ExitBroken         = 8
 )
 
-var tailCommand = caddycmd.Command{
+// Tail prints the events of a stream as they come.
+var Tail = caddycmd.Command{
 	Name:  "sse-tail",
 	Usage: `<url> [--json | --raw] [--header "Name: value"] [--last-event-id <id>] [--event <type>] [--count <n>] [--timeout <duration>] [--no-reconnect] [--quiet] [--max-event-size <size>] [--insecure] [--http1.1]`,
 	Short: "Prints the events of a stream as they come",
@@ -87,7 +95,8 @@ Exit codes:
 	},
 }
 
-var checkCommand = caddycmd.Command{
+// Check tells whether something on the way holds a stream back.
+var Check = caddycmd.Command{
 	Name:  "sse-check",
 	Usage: `<url> [--duration <duration>] [--origin <site>] [--json] [--header "Name: value"] [--max-event-size <size>] [--insecure] [--http1.1]`,
 	Short: "Tells whether an event stream arrives as it is sent",
@@ -148,12 +157,12 @@ func newClient(fs caddycmd.Flags) (*eventsource.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	header, err := headerFlag(fs, "header")
+	header, err := HeaderFlag(fs, "header")
 	if err != nil {
 		return nil, err
 	}
 	size, err := humanize.ParseBytes(fs.String("max-event-size"))
-	if err != nil || size == 0 || size > largestEventSize {
+	if err != nil || size == 0 || size > maxEventSize {
 		return nil, fmt.Errorf("invalid --max-event-size: %q is not a size from 1B to 1GiB", fs.String("max-event-size"))
 	}
 	return &eventsource.Client{
@@ -264,9 +273,9 @@ func newTail(fs caddycmd.Flags) (*tail.Tail, error) {
 func sayEnd(t *tail.Tail, err error, status int, maxEventSize string) {
 	text := err.Error()
 	switch status {
-	case exitUnreachable:
+	case ExitUnreachable:
 		text = "unreachable: " + text
-	case exitRefused:
+	case ExitRefused:
 		text = "refused: " + text
 	}
 	if errors.Is(err, sse.ErrEventTooLarge) {
@@ -285,21 +294,21 @@ func exitCode(err error) int {
 	case err == nil || errors.Is(err, eventsource.ErrStopped) || eventsource.IsTurnedAway(err):
 		return caddy.ExitCodeSuccess
 	case errors.Is(err, tail.ErrTimeout):
-		return exitTimeout
+		return ExitTimeout
 	case errors.Is(err, sse.ErrEventTooLarge):
-		return exitEventTooLarge
+		return ExitEventTooLarge
 	}
 	if _, ok := errors.AsType[*eventsource.StatusError](err); ok {
-		return exitRefused
+		return ExitRefused
 	}
 	if _, ok := errors.AsType[*eventsource.TypeError](err); ok {
-		return exitNotEventStream
+		return ExitNotEventStream
 	}
 	if _, ok := errors.AsType[*eventsource.ConnectError](err); ok {
-		return exitUnreachable
+		return ExitUnreachable
 	}
 	if _, ok := errors.AsType[*eventsource.LostError](err); ok {
-		return exitUnreachable
+		return ExitUnreachable
 	}
 	return caddy.ExitCodeFailedStartup
 }
@@ -314,7 +323,7 @@ func cmdCheck(ctx context.Context, fs caddycmd.Flags) (int, error) {
 		return 0, err
 	}
 	if c.Origin != "" {
-		origin, ok := serializeOrigin(c.Origin)
+		origin, ok := fields.SerializeOrigin(c.Origin)
 		if !ok {
 			return 0, fmt.Errorf("invalid --origin: %q is no site such as https://example.com", c.Origin)
 		}
@@ -348,15 +357,28 @@ func cmdCheck(ctx context.Context, fs caddycmd.Flags) (int, error) {
 func checkExitCode(report *check.Report) int {
 	switch {
 	case errors.Is(report.Err, check.ErrNoAnswer):
-		return exitTimeout
+		return ExitTimeout
 	case errors.Is(report.Err, eventsource.ErrStopped) || eventsource.IsTurnedAway(report.Err):
-		return exitRefused
+		return ExitRefused
 	case report.Err != nil:
 		return exitCode(report.Err)
 	case report.Verdict == check.Failure:
-		return exitBroken
+		return ExitBroken
 	case report.Verdict == check.Warning:
-		return exitWarnings
+		return ExitWarnings
 	}
 	return caddy.ExitCodeSuccess
+}
+
+// HeaderFlag reads a flag whose values are headers.
+func HeaderFlag(fs caddycmd.Flags, name string) (http.Header, error) {
+	lines, err := fs.GetStringArray(name)
+	if err != nil {
+		return nil, fmt.Errorf("invalid header flag: %w", err)
+	}
+	header, err := eventsource.ParseHeader(lines)
+	if err != nil {
+		return nil, fmt.Errorf("invalid --%s: %w", name, err)
+	}
+	return header, nil
 }
