@@ -144,32 +144,6 @@ func TestOriginsRetryIsRememberedAcrossConnections(t *testing.T) {
 	})
 }
 
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	for value, want := range map[string]time.Duration{
-		"":                                 0,
-		"0":                                0,
-		"7":                                7 * time.Second,
-		"3600":                             time.Hour,
-		"3601":                             time.Hour,
-		"2147483648":                       time.Hour,
-		"99999999999999999999":             time.Hour,
-		"-1":                               0,
-		"1.5":                              0,
-		"soon":                             0,
-		"Thu, 01 Jan 2026 12:01:00 GMT":    time.Minute,
-		"Thu, 01 Jan 2026 11:59:00 GMT":    0,
-		"Fri, 02 Jan 2026 12:00:00 GMT":    time.Hour,
-		"Thursday, 01-Jan-26 12:00:30 GMT": 30 * time.Second,
-	} {
-		t.Run(value, func(t *testing.T) {
-			if got := retryAfter(http.Header{"Retry-After": {value}}, now); got != want {
-				t.Errorf("retryAfter(%q) = %s, want %s", value, got, want)
-			}
-		})
-	}
-}
-
 func TestRetryIsPassedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, Options{})

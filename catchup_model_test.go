@@ -15,7 +15,7 @@ import (
 // A chronicle is an origin that numbers its events, and gives each connection
 // those after its last event id, or, if it ignores that, what comes from now on.
 type chronicle struct {
-	origin *origin
+	origin *fakeOrigin
 	rng    *rand.Rand
 	nature nature
 	store  int // how many of the newest events a forgetful one has

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -237,4 +239,20 @@ func (p *pool) needsOriginsWord(r *http.Request) bool {
 	}
 	u, err := url.Parse(origin)
 	return err != nil || !strings.EqualFold(u.Host, r.Host)
+}
+
+// answerRefusal answers a client with the origin's no.
+func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, cors *corsPolicy) error {
+	header := w.Header()
+	header.Del("Server") // as reverse_proxy does, for it is not Caddy's answer
+	fields.Copy(header, no.Header)
+	cors.apply(header, r)
+	if no.Status == http.StatusNoContent || no.Status == http.StatusNotModified {
+		w.WriteHeader(no.Status)
+		return nil
+	}
+	header.Set("Content-Length", strconv.Itoa(len(no.Body)))
+	w.WriteHeader(no.Status)
+	_, _ = w.Write(no.Body) // the header is out: there is no error to tell
+	return nil
 }

@@ -178,7 +178,7 @@ func TestLongestLingeringTopicGoesFirst(t *testing.T) {
 
 // A lateSource takes its time to end after its request was cancelled.
 type lateSource struct {
-	*origin
+	*fakeOrigin
 	delay time.Duration
 	open  atomic.Int64
 	most  int64
@@ -188,14 +188,14 @@ func (s *lateSource) ServeHTTP(w http.ResponseWriter, r *http.Request, next cadd
 	s.most = max(s.most, s.open.Add(1))
 	defer s.open.Add(-1)
 	defer time.Sleep(s.delay)
-	return s.origin.ServeHTTP(w, r, next)
+	return s.fakeOrigin.ServeHTTP(w, r, next)
 }
 
 // An origin with a single worker has no place for a second connection (R2).
 func TestNewTopicWaitsUntilTheOldConnectionIsClosed(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{Linger: Linger{Duration: -1}})
-		late := &lateSource{origin: s.origin, delay: 1500 * time.Millisecond}
+		late := &lateSource{fakeOrigin: s.origin, delay: 1500 * time.Millisecond}
 		s.handler.source = late
 		s.get("/events").leave()
 		s.origin.next()

@@ -48,9 +48,9 @@ func seeds(n uint64) iter.Seq[uint64] {
 	}
 }
 
-// An origin is a source in memory. Each request to it becomes a conn that the
+// A fakeOrigin is a source in memory. Each request to it becomes a conn that the
 // test answers.
-type origin struct {
+type fakeOrigin struct {
 	t     *testing.T
 	conns chan *conn
 	open  atomic.Int64 // connections now
@@ -58,8 +58,8 @@ type origin struct {
 	total atomic.Int64
 }
 
-func newOrigin(t *testing.T) *origin {
-	return &origin{t: t, conns: make(chan *conn, 100)}
+func newOrigin(t *testing.T) *fakeOrigin {
+	return &fakeOrigin{t: t, conns: make(chan *conn, 100)}
 }
 
 // A conn is one request to an origin, and the script of the answer to it.
@@ -73,7 +73,7 @@ type conn struct {
 
 var errEnd = errors.New("end of script")
 
-func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+func (o *fakeOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	o.total.Add(1)
 	n := o.open.Add(1)
 	for most := o.most.Load(); n > most && !o.most.CompareAndSwap(most, n); {
@@ -98,7 +98,7 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.H
 }
 
 // next returns the next request to the origin, which must have come.
-func (o *origin) next() *conn {
+func (o *fakeOrigin) next() *conn {
 	o.t.Helper()
 	synctest.Wait()
 	select {
@@ -112,7 +112,7 @@ func (o *origin) next() *conn {
 
 // await waits for the next request to the origin, for as long as a backoff may
 // last.
-func (o *origin) await() *conn {
+func (o *fakeOrigin) await() *conn {
 	o.t.Helper()
 	select {
 	case c := <-o.conns:
@@ -125,7 +125,7 @@ func (o *origin) await() *conn {
 }
 
 // keepAnswering gives the same answer to every request that comes within d.
-func (o *origin) keepAnswering(d time.Duration, answer func(*conn)) {
+func (o *fakeOrigin) keepAnswering(d time.Duration, answer func(*conn)) {
 	o.t.Helper()
 	over := time.After(d)
 	for {
@@ -140,13 +140,13 @@ func (o *origin) keepAnswering(d time.Duration, answer func(*conn)) {
 }
 
 // asked reports whether a request waits for next.
-func (o *origin) asked() bool {
+func (o *fakeOrigin) asked() bool {
 	synctest.Wait()
 	return len(o.conns) > 0
 }
 
 // idle checks that the origin was not asked again.
-func (o *origin) idle() {
+func (o *fakeOrigin) idle() {
 	o.t.Helper()
 	synctest.Wait()
 	select {
@@ -246,7 +246,7 @@ func (c *conn) closed() bool {
 // A setup is a handler in memory, with an origin as its source.
 type setup struct {
 	t       *testing.T
-	origin  *origin
+	origin  *fakeOrigin
 	handler *Handler
 	pool    *pool
 	server  *caddyhttp.Server

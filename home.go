@@ -146,7 +146,7 @@ var errMoved = errors.New("the site leads shared requests elsewhere now")
 
 // arrive is called when the stranger of a topic has reached h, with its request as the
 // site has made it. An error means that the topic is not to be served from there.
-func (u *upstream) arrive(h *Handler, r *http.Request, a *answer) error {
+func (u *upstream) arrive(h *Handler, r *http.Request, q *inquiry) error {
 	for _, name := range slices.AppendSeq(slices.Clone(h.varyHeaders), maps.Keys(u.request.header)) {
 		if !slices.Equal(r.Header[name], u.request.header[name]) {
 			// What stands in front has changed what the topic's key was made from.
@@ -156,7 +156,7 @@ func (u *upstream) arrive(h *Handler, r *http.Request, a *answer) error {
 	found := h.factsOf(r)
 	around := h.surroundings()
 	h.frontReached()
-	isNew, err := u.settle(h, around, found, a)
+	isNew, err := u.settle(h, around, found, q)
 	if isNew {
 		u.topic.Changed()
 	}
@@ -164,17 +164,17 @@ func (u *upstream) arrive(h *Handler, r *http.Request, a *answer) error {
 }
 
 // settle makes h a home of the topic, if that goes on there.
-func (u *upstream) settle(h *Handler, around *survey.Surroundings, found facts, a *answer) (isNew bool, err error) {
+func (u *upstream) settle(h *Handler, around *survey.Surroundings, found facts, q *inquiry) (isNew bool, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if known := u.homes.in(h); known != nil {
 		if differs := found.differsFrom(known.facts); differs != "" || known.handler != weak.Make(h) {
 			return false, fmt.Errorf("%w: %s", errMoved, differs)
 		}
-		a.via = *known
+		q.via = *known
 		return false, nil
 	}
-	if !a.settles {
+	if !q.settles {
 		// What is fetched must be of the configuration that the topic is in.
 		u.topic.Reroute()
 		return false, errMoved
@@ -182,13 +182,13 @@ func (u *upstream) settle(h *Handler, around *survey.Surroundings, found facts, 
 	if n := len(u.homes); n > 0 && !u.homes[n-1].leadsOn(around, found) {
 		return false, errMoved
 	}
-	a.via = home{
+	q.via = home{
 		server:  weak.Make(h.server),
 		handler: weak.Make(h),
 		around:  around,
 		facts:   found,
 	}
-	u.homes = append(u.homes, a.via)
+	u.homes = append(u.homes, q.via)
 	if len(u.homes) > maxHomes {
 		u.homes = slices.Delete(u.homes, 0, len(u.homes)-maxHomes)
 	}

@@ -15,10 +15,9 @@
 // Where to look: caddyfile.go and options.go for the configuration, share.go
 // for what is shared and what passes untouched, key.go for what makes two
 // requests meet in one topic, fanout.go for the way of one request, upstream.go for
-// a topic's way to its origin (source.go is the request, answer.go takes the
-// answer, verdict.go says what it means), session.go for serving one client,
-// reload.go for what outlives a configuration. The engine between upstream and
-// session is internal/relay. docs/design.md has the rest.
+// a topic's way to its origin (internal/origin asks a handler), session.go for
+// serving one client, reload.go for what outlives a configuration. The engine
+// between upstream and session is internal/relay. docs/design.md has the rest.
 package ssefanout
 
 import (

@@ -18,7 +18,7 @@ import (
 
 // reload provisions a handler of a new configuration beside that of s, and
 // cleans the old one up unless both are to be kept.
-func (s *setup) reload(opts Options, source *origin) *setup {
+func (s *setup) reload(opts Options, source *fakeOrigin) *setup {
 	s.t.Helper()
 	n := &setup{t: s.t, origin: source, lineageName: s.lineageName}
 	n.handler = &Handler{Options: opts, sockets: overSockets}

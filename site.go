@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
@@ -65,7 +66,12 @@ func (d serverDoor) isActive() bool {
 type inquiry struct {
 	upstream *upstream
 	from     relay.Resumption // that the source is asked with
-	answer   *answer
+	answer   *origin.Answer
+
+	// settles says that the shared connection is answered: where its stranger arrives is
+	// the topic's home, which via names then.
+	settles bool
+	via     home
 
 	// Owned by the goroutine that serves the request.
 	arrived   bool
@@ -135,13 +141,13 @@ func (q *inquiry) serve(h *Handler, r *http.Request, next caddyhttp.Handler) err
 	}
 	q.arrived = true
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
-	if q.err = q.upstream.arrive(h, r, q.answer); q.err != nil {
+	if q.err = q.upstream.arrive(h, r, q); q.err != nil {
 		return nil
 	}
 	q.upstream.request.applyValues(r)
 	resume(r, q.from)
-	q.answer.request.Store(r)
-	q.err = serveSource(next, q.answer, r)
+	q.answer.Asked(r)
+	q.err = origin.Serve(next, q.answer, r)
 	return nil
 }
 
@@ -242,10 +248,10 @@ func (f *frontWriter) answer(definite bool) *frontError {
 	if status == 0 && !definite {
 		status = http.StatusOK
 	}
-	v := judge(status, f.header)
+	v := origin.Judge(status, f.header)
 	return &frontError{
 		status:     status,
 		definite:   definite || v != relay.Unavailable,
-		retryAfter: retryAfter(f.header, time.Now()),
+		retryAfter: origin.RetryAfter(f.header, time.Now()),
 	}
 }

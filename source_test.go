@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -235,31 +236,6 @@ func TestReconnectAsksAsTheFirstTime(t *testing.T) {
 	})
 }
 
-// What tells of an answer that was accepted may take its time: nobody who wants to know
-// of the answer waits for it (R3).
-func TestNoLockIsHeldWhileAnAnswerIsToldOf(t *testing.T) {
-	told := 0
-	var a *answer
-	a = newAnswer(func(http.Header) (io.Writer, func()) {
-		return io.Discard, func() {
-			told++
-			if !a.mu.TryLock() {
-				t.Error("the answer is locked")
-				return
-			}
-			a.mu.Unlock()
-		}
-	}, func() {}, func(http.Header) (none relay.Restriction) { return none })
-	a.Header().Set("Content-Type", "text/event-stream")
-	if _, err := a.Write([]byte("data: 1\n\n")); err != nil {
-		t.Fatal(err)
-	}
-	_ = a.FlushError()
-	if told != 1 {
-		t.Errorf("it was told of %d times, want once", told)
-	}
-}
-
 func TestAnswerWithoutAnExplicitHeader(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -404,7 +380,7 @@ func TestDeafSourceIsAbandonedWithItsTopic(t *testing.T) {
 				time.Sleep(time.Minute)
 				c.leave()
 				c = s.get("/events")
-				time.Sleep(sourceGrace)
+				time.Sleep(origin.SourceGrace)
 				again := s.origin.next().accept()
 				c.read()
 				close(release)

@@ -3,15 +3,13 @@ package ssefanout
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
 	"sync"
 	"sync/atomic"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
 // An upstream is how the origin of one topic is reached: through the source of the newest
@@ -46,42 +44,57 @@ func (u *upstream) Follow(ctx context.Context, from relay.Resumption, sink relay
 	if !ok {
 		return relay.Outcome{Err: relay.ErrClosing}
 	}
-	return ask(ctx, src, u, from, u.newAnswer(sink))
+	q := &inquiry{upstream: u, from: from, settles: sink.Shared()}
+	q.answer = origin.NewAnswer(origin.Options{
+		MaxEventSize: u.pool.opts.MaxEventSize,
+		Guarded:      u.pool.opts.wrapping,
+		Restricts:    u.restrictionOf,
+		Session:      string(passSession),
+		Accepting: func() {
+			if sink.Shared() {
+				u.mu.Lock()
+				defer u.mu.Unlock()
+				u.via = q.via
+			}
+		},
+	}, sink)
+	out, err := origin.Ask(ctx, caller{u}, q.answer, func(ctx context.Context) error { return src.serve(ctx, q) })
+	return u.complete(ctx, out, err, q)
 }
 
-// newAnswer returns what takes an answer into a sink.
-func (u *upstream) newAnswer(sink relay.Sink) *answer {
-	var a *answer
-	a = newAnswer(func(header http.Header) (io.Writer, func()) {
-		if sink.Shared() {
-			u.mu.Lock()
-			u.via = a.via
-			u.mu.Unlock()
+// complete adds to an outcome what the site has had to say. Its source has ended with err.
+func (u *upstream) complete(ctx context.Context, out relay.Outcome, err error, q *inquiry) relay.Outcome {
+	out.Elsewhere = errors.Is(out.Err, errMoved)
+	out.FallsBack = u.fallsBack(out.Err)
+	out.Err = origin.PlainError(out.Err)
+	if front, ok := errors.AsType[*frontError](err); ok && ctx.Err() == nil {
+		out.RetryAfter = front.retryAfter
+		if front.definite {
+			out.Verdict, out.Status, out.Front = relay.Elsewhere, front.status, front.Error()
 		}
-		tell := sink.Accept(relay.Opening{Header: fields.Shared(header), Address: a.address()})
-		return &decoding{upstream: u, sink: sink, decoder: a.newDecoder(u.pool.opts, sink)}, tell
-	}, sink.Heard, u.restrictionOf)
-	a.settles = sink.Shared()
-	return a
-}
-
-// A decoding is the body of an answer that is an event stream.
-type decoding struct {
-	upstream *upstream
-	sink     relay.Sink
-	decoder  *sse.Decoder
-}
-
-// Write implements io.Writer.
-func (d *decoding) Write(p []byte) (int, error) {
-	n, err := d.decoder.Write(p)
-	d.sink.Flush()
-	if errors.Is(err, sse.ErrEventTooLarge) {
-		err = fmt.Errorf("reading the event stream: %w: raise max_event_size above %d bytes if such events are meant",
-			err, d.upstream.pool.opts.MaxEventSize)
 	}
-	return n, err
+	if r := q.answer.Request(); r != nil && ctx.Err() == nil {
+		out.Unhandled, _ = caddyhttp.GetVar(r.Context(), "unhandled").(bool)
+	}
+	return out
 }
+
+// A caller is an upstream as those see it who ask its source.
+type caller struct{ *upstream }
+
+// Abandoned implements origin.Caller.
+func (c caller) Abandoned(more int) {
+	c.abandoned.Add(int32(more))
+	if more < 0 {
+		c.topic.SourceEnded()
+	}
+}
+
+// Deaf implements origin.Caller.
+func (c caller) Deaf(address string) { c.logDeaf(address) }
+
+// Closing implements origin.Caller.
+func (c caller) Closing() <-chan struct{} { return c.topic.Closing() }
 
 // Abandoned implements relay.Source.
 func (u *upstream) Abandoned() int { return int(u.abandoned.Load()) }

@@ -14,8 +14,6 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -107,26 +105,6 @@ func TestOutageIsLogged(t *testing.T) {
 			logLine{zapcore.InfoLevel, "upstream ended, reconnecting", map[string]any{"attempt": 1, "events": 2, "duration": time.Second, "error": nil}},
 		)
 	})
-}
-
-// What a handler says beside that it has aborted is not lost.
-func TestWhyAConnectionHasEnded(t *testing.T) {
-	aborted := fmt.Errorf("reading the event stream: %w", http.ErrAbortHandler)
-	for _, tt := range []struct {
-		err  error
-		want string
-	}{
-		{aborted, "reading the event stream: the connection to the origin broke"},
-		{fmt.Errorf("%w: after 3 bytes", aborted), "reading the event stream: the connection to the origin broke: after 3 bytes"},
-		{caddyhttp.Error(http.StatusBadGateway, aborted), "reading the event stream: the connection to the origin broke"},
-		{caddyhttp.Error(http.StatusBadGateway, relay.ErrIdle), relay.ErrIdle.Error()},
-		{relay.ErrIdle, relay.ErrIdle.Error()},
-	} {
-		out := relay.Outcome{Err: plainError(tt.err)}
-		if got := out.Explain(); got != tt.want {
-			t.Errorf("%q is explained as %q, want %q", tt.err, got, tt.want)
-		}
-	}
 }
 
 // A topic that goes over to its new route was not without a connection for as long

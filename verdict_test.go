@@ -2,7 +2,6 @@ package ssefanout
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,45 +12,6 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
-
-func TestJudge(t *testing.T) {
-	for _, tt := range []struct {
-		status      int
-		contentType string
-		want        relay.Verdict
-	}{
-		{200, "text/event-stream", relay.Stream},
-		{200, "text/event-stream; charset=utf-8", relay.Stream},
-		{200, "text/event-stream;charset=UTF-8", relay.Stream},
-		{200, "TEXT/Event-Stream", relay.Stream},
-		{200, " text/event-stream ; charset", relay.Stream},
-		{200, "text/event-stream-2", relay.NotStream},
-		{200, "text/html; x=text/event-stream", relay.NotStream},
-		{200, "", relay.NotStream},
-		{201, "text/event-stream", relay.NotStream},
-		{206, "text/event-stream", relay.NotStream},
-		{204, "", relay.Gone},
-		{204, "text/event-stream", relay.Gone},
-		{301, "text/event-stream", relay.No},
-		{304, "", relay.No},
-		{400, "", relay.No},
-		{404, "text/event-stream", relay.No},
-		{408, "", relay.Unavailable},
-		{410, "", relay.No},
-		{425, "", relay.Unavailable},
-		{429, "", relay.Unavailable},
-		{451, "", relay.No},
-		{500, "text/event-stream", relay.Unavailable},
-		{503, "", relay.Unavailable},
-		{0, "", relay.Unavailable},
-	} {
-		t.Run(fmt.Sprint(tt.status, " ", tt.contentType), func(t *testing.T) {
-			if got := judge(tt.status, http.Header{"Content-Type": {tt.contentType}}); got != tt.want {
-				t.Errorf("judge = %q, want %q", got, tt.want)
-			}
-		})
-	}
-}
 
 // unavailable has an origin's ways of being away, each ending the answer.
 var unavailable = map[string]func(*conn){

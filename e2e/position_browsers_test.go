@@ -56,7 +56,9 @@ func TestBrowsersResumeBeforeTheirFirstEvent(t *testing.T) {
 			pages = append(pages, join(l, form, newest))
 		}
 	}
-	await(t, pages, "told a position", func(a *app) bool { return a.tap.count(fmt.Sprintf("id: %d\n", newest)) > 0 && a.tap.count(heartbeat) > 0 })
+	await(t, pages, "told a position", func(a *app) bool {
+		return a.tap.count(fmt.Sprintf("id: %d\n", newest)) > 0 && a.tap.count(heartbeat) > 0
+	})
 	for _, a := range pages {
 		a.tap.cut()
 	}

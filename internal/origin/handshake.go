@@ -1,11 +1,10 @@
-package ssefanout
+package origin
 
 import (
 	"encoding/json"
 	"slices"
 	"strings"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -24,8 +23,8 @@ const maxSessionData = 64 << 10
 
 // beginsSession reports whether the first event of a connection names a session. With
 // upstreams of its own, the operator has said what is shared: only what is certain counts.
-func beginsSession(e *sse.Event, wrapping bool) bool {
-	return slices.Contains(sessionEvents, string(e.Type)) || wrapping && namesSession(e.Data)
+func beginsSession(e *sse.Event, guarded bool) bool {
+	return slices.Contains(sessionEvents, string(e.Type)) || guarded && namesSession(e.Data)
 }
 
 // namesSession reports whether data is a JSON object that has the name of a session.
@@ -48,20 +47,20 @@ func namesSession(data []byte) bool {
 // this one does, at the first event with data.
 //
 // A decompressor makes it call the sink from a goroutine of its own.
-func (a *answer) newDecoder(opts *Options, sink relay.Sink) *sse.Decoder {
+func (a *Answer) newDecoder() *sse.Decoder {
 	known := false
-	return sse.NewDecoder(int(opts.MaxEventSize), func(e *sse.Event) {
+	return sse.NewDecoder(int(a.opts.MaxEventSize), func(e *sse.Event) {
 		if e.HasData && !known {
 			known = true
-			session := beginsSession(e, opts.wrapping)
+			session := beginsSession(e, a.opts.Guarded)
 			if session {
 				a.session.Store(true)
 				close(a.refused)
 			}
-			defer sink.Decided(session) // the event is in the log then
+			defer a.sink.Decided(session) // the event is in the log then
 		}
 		if !a.session.Load() {
-			sink.Event(e)
+			a.sink.Event(e)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package ssefanout
+package origin
 
 import (
 	"errors"
@@ -15,33 +15,41 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
-// An answer is what a source writes to: a response writer that judges the
-// header, feeds an event stream to a decoder, and keeps what is left of anything
+// Options are what an answer is taken by.
+type Options struct {
+	// MaxEventSize is that of the largest event, and of the longest line, in bytes.
+	MaxEventSize int64
+
+	// Guarded says that a first event that only looks like one that begins a session is
+	// taken for one.
+	Guarded bool
+
+	// Restricts returns what the header of an answer says against sharing it.
+	Restricts func(header http.Header) relay.Restriction
+
+	// Accepting, if set, is called when the answer has turned out to be an event stream,
+	// before the sink is told.
+	Accepting func()
+
+	// Session is the reason of the restriction of an answer that begins a session.
+	Session string
+}
+
+// An Answer is what a source writes to: a response writer that judges the
+// header, feeds an event stream to a sink, and keeps what is left of anything
 // else.
-type answer struct {
-	// accept is called when the answer turns out to be an event stream. It
-	// returns what takes its bytes, and what is called then with no lock held (R3);
-	// that may be nil.
-	accept func(header http.Header) (stream io.Writer, tell func())
-
-	// heard is called for each sign of life.
-	heard func()
-
-	// restricts returns what the header says against sharing the answer.
-	restricts func(header http.Header) relay.Restriction
+type Answer struct {
+	opts Options
+	sink relay.Sink
 
 	header  http.Header
 	request atomic.Pointer[http.Request] // as the source has it
 	gone    chan struct{}                // closed when nothing more is taken
 	refused chan struct{}                // closed when it turns out not to be an event stream that is shared
 	session atomic.Bool                  // it is one that begins a session (see newDecoder)
-
-	// settles says that the shared connection is answered: where its stranger
-	// arrives is the topic's home, which via names then.
-	settles bool
-	via     home
 
 	mu sync.Mutex
 
@@ -59,21 +67,28 @@ var (
 	errAbandoned = errors.New("sse_fanout has closed this connection")
 )
 
-func newAnswer(accept func(http.Header) (io.Writer, func()), heard func(), restricts func(http.Header) relay.Restriction) *answer {
-	return &answer{
-		accept:    accept,
-		heard:     heard,
-		restricts: restricts,
-		header:    make(http.Header),
-		refused:   make(chan struct{}),
-		gone:      make(chan struct{}),
+// NewAnswer returns an answer that feeds a sink.
+func NewAnswer(opts Options, sink relay.Sink) *Answer {
+	return &Answer{
+		opts:    opts,
+		sink:    sink,
+		header:  make(http.Header),
+		refused: make(chan struct{}),
+		gone:    make(chan struct{}),
 	}
 }
 
-func (a *answer) Header() http.Header { return a.header }
+// Asked takes note of the request as the source has it.
+func (a *Answer) Asked(r *http.Request) { a.request.Store(r) }
+
+// Request returns the request as the source has it, or nil if it has none.
+func (a *Answer) Request() *http.Request { return a.request.Load() }
+
+// Header implements http.ResponseWriter.
+func (a *Answer) Header() http.Header { return a.header }
 
 // WriteHeader judges the answer. Informational answers are ignored.
-func (a *answer) WriteHeader(status int) {
+func (a *Answer) WriteHeader(status int) {
 	if status >= 100 && status < 200 {
 		return
 	}
@@ -81,7 +96,7 @@ func (a *answer) WriteHeader(status int) {
 }
 
 // conclude calls one of the judgements, and what that wants to be told with no lock held.
-func (a *answer) conclude(judgement func() (tell func())) {
+func (a *Answer) conclude(judgement func() (tell func())) {
 	a.mu.Lock()
 	tell := judgement()
 	a.mu.Unlock()
@@ -90,15 +105,15 @@ func (a *answer) conclude(judgement func() (tell func())) {
 	}
 }
 
-func (a *answer) writeHeader(status int) (tell func()) {
+func (a *Answer) writeHeader(status int) (tell func()) {
 	if a.judged || a.closed != nil {
 		return nil
 	}
 	a.judged = true
-	a.heard()
+	a.sink.Heard()
 	a.refusal.status = status
-	a.refusal.verdict = judge(status, a.header)
-	a.refusal.restriction = a.restricts(a.header)
+	a.refusal.verdict = Judge(status, a.header)
+	a.refusal.restriction = a.opts.Restricts(a.header)
 	if a.refusal.verdict == relay.Stream && a.refusal.restriction.Applies() {
 		a.refusal.verdict = relay.Personal
 	}
@@ -118,7 +133,11 @@ func (a *answer) writeHeader(status int) (tell func()) {
 		close(a.refused)
 		return nil
 	}
-	a.stream, tell = a.accept(a.header)
+	if a.opts.Accepting != nil {
+		a.opts.Accepting()
+	}
+	tell = a.sink.Accept(relay.Opening{Header: fields.Shared(a.header), Address: a.Address()})
+	a.stream = &decoding{answer: a, decoder: a.newDecoder()}
 	if coding != "" {
 		a.inflate = newInflater(coding, a.stream)
 	}
@@ -126,7 +145,7 @@ func (a *answer) writeHeader(status int) (tell func()) {
 }
 
 // Write takes bytes of the body. An error ends the source's answer.
-func (a *answer) Write(p []byte) (int, error) {
+func (a *Answer) Write(p []byte) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.judged {
@@ -140,7 +159,7 @@ func (a *answer) Write(p []byte) (int, error) {
 	case a.refusal.verdict != relay.Stream:
 		return a.keep(p)
 	}
-	a.heard()
+	a.sink.Heard()
 	var err error
 	if a.inflate != nil {
 		_, err = a.inflate.Write(p)
@@ -157,7 +176,7 @@ func (a *answer) Write(p []byte) (int, error) {
 // keep takes the body of an answer that is no event stream: a refusal's is
 // stored as far as it is shared, and what is as short from others is let pass,
 // for a source that is cut off complains in the log.
-func (a *answer) keep(p []byte) (int, error) {
+func (a *Answer) keep(p []byte) (int, error) {
 	room := maxRefusalBody - a.kept
 	n := min(len(p), room)
 	a.kept += n
@@ -172,18 +191,18 @@ func (a *answer) keep(p []byte) (int, error) {
 
 // FlushError sends the header, as it does in net/http. What is written is
 // published at once anyway.
-func (a *answer) FlushError() error {
+func (a *Answer) FlushError() error {
 	a.WriteHeader(http.StatusOK)
 	return nil
 }
 
 // finish judges an answer whose source has returned without writing one: an
 // error of Caddy's carries the status that the client would have got.
-func (a *answer) finish(err error) {
+func (a *Answer) finish(err error) {
 	a.conclude(func() (tell func()) { return a.judgeEnd(err) })
 }
 
-func (a *answer) judgeEnd(err error) (tell func()) {
+func (a *Answer) judgeEnd(err error) (tell func()) {
 	if a.judged {
 		return nil
 	}
@@ -212,7 +231,7 @@ func isSitesWord(err *caddyhttp.HandlerError) bool {
 
 // close makes the answer take nothing more, and waits for what it has taken to
 // be decoded. It returns why the answer was cut, if it was.
-func (a *answer) close() error {
+func (a *Answer) close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.inflate != nil {
@@ -223,7 +242,7 @@ func (a *answer) close() error {
 	}
 	if a.session.Load() {
 		a.refusal.verdict = relay.Personal
-		a.refusal.restriction = relay.Restriction{Pass: string(passSession)}
+		a.refusal.restriction = relay.Restriction{Pass: a.opts.Session}
 	}
 	why := a.closed
 	if !errors.Is(why, errAbandoned) {
@@ -234,7 +253,7 @@ func (a *answer) close() error {
 }
 
 // grace is how long a source may take for the rest of an answer that is refused.
-func (a *answer) grace() time.Duration {
+func (a *Answer) grace() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.session.Load() || a.refusal.verdict == relay.Personal {
@@ -243,18 +262,34 @@ func (a *answer) grace() time.Duration {
 	return refusalGrace
 }
 
-// address returns the address of the origin that reverse_proxy has chosen, or ""
+// Address returns the address of the origin that reverse_proxy has chosen, or ""
 // if another handler is the source. Logs and administrators get to see it.
-func (a *answer) address() string {
+func (a *Answer) Address() string {
 	r := a.request.Load()
 	if r == nil {
 		return ""
 	}
-	address, _ := replacerOf(r).GetString("http.reverse_proxy.upstream.hostport")
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	address, _ := repl.GetString("http.reverse_proxy.upstream.hostport")
 	return address
 }
 
-func replacerOf(r *http.Request) *caddy.Replacer {
-	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	return repl
+// A decoding is the body of an answer that is an event stream.
+type decoding struct {
+	answer  *Answer
+	decoder *sse.Decoder
 }
+
+// Write implements io.Writer.
+func (d *decoding) Write(p []byte) (int, error) {
+	n, err := d.decoder.Write(p)
+	d.answer.sink.Flush()
+	if errors.Is(err, sse.ErrEventTooLarge) {
+		err = fmt.Errorf("reading the event stream: %w: raise max_event_size above %d bytes if such events are meant",
+			err, d.answer.opts.MaxEventSize)
+	}
+	return n, err
+}
+
+// Interface guards
+var _ http.ResponseWriter = (*Answer)(nil)

@@ -1,4 +1,4 @@
-package ssefanout
+package origin
 
 import (
 	"compress/gzip"

@@ -1,4 +1,4 @@
-package ssefanout
+package origin
 
 import (
 	"bytes"
@@ -11,8 +11,8 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
-// judge returns what an answer with this status and header means.
-func judge(status int, header http.Header) relay.Verdict {
+// Judge returns what an answer with this status and header means.
+func Judge(status int, header http.Header) relay.Verdict {
 	switch {
 	case status == http.StatusOK && fields.IsEventStream(header):
 		return relay.Stream
@@ -40,25 +40,9 @@ type refusal struct {
 	restriction relay.Restriction // what the answer says against sharing it
 }
 
-// answerRefusal answers a client with the origin's no.
-func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, cors *corsPolicy) error {
-	header := w.Header()
-	header.Del("Server") // as reverse_proxy does, for it is not Caddy's answer
-	fields.Copy(header, no.Header)
-	cors.apply(header, r)
-	if no.Status == http.StatusNoContent || no.Status == http.StatusNotModified {
-		w.WriteHeader(no.Status)
-		return nil
-	}
-	header.Set("Content-Length", strconv.Itoa(len(no.Body)))
-	w.WriteHeader(no.Status)
-	_, _ = w.Write(no.Body) // the header is out: there is no error to tell
-	return nil
-}
-
-// retryAfter returns the delay that a Retry-After header asks for, in seconds
+// RetryAfter returns the delay that a Retry-After header asks for, in seconds
 // or as a date (RFC 9110, section 10.2.3), or 0.
-func retryAfter(header http.Header, now time.Time) time.Duration {
+func RetryAfter(header http.Header, now time.Time) time.Duration {
 	value := header.Get("Retry-After")
 	seconds, err := strconv.ParseUint(value, 10, 31)
 	switch {
