@@ -15,7 +15,7 @@ import (
 )
 
 func TestConnCrowds(t *testing.T) {
-	const clients, events = 110, 450 // of 1,200 bytes: more lanes than one, and more than the first window of a stream, and of a connection
+	const clients, events = 110, 100 // of 1,200 bytes: more lanes than one, and more than the first window of a connection
 	for _, p := range []plan{{tls: true}, {tls: true, h2: true}, {h2: true}, {tls: true, h3: true}} {
 		t.Run(fmt.Sprintf("tls=%v,h2=%v,h3=%v", p.tls, p.h2, p.h3), func(t *testing.T) {
 			finish, major := make(chan struct{}), 1
