@@ -56,7 +56,6 @@ def reverse_proxy(place: Place) -> list[str]:
 
 
 def nginx_with(place: Place, http: str, head: str = "") -> list[str]:
-    """One worker: two cost more for each delivery and did not deliver more."""
     path = place.directory / "nginx.conf"
     user = "user root;\n" if os.geteuid() == 0 else ""
     # Debian's are root's.
@@ -74,6 +73,7 @@ http {{
 
 
 def nchan(place: Place) -> list[str]:
+    """One worker: two cost more for each delivery and did not deliver more."""
     return nginx_with(place, head=f"load_module {NCHAN};\n", http=f"""    keepalive_requests 100000000;
     keepalive_timeout 1h;
     nchan_shared_memory_size 256M;
@@ -105,7 +105,7 @@ def certificate(place: Place) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def nginx(place: Place) -> list[str]:
-    """As docs/operating.md tells for event streams."""
+    """As docs/operating.md tells for event streams; one worker, as with nchan."""
     made, key = certificate(place)
     return nginx_with(place, f"""    server {{
         listen 127.0.0.1:{place.server} ssl http2 backlog=4096;
