@@ -7,9 +7,10 @@
     python3 bench/run.py --quick             shows that all parts work
     python3 bench/run.py --from runs.jsonl   makes the page again from recorded runs
 
-Builds this module, a Caddy without it and the bare writer; takes nginx with nchan
-if it is installed (Debian: nginx, libnginx-mod-nchan). Needs Linux, Go, a C
-compiler and Python 3.11. As root, it runs in a network namespace of its own.
+Builds this module, a Caddy without it and the bare writer; takes nginx, HAProxy and
+nginx with nchan if they are installed (Debian: nginx, haproxy, openssl,
+libnginx-mod-nchan). Needs Linux, Go, a C compiler and Python 3.11. As root, it runs
+in a network namespace of its own.
 """
 import argparse, collections, dataclasses, json, os, pathlib, re, signal, subprocess, sys, tempfile, time
 

@@ -1,5 +1,5 @@
 """python3 -m unittest discover -s bench"""
-import pathlib, tempfile, unittest
+import pathlib, re, tempfile, unittest
 import xml.etree.ElementTree as ET
 
 from harness import figures, goals, plot, report
@@ -9,12 +9,12 @@ from harness.workloads import EVERY
 
 def run(workload: str, peer: str, rep: int, session: float = 1, foreign: float = 0, **result) -> dict:
     """A record as measure.run makes it, with figures that can be given."""
-    values = {"cpu": 10.0, "p99": 20.0, "delivered": 100_000.0, "clients": 1000, "rss": 50_000_000, "origins": 1, **result}
+    values = {"cpu": 10.0, "p99": 20.0, "delivered": 100_000.0, "clients": 1000, "rss": 50_000_000, "client": 3000, "origins": 1, "origin_cpu": 0.0, **result}
     return {"session": session, "workload": workload, "peer": peer, "rep": rep, "origin": {"max_connections": values["origins"]}, "result": {
         "connected": values["clients"], "connect_all_s": 1.5, "window_s": 10, "load_tool_cpu_s": 6, "deliveries_per_s": values["delivered"],
-        "events_missing": 0, "duplicates": 0, "disconnects": 0, "failed": 0,
+        "events_missing": 0, "duplicates": 0, "disconnects": 0, "failed": 0, "events_in_window": 1_000_000,
         "latency": {"p50_ms": 5.0, "p99_ms": values["p99"]},
-        "server": {"cpu_us_per_delivery": values["cpu"], "rss_bytes_per_client": 3000, "rss_start_bytes": 40 << 20,
+        "server": {"cpu_s": 10.0, "feed_cpu_s": values["origin_cpu"], "cpu_us_per_delivery": values["cpu"], "rss_bytes_per_client": values["client"], "rss_start_bytes": 40 << 20,
                    "rss_end_bytes": values["rss"], "rss_max_bytes": 43 << 20, "foreign_share": foreign}}}
 
 
@@ -92,6 +92,22 @@ class Page(unittest.TestCase):
         self.assertIn("**worse than linear**; more than in proportion from 10 to 100 (power 2.00)", report.judge("it", [(1, 2), (10, 20), (100, 2000)]))
         self.assertIn("no worse than linear; more than in proportion from 1 to 10", report.judge("it", [(1, 1), (10, 20), (100, 50)]))
 
+    def test_what_takes_less_is_named(self):
+        edge = next(w for w in EVERY if w.name == "E1")
+        records = [run("E1", "sse_fanout", 0, cpu=30, p99=70, client=77_000), run("E1", "reverse_proxy", 0, cpu=29, p99=100, client=135_000),
+                   run("E1", "nginx", 0, cpu=20, p99=100, client=54_000, origin_cpu=20.0)]
+        text = report.compared(Runs(records), edge, *report.COLUMNS["E1"])
+        self.assertIn("sse_fanout is behind Caddy reverse_proxy (CPU 1.03 ×); nginx (RSS 1.43 ×, CPU 1.50 ×).", text)
+        self.assertIn("| 20.0 | 30.0 |", text, "the origin's is counted")
+        records[1:] = [run("E1", "nginx", 0, cpu=31, p99=71, client=78_000)]
+        self.assertIn("sse_fanout is behind none of them.", report.compared(Runs(records), edge, *report.COLUMNS["E1"]))
+
+    def test_how_browsers_come_leads(self):
+        with tempfile.TemporaryDirectory() as directory:
+            text = report.page(Runs([{"session": 1, "meta": META}, run("E1", "sse_fanout", 0), run("W2", "sse_fanout", 0)]), pathlib.Path(directory)).read_text()
+        places = [text.index(f"\n{words}") for words in ("## How browsers come", "### E1:", "## Behind a load balancer", "### W2:", "## Goals", "## Method")]
+        self.assertEqual(places, sorted(places))
+
     def test_every_workload_has_its_place(self):
         records = [{"session": 1, "meta": META}]
         for i, w in enumerate(EVERY):
@@ -103,13 +119,20 @@ class Page(unittest.TestCase):
             docs = pathlib.Path(directory)
             text = report.page(Runs(records), docs).read_text()
             for w in EVERY:
-                self.assertIn(w.title if w.group not in ("W4", "W6") else w.group, text)
+                self.assertIn(w.title if w.group not in ("E3", "W4", "W6") else w.group, text)
             drawn = sorted(p.stem for p in (docs / "benchmarks").iterdir())
             for path in (docs / "benchmarks").iterdir():
                 ET.parse(path)
                 self.assertIn(f"(benchmarks/{path.name})", text)
-        self.assertEqual(drawn, ["cpu", "growth-clients", "growth-history", "growth-size", "growth-topics", "memory", "saturation", "tls"])
+        self.assertEqual(drawn, ["cpu", "edge-cpu", "edge-memory", "growth-clients", "growth-history", "growth-size", "growth-topics", "memory", "saturation", "tls"])
         self.assertIn("Without nginx + nchan: not installed.", text)
+
+
+class Load(unittest.TestCase):
+    def test_the_load_tool_speaks_http3_as_the_server_does(self):
+        root = pathlib.Path(report.__file__).parent.parent.parent
+        versions = {re.search(r"quic-go/quic-go (\S+)", (root / name / "go.mod").read_text()).group(1) for name in (".", "bench/load")}
+        self.assertEqual(len(versions), 1, versions)
 
 
 class Plot(unittest.TestCase):

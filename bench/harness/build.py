@@ -1,10 +1,11 @@
 """Builds what is measured, and finds what cannot be built."""
-import dataclasses, os, pathlib, shutil, subprocess
+import dataclasses, os, pathlib, re, shutil, subprocess
 
 from . import machine
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 NCHAN = pathlib.Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+PROXIES = {"nginx": "nginx", "haproxy": "HAProxy"}  # peers, and what they are called
 
 STOCK_MAIN = """package main
 
@@ -42,6 +43,9 @@ def build(peers: set[str], scratch: pathlib.Path) -> Tools:
         build_stock(tools, scratch)
     if any(p.startswith("floor-") for p in peers):
         build_floor(tools, scratch)
+    for peer in PROXIES:
+        if peer in peers:
+            find_proxy(tools, peer)
     if "nchan" in peers:
         find_nchan(tools)
     return tools
@@ -87,11 +91,26 @@ def build_floor(tools: Tools, scratch: pathlib.Path) -> None:
     tools.versions["C compiler"] = machine.first_line([compiler, "--version"])
 
 
+def find(tools: Tools, program: str) -> bool:
+    """Looks where Debian has servers, too."""
+    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if found:
+        tools.programs[program] = found
+    return bool(found)
+
+
+def find_proxy(tools: Tools, peer: str) -> None:
+    """A proxy that needs a certificate made for it."""
+    if missing := [p for p in (peer, "openssl") if not find(tools, p)]:
+        tools.missing[peer] = f"not installed (Debian: {', '.join(missing)})"
+        return
+    version = re.search(r"\d+(\.\d+)+", machine.first_line([tools.programs[peer], "-v"]))
+    tools.versions[PROXIES[peer]] = version.group() if version else "unknown"
+
+
 def find_nchan(tools: Tools) -> None:
-    nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if not nginx or not NCHAN.exists():
+    if not find(tools, "nginx") or not NCHAN.exists():
         tools.missing["nchan"] = "not installed (Debian: nginx, libnginx-mod-nchan)"
         return
-    tools.programs["nginx"] = nginx
-    tools.versions["nginx"] = machine.first_line([nginx, "-v"]).rpartition("/")[2]
+    tools.versions["nginx"] = machine.first_line([tools.programs["nginx"], "-v"]).rpartition("/")[2]
     tools.versions["nchan"] = machine.first_line(["dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-nchan"])

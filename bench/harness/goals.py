@@ -136,7 +136,8 @@ def all_goals(runs: Runs) -> list[Goal]:
         one_upstream(runs),
         publishing(runs),
         *(at_most(f"{what}: {metric.name} at most {bound} × reverse_proxy's", bound, ratio(runs, w, metric, "reverse_proxy"))
-          for w, what in (("W5", "TLS and HTTP/2"), ("W5h1", "TLS and HTTP/1.1"))
+          for w, what in (("E1", "TLS and HTTP/2, a connection each, 3,000 × 1/s"), ("E2", "TLS and HTTP/2, a connection each, 1,000 × 50/s"),
+                          ("E1h1", "TLS and HTTP/1.1, 3,000 × 1/s"), ("W5", "TLS and HTTP/2"), ("W5h1", "TLS and HTTP/1.1"))
           for metric, bound in ((figures.CPU, 0.6), (figures.MEMORY, 0.5))),
         at_most("10,000 clients connect in at most 0.5 × the time of reverse_proxy", 0.5, ratio(runs, "C", figures.CONNECTING, "reverse_proxy")),
         quiet_topics(runs),

@@ -137,7 +137,7 @@ def run(tools: Tools, name: str, w: Workload, open_files: int, patience: float) 
         with Processes(directory) as processes:
             try:
                 record["result"] = measured(processes, peer, place, count_clients(peer, w, open_files), record)
-            except (Failed, OSError, ValueError, subprocess.TimeoutExpired) as e:
+            except (Failed, OSError, ValueError, subprocess.SubprocessError) as e:
                 said = processes.said("server")[-300:] if (directory / "server.log").exists() else ""
                 record["error"] = f"{type(e).__name__}: {e} {said}"[:600]
     finally:

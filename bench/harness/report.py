@@ -6,7 +6,7 @@ from .figures import Case, Figure, Metric, Runs
 from .goals import KEPT_P99, KEPT_SHARE, all_goals, spread
 from .measure import DISTURBED
 from .peers import OURS, PEERS
-from .workloads import COMPARED, EVERY, STEPS, Workload
+from .workloads import COMPARED, EDGE, EVERY, STEPS, Workload
 
 # How much more than in proportion a cost may grow before the page says so.
 LINEAR = 1.05
@@ -66,7 +66,20 @@ def compared(runs: Runs, w: Workload, columns: list[tuple[str, Metric, float]], 
     if not rows:
         return ""
     head = ["", *(c[0] for c in columns), *(r[0] for r in ratios), "lost", "runs"]
-    return f"\n### {w.name}: {w.title}\n\n" + table(head, rows)
+    return f"\n### {w.name}: {w.title}\n\n" + table(head, rows) + behind(runs, w, ratios)
+
+
+def behind(runs: Runs, w: Workload, ratios: list[tuple[str, Metric]]) -> str:
+    """Says by name what takes less than sse_fanout, where servers are compared that do the same."""
+    said, others = [], [p for p in peers_of(runs, [w.name]) if p != OURS]
+    if w.peers != EDGE or not others:
+        return ""
+    for peer in others:
+        found = ((title, runs.ratio(Case(w.name, OURS), Case(w.name, peer), metric)) for title, metric in ratios)
+        worse = [f"{title.partition(':')[0]} {f.value:.2f} ×" for title, f in found if f and f.value > 1]
+        if worse:
+            said.append(f"{plain(peer)} ({', '.join(worse)})")
+    return f"\nsse_fanout is behind {'; '.join(said)}.\n" if said else "\nsse_fanout is behind none of them.\n"
 
 
 STEADY = [("clients", figures.CLIENTS, 1), ("deliveries/s", figures.DELIVERED, 1), ("CPU µs a delivery", figures.CPU, 1),
@@ -75,7 +88,12 @@ RSS_COLUMN = ("RSS KB a client", figures.MEMORY, 1000)
 OVER = [("CPU: ours / its", figures.CPU), ("p99: ours / its", figures.P99)]
 MEMORY_OVER = ("RSS: ours / its", figures.MEMORY)
 
+EDGE_COLUMNS = ([*STEADY[:3], ("with the origin's", figures.CPU_OF_BOTH, 1), *STEADY[3:], RSS_COLUMN], [MEMORY_OVER, *OVER])
+
 COLUMNS = {
+    "E1": EDGE_COLUMNS,
+    "E2": EDGE_COLUMNS,
+    "E1h1": EDGE_COLUMNS,
     "W1": ([("clients", figures.CLIENTS, 1), ("RSS MB with them", figures.RSS, 1e6), RSS_COLUMN], [MEMORY_OVER]),
     "W2": (STEADY, OVER),
     "W3": (STEADY, OVER),
@@ -104,6 +122,25 @@ def ladder(runs: Runs) -> str:
             "`history 8192 5m 4MiB` here, as far as the ring of the coalescing writer reaches.\n\n"
             + table(["", *(f"{s:,} events/s" for s in STEPS)], rows)
             + "\n![Deliveries a second as the rate is raised](benchmarks/saturation.svg)\n")
+
+
+def http3(runs: Runs) -> str:
+    """What HTTP/3 costs beside HTTP/2, of each."""
+    rows = []
+    for peer in peers_of(runs, ["E3-h2", "E3-h3"]):
+        h2, h3 = Case("E3-h2", peer), Case("E3-h3", peer)
+        row = [PEERS[peer].label]
+        for metric, scale in ((figures.MEMORY, 1000), (figures.CPU, 1), (figures.P99, 1)):
+            f = runs.ratio(h3, h2, metric)
+            row += [cell(runs.figure(h2, metric), scale), cell(runs.figure(h3, metric), scale), spread(f) if f else ""]
+        rows.append([*row, lost(runs, h2), lost(runs, h3), count(runs, h3)])
+    if not rows:
+        return ""
+    return ("\n### E3: HTTP/3 beside HTTP/2, 800 clients × 1 event/s, a connection each\n\n"
+            + table(["", "RSS KB a client, HTTP/2", "HTTP/3", "HTTP/3 / HTTP/2", "CPU µs a delivery, HTTP/2", "HTTP/3", "HTTP/3 / HTTP/2",
+                     "p99 ms, HTTP/2", "HTTP/3", "HTTP/3 / HTTP/2", "lost, HTTP/2", "lost, HTTP/3", "runs"], rows)
+            + "\nHTTP/3 is Caddy's (quic-go), in user space. Those of Debian 12, nginx and HAProxy, do not speak it. `servers { protocols h1 h2 }` does without it "
+            "([how](operating.md#many-clients)).\n")
 
 
 def stalling(runs: Runs) -> str:
@@ -230,25 +267,54 @@ def grow_history(runs: Runs, directory: pathlib.Path) -> str:
             + "\n" + "\n".join(filter(None, said)) + "\n")
 
 
-def plots(runs: Runs, directory: pathlib.Path) -> str:
-    """Draws the figures of the comparison, and returns what shows them."""
-    shown = ""
+def chart(runs: Runs, directory: pathlib.Path, name: str, title: str, unit: str, workloads: dict[str, str], metric: Metric, scale: float = 1) -> str:
+    groups = {label: {plain(p): f.value / scale for p in peers_of(runs, [w]) if (f := runs.figure(Case(w, p), metric))}
+              for w, label in workloads.items()}
+    if not any(groups.values()):
+        return ""
+    (directory / f"{name}.svg").write_text(plot.bars(title, plot.Axis(unit), groups, PALETTE))
+    return f"\n![{title}](benchmarks/{name}.svg)\n"
 
-    def bars(name: str, title: str, unit: str, workloads: dict[str, str], metric: Metric, scale: float = 1) -> None:
-        nonlocal shown
-        groups = {label: {plain(p): f.value / scale for p in peers_of(runs, [w]) if (f := runs.figure(Case(w, p), metric))}
-                  for w, label in workloads.items()}
-        if any(groups.values()):
-            (directory / f"{name}.svg").write_text(plot.bars(title, plot.Axis(unit), groups, PALETTE))
-            shown += f"\n![{title}](benchmarks/{name}.svg)\n"
 
-    bars("cpu", "CPU a delivery", "µs", {"W2": "1,000 × 100/s", "W3": "10,000 × 5/s"}, figures.CPU)
-    bars("memory", "Resident memory a client, 10,000 idle", "KB", {"W1": "plain HTTP/1.1"}, figures.MEMORY, 1000)
-    bars("tls", "CPU a delivery over TLS", "µs", {"W5": "HTTP/2, 1,000 streams × 50/s", "W5h1": "HTTP/1.1, 1,000 × 50/s"}, figures.CPU)
+def edge(runs: Runs, directory: pathlib.Path) -> str:
+    """Clients as browsers come."""
+    alone = {"E1": "HTTP/2, 3,000 × 1/s", "E2": "HTTP/2, 1,000 × 50/s", "E1h1": "HTTP/1.1, 3,000 × 1/s"}
+    shown = [chart(runs, directory, "edge-memory", "Resident memory a client, each with a TLS connection", "KB", alone, figures.MEMORY, 1000),
+             chart(runs, directory, "edge-cpu", "CPU a delivery, each client with a TLS connection", "µs", alone, figures.CPU),
+             chart(runs, directory, "tls", "CPU a delivery over TLS", "µs",
+                   {"W5": "HTTP/2, 1,000 streams × 50/s", "W5h1": "HTTP/1.1, 1,000 × 50/s"}, figures.CPU)]
+    compared_with = tables(runs, [w for w in COMPARED if w.tls])
+    if not compared_with:
+        return ""
+    return ("\n## How browsers come: TLS, a connection each\n\n"
+            "Each browser has a TLS connection of its own, and an EventSource is one stream on it. Beside sse_fanout stand stock Caddy, nginx and HAProxy. "
+            "These open a connection to the origin for each client, and the origin sends each event as often: its CPU is in the column that has it. "
+            "A ratio above 1 is more than the other takes. In W5 a connection has 100 streams, as from a proxy in front.\n"
+            + "".join(shown) + compared_with)
+
+
+def behind_balancer(runs: Runs, directory: pathlib.Path) -> str:
+    shown = [chart(runs, directory, "cpu", "CPU a delivery", "µs", {"W2": "1,000 × 100/s", "W3": "10,000 × 5/s"}, figures.CPU),
+             chart(runs, directory, "memory", "Resident memory a client, 10,000 idle", "KB", {"W1": "plain HTTP/1.1"}, figures.MEMORY, 1000)]
     climbed = growth_points(runs, "W4", figures.DELIVERED)
     if climbed:
         draw(directory, "saturation", "Deliveries a second to 1,000 clients", plot.Axis("events a second", log=True),
              plot.Axis("deliveries/s", log=True), climbed)
+    compared_with = tables(runs, [w for w in COMPARED if not w.tls])
+    return "\n## Behind a load balancer that ends TLS: unencrypted HTTP/1.1\n" + "".join(shown) + compared_with if compared_with else ""
+
+
+def tables(runs: Runs, workloads: list[Workload]) -> str:
+    shown = ""
+    for w in workloads:
+        if w.name in COLUMNS:
+            shown += compared(runs, w, *COLUMNS[w.name])
+        elif w.name == "E3-h2":
+            shown += http3(runs)
+        elif w.name == f"W4-{STEPS[0]}":
+            shown += ladder(runs)
+        elif w.name == "W6-calm":
+            shown += stalling(runs)
     return shown
 
 
@@ -282,7 +348,8 @@ def method(runs: Runs) -> str:
             "In each repetition the peers run one after the other; a ratio is of two runs of the same repetition, and what is given is the median of "
             "these ratios (the smallest to the largest, how many of how many). Pairs that nobody disturbed count; if there is none, all do, and a ~ says so. "
             "Memory counts always. Those who open a connection to the origin for each client hold two descriptors a client, and get "
-            "as many clients as the limit of open files allows. Both Caddys have their access log on; nginx has it off.\n\n"
+            "as many clients as the limit of open files allows. Both Caddys have their access log on; nginx and HAProxy have none. nginx has one worker, "
+            "HAProxy one thread.\n\n"
             "The bare writer ([floor.c](../bench/floor/floor.c)) is the least that can be done on this kernel: a loop in C over all sockets, without HTTP. It sends "
             "each event with one system call to each client, or, coalescing, all that a client lacks at once. "
             "nginx + nchan is a hub: events are published to it, pipelined on one connection.\n")
@@ -295,15 +362,9 @@ def page(runs: Runs, docs: pathlib.Path) -> pathlib.Path:
     parts = ["# Benchmarks\n\nWritten by `python3 bench/run.py` ([how](../bench/README.md)); not edited by hand.\n"]
     if any(meta["quick"] for meta in runs.sessions.values()):
         parts.append("\n**From a quick run, which shows that all parts work, and nothing else.**\n")
-    parts += ["\n" + goals(runs), "\n" + method(runs), "\n## Workloads\n\nEvents have 200 bytes where nothing else is said.\n", plots(runs, directory)]
-    for w in COMPARED:
-        if w.name in COLUMNS:
-            parts.append(compared(runs, w, *COLUMNS[w.name]))
-        elif w.name == f"W4-{STEPS[0]}":
-            parts.append(ladder(runs))
-        elif w.name == "W6-calm":
-            parts.append(stalling(runs))
-    parts.append(growth(runs, directory))
+    parts += ["\nEvents have 200 bytes where nothing else is said. What the columns mean is under [Method](#method); "
+              "what was aimed at, under [Goals](#goals).\n",
+              edge(runs, directory), behind_balancer(runs, directory), growth(runs, directory), "\n" + goals(runs), "\n" + method(runs)]
     path = docs / "benchmarks.md"
     path.write_text("".join(parts))
     return path

@@ -5,6 +5,7 @@ OURS = ("sse_fanout", "direct-off")
 ALL = ("floor-write", *OURS, "reverse_proxy", "nchan", "floor-uring")
 CADDY = (*OURS, "reverse_proxy")
 TLS = ("sse_fanout", "reverse_proxy")  # direct delivery is for plain connections
+EDGE = (*TLS, "nginx", "haproxy")  # what browsers connect to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Workload:
     peers: tuple[str, ...] = ALL
     flags: tuple[str, ...] = ()  # of the load tool
     tls: bool = False
+    protocols: str = "h1 h2"  # that both Caddys speak
     same_clients: bool = False  # as many for all as for those that hold two descriptors a client
     ladder: bool = False  # a step of a ladder that a peer leaves when it falls behind
     options: tuple[str, ...] = ()  # of sse_fanout
@@ -29,8 +31,21 @@ class Workload:
 
 RAMP = ("-ramp", "4000/s")
 STEPS = (200, 500, 1000, 2000, 5000)
+# A connection each. A handshake takes the processor for much longer than a delivery,
+# and what it has used is given back some seconds later.
+ALONE = ("-streams", "1", "-ramp", "400/s")
 
 COMPARED = [
+    Workload("E1", "E1", "3,000 clients × 1 event/s over TLS and HTTP/2, a connection each", 3000, 1, seconds=20, settle=4, tls=True,
+             peers=EDGE, flags=("-h2", *ALONE)),
+    Workload("E2", "E2", "1,000 clients × 50 events/s over TLS and HTTP/2, a connection each", 1000, 50, settle=4, tls=True,
+             peers=EDGE, flags=("-h2", *ALONE)),
+    Workload("E1h1", "E1h1", "3,000 clients × 1 event/s over TLS and HTTP/1.1", 3000, 1, seconds=20, settle=4, tls=True,
+             peers=EDGE, flags=("-tls", *ALONE)),
+    Workload("E3-h2", "E3", "800 clients × 1 event/s over TLS and HTTP/2, a connection each", 800, 1, seconds=30, settle=4, tls=True,
+             peers=TLS, flags=("-h2", *ALONE)),
+    Workload("E3-h3", "E3", "the same over HTTP/3", 800, 1, seconds=30, settle=4, tls=True, protocols="h1 h2 h3",
+             peers=TLS, flags=("-h3", *ALONE)),
     Workload("W1", "W1", "10,000 idle clients, one event in 5 s", 10_000, 0.2, seconds=6, settle=4, flags=RAMP),
     Workload("W2", "W2", "1,000 clients × 100 events/s", 1000, 100),
     Workload("W3", "W3", "10,000 clients × 5 events/s", 10_000, 5, flags=RAMP),

@@ -1,22 +1,31 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go/http3"
 )
 
 func TestConnCrowds(t *testing.T) {
-	const clients, events = 25, 3000 // of 1,200 bytes: more than the first window of a stream, and of a connection
-	for _, p := range []plan{{tls: true}, {tls: true, h2: true}, {h2: true}} {
-		t.Run(fmt.Sprintf("tls=%v,h2=%v", p.tls, p.h2), func(t *testing.T) {
-			finish := make(chan struct{})
+	const clients, events = 110, 100 // of 1,200 bytes: more lanes than one, and more than the first window of a connection
+	for _, p := range []plan{{tls: true}, {tls: true, h2: true}, {h2: true}, {tls: true, h3: true}} {
+		t.Run(fmt.Sprintf("tls=%v,h2=%v,h3=%v", p.tls, p.h2, p.h3), func(t *testing.T) {
+			finish, major := make(chan struct{}), 1
+			if p.h2 {
+				major = 2
+			} else if p.h3 {
+				major = 3
+			}
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.ProtoMajor == 2 != p.h2 || r.Header.Get("Accept") != "text/event-stream" || r.Header.Get("X-A") != "b" || r.Host != "example.com" {
+				if r.ProtoMajor != major || r.Header.Get("Accept") != "text/event-stream" || r.Header.Get("X-A") != "b" || r.Host != "example.com" {
 					t.Errorf("asked for %s %s of %s with %v", r.Proto, r.URL, r.Host, r.Header)
 				}
 				if strings.HasSuffix(r.URL.Path, "/0") {
@@ -41,7 +50,11 @@ func TestConnCrowds(t *testing.T) {
 				server.Start()
 			}
 			defer server.Close()
-			target, err := url.Parse(server.URL + "/events")
+			address := server.URL
+			if p.h3 {
+				address = serveHTTP3(t, server)
+			}
+			target, err := url.Parse(address + "/events")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -64,4 +77,19 @@ func TestConnCrowds(t *testing.T) {
 			eventually(t, c, func(_ tally, g progress) bool { return g.disconnects == clients-1 && g.failed == 1 })
 		})
 	}
+}
+
+// serveHTTP3 serves what server does, with its certificate, and returns where.
+func serveHTTP3(t *testing.T, server *httptest.Server) string {
+	socket, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h3 := &http3.Server{Handler: server.Config.Handler, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: server.TLS.Certificates})}
+	go h3.Serve(socket)
+	t.Cleanup(func() {
+		h3.Close()
+		socket.Close()
+	})
+	return "https://" + socket.LocalAddr().String()
 }

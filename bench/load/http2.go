@@ -75,8 +75,8 @@ func (c *http2Conn) consumed(n uint32) error {
 	return c.framer.WriteWindowUpdate(0, n)
 }
 
-// openStreams opens one connection for all clients of a lane.
-func (c *connCrowd) openStreams(ctx context.Context, l *lane, streams []stream, first int, began time.Time) {
+// openHTTP2 opens one connection for these clients of a lane.
+func (c *connCrowd) openHTTP2(ctx context.Context, l *lane, streams []stream, first int, began time.Time) {
 	if !c.plan.awaitTurn(ctx, first, began) {
 		return
 	}
