@@ -27,14 +27,10 @@ type pool struct {
 	sockets sockets
 	direct  *direct.Writer
 
-	logger     atomic.Pointer[zap.Logger]
-	hints      hints
-	limitLogs  map[relay.Rejection]*limitLog
-	yieldLog   limitLog
-	backlogLog limitLog
-	yielded    atomic.Uint64 // topics that have made room for others
-	passing    passMemory
-	varying    keyMemory[[]string] // the headers that have joined a key
+	logger  atomic.Pointer[zap.Logger]
+	notices notices
+	passing passMemory
+	varying keyMemory[[]string] // the headers that have joined a key
 
 	retired chan struct{} // closed when the relay is over, and nothing of it goes on
 }
@@ -44,15 +40,11 @@ func newPool(l *lineage, h *Handler) *pool {
 	// in memory.
 	opts := h.Options
 	p := &pool{
-		lineage:   l,
-		opts:      &opts,
-		stats:     new(stats),
-		sockets:   h.sockets,
-		limitLogs: make(map[relay.Rejection]*limitLog),
-		retired:   make(chan struct{}),
-	}
-	for _, why := range relay.Limits {
-		p.limitLogs[why] = new(limitLog)
+		lineage: l,
+		opts:    &opts,
+		stats:   new(stats),
+		sockets: h.sockets,
+		retired: make(chan struct{}),
 	}
 	if p.sockets == nil {
 		p.sockets = kernelSockets{}

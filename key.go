@@ -78,6 +78,9 @@ type topicRequest struct {
 
 type namedValue struct{ name, value string }
 
+// An unknownPlaceholder is the place in varyReplacer of one that a request did not have.
+type unknownPlaceholder int
+
 // newTopicRequest extracts from r what defines its topic.
 func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 	req := &topicRequest{
@@ -102,7 +105,7 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 	for i, name := range h.varyReplacer {
 		if value, ok := repl.Get(name); ok {
 			req.vary = append(req.vary, namedValue{name, caddy.ToString(value)})
-		} else if unknown := &h.varyUnknown[i]; !unknown.Load() && !unknown.Swap(true) {
+		} else if h.notices.once(unknownPlaceholder(i), "") {
 			h.logger.Warn("sharing a topic among requests for which a placeholder in vary is unknown",
 				zap.String("placeholder", "{"+name+"}"),
 				zap.String("hint", "check its spelling, and that what sets it stands in front of sse_fanout"))
