@@ -42,7 +42,7 @@ func newPool(l *lineage, h *Handler) *pool {
 	p := &pool{
 		lineage: l,
 		opts:    &opts,
-		stats:   new(stats),
+		stats:   counted,
 		sockets: h.sockets,
 		retired: make(chan struct{}),
 	}
@@ -56,7 +56,6 @@ func newPool(l *lineage, h *Handler) *pool {
 		Network:  p.sockets.network,
 	})
 	p.logger.Store(h.logger)
-	counted.add(p)
 	alive.add(p)
 	if caddy.Exiting() {
 		// Whoever ends all pools may have looked for them before.
