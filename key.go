@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -41,18 +42,16 @@ var addressedHeaders = []string{
 // client (RFC 7239, section 4): who it is, and by whom it came.
 func forwardedAs(values []string) []string {
 	var elements []string
-	for _, value := range values {
-		for element := range strings.SplitSeq(value, ",") {
-			var kept []string
-			for pair := range strings.SplitSeq(element, ";") {
-				name, _, _ := strings.Cut(textproto.TrimString(pair), "=")
-				if strings.EqualFold(name, "host") || strings.EqualFold(name, "proto") {
-					kept = append(kept, textproto.TrimString(pair))
-				}
+	for element := range fields.Items(values) {
+		var kept []string
+		for pair := range strings.SplitSeq(element, ";") {
+			name, _, _ := strings.Cut(textproto.TrimString(pair), "=")
+			if strings.EqualFold(name, "host") || strings.EqualFold(name, "proto") {
+				kept = append(kept, textproto.TrimString(pair))
 			}
-			if len(kept) > 0 {
-				elements = append(elements, strings.Join(kept, ";"))
-			}
+		}
+		if len(kept) > 0 {
+			elements = append(elements, strings.Join(kept, ";"))
 		}
 	}
 	if len(elements) == 0 {
