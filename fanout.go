@@ -29,8 +29,8 @@ type pool struct {
 
 	logger  atomic.Pointer[zap.Logger]
 	notices notices
-	passing passMemory
-	varying keyMemory[[]string] // the headers that have joined a key
+	passing keyMemory[passReason] // the keys whose requests pass one to one at once, and why
+	varying keyMemory[[]string]   // the headers that have joined a key
 
 	retired chan struct{} // closed when the relay is over, and nothing of it goes on
 }
@@ -112,7 +112,7 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		}
 	}
 	if !p.varying.empty() {
-		if names, known := p.varying.recall(req.key()); known {
+		if names := p.varying.recall(req.key()); len(names) > 0 {
 			req = req.varyingBy(names, r.Header)
 		}
 	}
