@@ -2,8 +2,6 @@ package ssefanout
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -130,8 +128,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if _, ours := grammar[name]; !ours {
 			upstreams = upstreams || name == "to" || name == "dynamic"
 			if notOurs == nil {
-				notOurs = d.Errf("unrecognized subdirective %s: it is no option of sse_fanout%s; "+
-					"if it is one of reverse_proxy, name upstreams, after sse_fanout or with 'to' or 'dynamic'", name, isMeant(name))
+				notOurs = d.Errf("unrecognized subdirective %s: it is no option of sse_fanout; "+
+					"if it is one of reverse_proxy, name upstreams, after sse_fanout or with 'to' or 'dynamic'", name)
 			}
 			d.NextSegment() // skip its arguments and its block, whose words are not for us
 			continue
@@ -167,37 +165,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		// of blocks within names a place where d is not.
 		name := d.Val()
 		if err.Error() == d.Errf("unrecognized subdirective %s", name).Error() {
-			return d.Errf("unrecognized subdirective %s: it is an option neither of sse_fanout nor of reverse_proxy%s", name, isMeant(name))
+			return d.Errf("unrecognized subdirective %s: it is an option neither of sse_fanout nor of reverse_proxy", name)
 		}
 		return err
 	}
 	h.source = rp
 	return nil
-}
-
-// isMeant asks whether one of our options is meant by name, if one is spelt
-// almost like it.
-func isMeant(name string) string {
-	for typos := 1; typos <= 2; typos++ {
-		for _, option := range slices.Sorted(maps.Keys(grammar)) {
-			if almost(typos, name, option) {
-				return fmt.Sprintf(" (is %s meant?)", option)
-			}
-		}
-	}
-	return ""
-}
-
-// almost reports whether a becomes b by at most n letters that are added, left
-// out or replaced.
-func almost(n int, a, b string) bool {
-	for a != "" && b != "" && a[0] == b[0] {
-		a, b = a[1:], b[1:]
-	}
-	if a == "" || b == "" || n == 0 {
-		return len(a)+len(b) <= n
-	}
-	return almost(n-1, a[1:], b) || almost(n-1, a, b[1:]) || almost(n-1, a[1:], b[1:])
 }
 
 // FinalizeUnmarshalCaddyfile finalizes the Caddyfile parsing which requires

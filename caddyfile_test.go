@@ -137,30 +137,3 @@ func readAdaptTests(t testing.TB) []adaptTest {
 	}
 	return tests
 }
-
-func TestIsMeant(t *testing.T) {
-	for name, want := range map[string]string{
-		"histroy":         "history",
-		"griiting":        "greeting",
-		"nary":            "vary", // and not name, which is further off
-		"heart_beat":      "heartbeat",
-		"heartbeats":      "heartbeat",
-		"retr":            "retry",
-		"max_topic":       "max_topics",
-		"max_subscriber":  "max_subscribers",
-		"cors_orgins":     "cors_origins",
-		"id":              "ids",
-		"stream_timeouts": "stream_timeout",
-		"lingering":       "",
-		"lb_policy":       "",
-		"x":               "",
-		"":                "",
-	} {
-		if want != "" {
-			want = " (is " + want + " meant?)"
-		}
-		if got := isMeant(name); got != want {
-			t.Errorf("%q: got %q, want %q", name, got, want)
-		}
-	}
-}

@@ -80,11 +80,9 @@ func (c *corsPolicy) answersPreflight(r *http.Request) bool {
 	if origin == "" || !c.any && !c.origins[strings.ToLower(origin)] {
 		return false
 	}
-	for _, names := range r.Header["Access-Control-Request-Headers"] {
-		for name := range strings.SplitSeq(names, ",") {
-			if name = strings.TrimSpace(name); name != "" && !slices.Contains(c.allowedHeaders(), fields.Canonical(name)) {
-				return false
-			}
+	for name := range fields.Items(r.Header["Access-Control-Request-Headers"]) {
+		if !slices.Contains(c.allowedHeaders(), fields.Canonical(name)) {
+			return false
 		}
 	}
 	return true

@@ -29,14 +29,10 @@ type pool struct {
 	sockets sockets
 	direct  *direct.Writer
 
-	logger     atomic.Pointer[zap.Logger]
-	hints      hints
-	limitLogs  map[relay.Rejection]*limitLog
-	yieldLog   limitLog
-	backlogLog limitLog
-	yielded    atomic.Uint64 // topics that have made room for others
-	passing    passMemory
-	varying    keyMemory[[]string] // the headers that have joined a key
+	logger  atomic.Pointer[zap.Logger]
+	notices notices
+	passing keyMemory[passReason] // the keys whose requests pass one to one at once, and why
+	varying keyMemory[[]string]   // the headers that have joined a key
 
 	retired chan struct{} // closed when the relay is over, and nothing of it goes on
 }
@@ -46,15 +42,11 @@ func newPool(l *lineage, h *Handler) *pool {
 	// in memory.
 	opts := h.Options
 	p := &pool{
-		lineage:   l,
-		opts:      &opts,
-		stats:     new(stats),
-		sockets:   h.sockets,
-		limitLogs: make(map[relay.Rejection]*limitLog),
-		retired:   make(chan struct{}),
-	}
-	for _, why := range relay.Limits {
-		p.limitLogs[why] = new(limitLog)
+		lineage: l,
+		opts:    &opts,
+		stats:   counted,
+		sockets: h.sockets,
+		retired: make(chan struct{}),
 	}
 	if p.sockets == nil {
 		p.sockets = kernelSockets{}
@@ -66,7 +58,6 @@ func newPool(l *lineage, h *Handler) *pool {
 		Network:  p.sockets.network,
 	})
 	p.logger.Store(h.logger)
-	counted.add(p)
 	alive.add(p)
 	if caddy.Exiting() {
 		// Whoever ends all pools may have looked for them before.
@@ -123,7 +114,7 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		}
 	}
 	if !p.varying.empty() {
-		if names, known := p.varying.recall(req.key()); known {
+		if names := p.varying.recall(req.key()); len(names) > 0 {
 			req = req.varyingBy(names, r.Header)
 		}
 	}

@@ -32,7 +32,6 @@ type front struct {
 	arrived  time.Time // when one last was
 	until    time.Time // nothing is asked before
 	never    bool      // something around it keeps it from sharing at all
-	warned   bool      // the log says that strangers are not led here
 }
 
 // surroundings returns what stands around h, and says once in the log if h can
@@ -76,10 +75,8 @@ func (h *Handler) frontFailed(u *upstream, why string) {
 	if f.failures >= frontFailures && now.Sub(f.arrived) >= frontMemory {
 		f.until = now.Add(frontMemory)
 	}
-	warned := f.warned
-	f.warned = true
 	f.mu.Unlock()
-	if !warned {
+	if h.notices.once(passFront, "") {
 		h.logger.Warn("passing requests one to one, as the site does not lead strangers here",
 			zap.String("topic", u.topic.Name()),
 			zap.String("reason", why),

@@ -354,6 +354,7 @@ func (s *setup) provision() {
 	}
 	if s.lineageName == "" {
 		s.lineageName = fmt.Sprint("test ", setups.Add(1))
+		counted = new(stats) // as in a process that has just started
 	}
 	h.lineage = joinLineage(s.lineageName, h)
 	s.resolve()

@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -41,18 +42,16 @@ var addressedHeaders = []string{
 // client (RFC 7239, section 4): who it is, and by whom it came.
 func forwardedAs(values []string) []string {
 	var elements []string
-	for _, value := range values {
-		for element := range strings.SplitSeq(value, ",") {
-			var kept []string
-			for pair := range strings.SplitSeq(element, ";") {
-				name, _, _ := strings.Cut(textproto.TrimString(pair), "=")
-				if strings.EqualFold(name, "host") || strings.EqualFold(name, "proto") {
-					kept = append(kept, textproto.TrimString(pair))
-				}
+	for element := range fields.Items(values) {
+		var kept []string
+		for pair := range strings.SplitSeq(element, ";") {
+			name, _, _ := strings.Cut(textproto.TrimString(pair), "=")
+			if strings.EqualFold(name, "host") || strings.EqualFold(name, "proto") {
+				kept = append(kept, textproto.TrimString(pair))
 			}
-			if len(kept) > 0 {
-				elements = append(elements, strings.Join(kept, ";"))
-			}
+		}
+		if len(kept) > 0 {
+			elements = append(elements, strings.Join(kept, ";"))
 		}
 	}
 	if len(elements) == 0 {
@@ -78,6 +77,9 @@ type topicRequest struct {
 
 type namedValue struct{ name, value string }
 
+// An unknownPlaceholder is the place in varyReplacer of one that a request did not have.
+type unknownPlaceholder int
+
 // newTopicRequest extracts from r what defines its topic.
 func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 	req := &topicRequest{
@@ -102,7 +104,7 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 	for i, name := range h.varyReplacer {
 		if value, ok := repl.Get(name); ok {
 			req.vary = append(req.vary, namedValue{name, caddy.ToString(value)})
-		} else if unknown := &h.varyUnknown[i]; !unknown.Load() && !unknown.Swap(true) {
+		} else if h.notices.once(unknownPlaceholder(i), "") {
 			h.logger.Warn("sharing a topic among requests for which a placeholder in vary is unknown",
 				zap.String("placeholder", "{"+name+"}"),
 				zap.String("hint", "check its spelling, and that what sets it stands in front of sse_fanout"))

@@ -9,16 +9,6 @@ import (
 // maxKeyMemory is how many keys a keyMemory knows, at most.
 const maxKeyMemory = 10000
 
-// A passMemory knows the keys whose requests pass one to one, and why, so that
-// they do so at once.
-type passMemory struct{ keyMemory[passReason] }
-
-// recall returns why the requests for a key pass, or "" if they need not.
-func (m *passMemory) recall(key string) passReason {
-	why, _ := m.keyMemory.recall(key)
-	return why
-}
-
 // A keyMemory knows something about the keys of topics, for a while. The zero
 // value is ready to use.
 //
@@ -52,7 +42,7 @@ func (m *keyMemory[T]) update(key string, d time.Duration, change func(T) T) {
 	digest := maphash.String(keyMemorySeed, key)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before, _ := m.find(digest)
+	before := m.find(digest)
 	if len(m.young) >= maxKeyMemory/2 {
 		m.young, m.old = nil, m.young
 	}
@@ -62,12 +52,12 @@ func (m *keyMemory[T]) update(key string, d time.Duration, change func(T) T) {
 	m.young[digest] = remembered[T]{change(before), time.Now().Add(d)}
 }
 
-// recall returns what is known about a key.
-func (m *keyMemory[T]) recall(key string) (what T, known bool) {
+// recall returns what is known about a key, the zero value if that is nothing.
+func (m *keyMemory[T]) recall(key string) (what T) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.young)+len(m.old) == 0 {
-		return what, false
+		return what
 	}
 	return m.find(maphash.String(keyMemorySeed, key))
 }
@@ -79,17 +69,17 @@ func (m *keyMemory[T]) empty() bool {
 	return len(m.young)+len(m.old) == 0
 }
 
-// find returns what is known about the key with a hash. m.mu must be held.
-func (m *keyMemory[T]) find(digest uint64) (what T, known bool) {
+// find is recall for the key with a hash. m.mu must be held.
+func (m *keyMemory[T]) find(digest uint64) (what T) {
 	for _, generation := range []map[uint64]remembered[T]{m.young, m.old} {
 		found, ok := generation[digest]
 		switch {
 		case !ok:
 		case time.Now().Before(found.until):
-			return found.what, true
+			return found.what
 		default:
 			delete(generation, digest)
 		}
 	}
-	return what, false
+	return what
 }

@@ -3,9 +3,9 @@ package ssefanout
 import (
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -68,33 +68,12 @@ func readableBy(header http.Header) http.Header {
 	return some
 }
 
-// A limitLog bounds what is logged of a limit. Those that it turns away may be many
-// at once, and come back: there is at most one line a minute, and none is delayed.
-type limitLog struct {
-	next atomic.Int64  // when there may be another line, in Unix nanoseconds
-	told atomic.Uint64 // the count at the last one
-}
-
-const limitLogPause = time.Minute
-
-// due reports whether a line is due, and how much has been counted since the last
-// one, if count has the sum of all.
-func (l *limitLog) due(count func() uint64) (since uint64, ok bool) {
-	now, next := time.Now().UnixNano(), l.next.Load()
-	if now < next || !l.next.CompareAndSwap(next, now+int64(limitLogPause)) {
-		return 0, false
-	}
-	all := count()
-	return all - l.told.Swap(all), true
-}
-
 // warnOfLimit logs that clients are turned away, if why is a limit.
 func (p *pool) warnOfLimit(why relay.Rejection) {
-	l := p.limitLogs[why]
-	if l == nil {
+	if !slices.Contains(relay.Limits, why) {
 		return
 	}
-	if n, ok := l.due(func() uint64 { return p.stats.Rejected.Get(why) }); ok {
+	if n, due := p.notices.count(why, 1); due {
 		p.log().Warn("turning clients away, as a limit is reached",
 			zap.String("reason", string(why)),
 			zap.Uint64("clients", n))

@@ -3,9 +3,7 @@ package ssefanout
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,14 +11,20 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
-// The metrics are those of the process: they are read from the pools when
-// somebody asks, so that what is counted costs the way of an event no more than
-// an addition. No label is ever a topic, a client or an id.
+// The metrics are those of the process: the counters that all pools share, and
+// gauges that are read from the pools when somebody asks. What is counted costs
+// the way of an event no more than an addition. No label is ever a topic, a client
+// or an id.
 //
 // To add a counter, add a field to stats and a line to allSeries. What each
 // metric means to an operator is in docs/operating.md.
 
-// stats are the counters of a pool: those of its relay, and of requests that pass.
+// counted are the counters of the process. All pools count in them, also those
+// that are over: a request of an earlier configuration, or the end of a
+// connection, may count late. So no counter ever goes back.
+var counted = new(stats)
+
+// stats are what pools count: their relays, and requests that pass.
 type stats struct {
 	relay.Stats
 
@@ -28,7 +32,7 @@ type stats struct {
 	passed        relay.Tally[passReason]
 }
 
-// A series is a counter of every pool, and how the sum of them is exported.
+// A series is a counter, and how it is exported.
 type series struct {
 	desc   *prometheus.Desc
 	labels []string // values
@@ -118,53 +122,6 @@ var deliverySeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 	Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 })
 
-// counted has the counters of every pool of the process.
-var counted = ledger{open: make(map[*stats]struct{}), closed: make([]uint64, len(allSeries))}
-
-// A ledger adds up what pools count. A pool may count for as long as somebody
-// has it (a request of an earlier configuration, the end of a connection), so its
-// counters are in the sum one by one until it is garbage, and with those of its
-// kind afterwards.
-type ledger struct {
-	mu sync.Mutex
-
-	// Guarded by mu. The counters of a pool are in one of the two.
-	open   map[*stats]struct{}
-	closed []uint64 // by series
-}
-
-func (l *ledger) add(p *pool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.open[p.stats] = struct{}{}
-	runtime.AddCleanup(p, l.close, p.stats)
-}
-
-func (l *ledger) close(s *stats) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.open, s)
-	for i := range allSeries {
-		l.closed[i] += allSeries[i].of(s).Load()
-	}
-}
-
-// sums returns the value of each series, and the connections and the streams that
-// pass one to one now.
-func (l *ledger) sums() (sums []uint64, connections, passed int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	sums = append(sums, l.closed...)
-	for s := range l.open {
-		connections += s.Connections.Load()
-		passed += s.passedStreams.Load()
-		for i := range allSeries {
-			sums[i] += allSeries[i].of(s).Load()
-		}
-	}
-	return sums, connections, passed
-}
-
 // A collector reads the metrics when they are asked for.
 type collector struct{}
 
@@ -195,17 +152,16 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (collector) Collect(ch chan<- prometheus.Metric) {
-	sums, connections, passed := counted.sums()
-	for i, s := range allSeries {
-		ch <- prometheus.MustNewConstMetric(s.desc, prometheus.CounterValue, float64(sums[i]), s.labels...)
+	for _, s := range allSeries {
+		ch <- prometheus.MustNewConstMetric(s.desc, prometheus.CounterValue, float64(s.of(counted).Load()), s.labels...)
 	}
 	var g relay.Gauges
 	for _, p := range alive.all() {
 		p.relay.AddTo(&g)
 	}
 	for i, value := range []int{
-		g.Subscribers, g.SubscribersWaiting, int(passed), g.Topics, g.TopicsWaiting,
-		int(connections), g.HistoryEvents, g.HistoryBytes, handlersShutOff(),
+		g.Subscribers, g.SubscribersWaiting, int(counted.passedStreams.Load()), g.Topics, g.TopicsWaiting,
+		int(counted.Connections.Load()), g.HistoryEvents, g.HistoryBytes, handlersShutOff(),
 	} {
 		ch <- prometheus.MustNewConstMetric(gaugeDescs[i], prometheus.GaugeValue, float64(value))
 	}

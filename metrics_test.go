@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,8 +75,8 @@ func expectChange(t *testing.T, before map[string]float64, want map[string]float
 
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		before := gather(t)
 		s := newSetup(t, Options{MaxEventSize: smallestEventSize})
+		before := gather(t)
 		waiting := s.get("/events")
 		expectChange(t, before, map[string]float64{
 			"subscribers": 1, "subscribers_waiting": 1, "topics": 1, "topics_waiting": 1,
@@ -143,9 +142,10 @@ func TestMetrics(t *testing.T) {
 
 // What a topic holds is given back with it, and what was counted stays.
 func TestMetricsWhenEverythingIsOver(t *testing.T) {
-	before := gather(t)
+	var before map[string]float64
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
+		before = gather(t)
 		up, _ := s.joinLive(1, 3)
 		s.get("/other")
 		up.events(4, 4)
@@ -159,27 +159,40 @@ func TestMetricsWhenEverythingIsOver(t *testing.T) {
 	})
 }
 
-// The counters of a pool stay in the sums when the pool is garbage, once.
+// Pools count together, those that are over too, and each event once.
 func TestCountersOutliveTheirPool(t *testing.T) {
-	const n = 7
-	counts := func() *stats {
-		p := &pool{stats: new(stats)}
-		counted.add(p)
-		p.stats.Heartbeats.Add(n)
-		return p.stats
-	}
-	before := gather(t)
-	gone := counts()
-	expectChange(t, before, map[string]float64{"heartbeats_total": n})
-	waitFor(t, "the pool to be collected", func() bool {
-		runtime.GC()
-		expectChange(t, before, map[string]float64{"heartbeats_total": n})
-		counted.mu.Lock()
-		defer counted.mu.Unlock()
-		_, open := counted.open[gone]
-		return !open
+	synctest.Test(t, func(t *testing.T) {
+		old := newSetup(t, Options{})
+		before := gather(t)
+		up, _ := old.joinLive(1, 3)
+		expectReceived := func(n float64) {
+			t.Helper()
+			synctest.Wait()
+			if got := gather(t)["caddy_sse_fanout_events_received_total"] - before["caddy_sse_fanout_events_received_total"]; got != n {
+				t.Errorf("%v events are counted, want %v", got, n)
+			}
+		}
+		expectReceived(3)
+		old.lineageName += " changed"
+		changed := old.reload(Options{History: History{Events: 10}}, newOrigin(t))
+		if changed.pool == old.pool {
+			t.Fatal("the changed handler has the pool of the old one")
+		}
+		other, _ := changed.joinLive(1, 2)
+		expectReceived(5)
+		up.events(4, 4)
+		expectReceived(6)
+		old.cleanup()
+		time.Sleep(time.Hour) // the drain is over
+		synctest.Wait()
+		if alive.has(old.pool) {
+			t.Fatal("the old pool is not over")
+		}
+		expectReceived(6)
+		old.pool.stats.Received.Add(1) // late
+		other.events(3, 3)
+		expectReceived(8)
 	})
-	expectChange(t, before, map[string]float64{"heartbeats_total": n})
 }
 
 // Each reason is exported, from the start.

@@ -109,6 +109,7 @@ type Handler struct {
 	left    atomic.Bool          // cleaned up
 	pool    atomic.Pointer[pool] // set by lineage
 	front   front
+	notices notices // of this configuration alone
 }
 
 // CaddyModule returns the Caddy module information.

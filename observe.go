@@ -148,8 +148,8 @@ func (p *pool) CaughtUp(t *relay.Topic, c relay.CaughtUp) {
 }
 
 // Dropped implements relay.Observer.
-func (p *pool) Dropped(total uint64, bound int) {
-	if n, ok := p.backlogLog.due(func() uint64 { return total }); ok {
+func (p *pool) Dropped(catchups uint64, bound int) {
+	if n, due := p.notices.count(relay.EndSlow, catchups); due {
 		p.log().Warn("ending clients that are too slow to read what they have missed, as too much is held for them",
 			zap.Uint64("catch_ups", n),
 			zap.Int("bytes_held_at_most", bound),
@@ -159,11 +159,10 @@ func (p *pool) Dropped(total uint64, bound int) {
 
 // Yielded implements relay.Observer.
 func (p *pool) Yielded(t *relay.Topic) {
-	p.yielded.Add(1)
 	if c := p.log().Check(zapcore.DebugLevel, "ending a topic to make room for another"); c != nil {
 		c.Write(zap.String("topic", t.Name()))
 	}
-	if n, ok := p.yieldLog.due(p.yielded.Load); ok {
+	if n, due := p.notices.count(relay.EndYielded, 1); due {
 		p.log().Warn("ending topics of the client address that has opened most, as a limit is reached",
 			zap.String("reason", string(relay.RejectTopics)),
 			zap.Uint64("topics", n))

@@ -1,8 +1,6 @@
 package ssefanout
 
 import (
-	"sync/atomic"
-
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
@@ -155,7 +153,6 @@ type Options struct {
 	first        int // how many events a fresh subscriber begins with; relay.AllEvents for "oldest"
 	varyHeaders  []string
 	varyReplacer []string
-	varyUnknown  []atomic.Bool // of varyReplacer: it was unknown for a request, and the log says so
 	cors         corsPolicy
 	words        [audiences]relay.Words
 	backlogBytes int // of unread catch-ups, all together

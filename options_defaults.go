@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -114,7 +113,6 @@ func (o *Options) deriveVary() {
 			o.varyHeaders = append(o.varyHeaders, fields.Canonical(name))
 		}
 	}
-	o.varyUnknown = make([]atomic.Bool, len(o.varyReplacer))
 }
 
 // deriveCORS reads which pages may read the streams. It adds to the headers of vary.

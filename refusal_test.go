@@ -272,7 +272,7 @@ func TestNotAStreamIsRememberedPerKey(t *testing.T) {
 
 func TestPassMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var m passMemory
+		var m keyMemory[passReason]
 		for i := range maxKeyMemory + 100 {
 			key := strconv.Itoa(i)
 			m.remember(key, passNotStream, notStreamMemory)

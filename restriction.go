@@ -80,7 +80,7 @@ func (p *pool) Restricted(t *relay.Topic, out *relay.Outcome) {
 // what could be done.
 func (p *pool) explainRestriction(t *relay.Topic, restricted *relay.Restriction) {
 	explain := func(why passReason, header, message, hint string) {
-		if p.hints.due(why, header) {
+		if p.notices.once(why, header) {
 			fields := []zap.Field{zap.String("topic", t.Name()), zap.String("reason", string(why)), zap.String("hint", hint)}
 			if header != "" {
 				fields = append(fields, zap.String("header", header))
@@ -114,7 +114,7 @@ func (p *pool) explainPrivate(t *relay.Topic, header http.Header) {
 		if !strings.EqualFold(strings.TrimSpace(name), "private") {
 			continue
 		}
-		if p.hints.due(hintPrivate, "") {
+		if p.notices.once("private", "") {
 			p.log().Info("sharing an event stream whose answer says that it is private",
 				zap.String("topic", t.Name()),
 				zap.String("header", "Cache-Control"),

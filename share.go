@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -142,42 +140,6 @@ func (h *Handler) variesByCertificate() bool {
 	})
 }
 
-// hints are what the log has to say of what could be configured, each once.
-type hints struct {
-	given   sync.Map     // of hint
-	headers atomic.Int64 // hints that name one
-}
-
-// A hint is of a reason, and of a header if the reason is one.
-type hint struct {
-	why    passReason
-	header string
-}
-
-// hintPrivate is the reason of a hint about streams that are private by their header, and shared.
-const hintPrivate = "private"
-
-// The names of headers are the clients' choice: they must not fill the log, nor
-// memory.
-const (
-	maxHeaderHints = 20
-	maxHintedName  = 100
-)
-
-// due reports whether a hint was not given yet, and is to be given now.
-func (g *hints) due(why passReason, header string) bool {
-	if len(header) > maxHintedName || header != "" && g.headers.Load() >= maxHeaderHints {
-		return false
-	}
-	if _, given := g.given.LoadOrStore(hint{why, header}, true); given {
-		return false
-	}
-	if header != "" {
-		g.headers.Add(1)
-	}
-	return true
-}
-
 // explainPass says how an operator can have such requests shared after all.
 func (h *Handler) explainPass(p *pool, why passReason, r *http.Request) {
 	var header string
@@ -188,7 +150,7 @@ func (h *Handler) explainPass(p *pool, why passReason, r *http.Request) {
 	default:
 		return
 	}
-	if !p.hints.due(why, header) {
+	if !p.notices.once(why, header) {
 		return
 	}
 	if c := h.logger.Check(zapcore.InfoLevel, "not sharing a request that may identify its client"); c != nil {
@@ -206,7 +168,7 @@ func (h *Handler) explainPass(p *pool, why passReason, r *http.Request) {
 // explainDiffers says once for each fact that the site has made something else of a
 // client's request than of the stranger's.
 func (p *pool) explainDiffers(t *relay.Topic, fact string) {
-	if p.hints.due(passDiffers, fact) {
+	if p.notices.once(passDiffers, fact) {
 		p.log().Info("not sharing a request that the site has changed otherwise than that of a stranger",
 			zap.String("topic", t.Name()),
 			zap.String("fact", fact),
@@ -217,7 +179,7 @@ func (p *pool) explainDiffers(t *relay.Topic, fact string) {
 // explainNothingBehind says once that a handler of the wrapping form is the last one of
 // its route.
 func (p *pool) explainNothingBehind(t *relay.Topic) {
-	if p.hints.due(passNotStream, "") {
+	if p.notices.once(passNotStream, "") {
 		p.log().Warn("nothing to share, as nothing behind sse_fanout has answered",
 			zap.String("topic", t.Name()),
 			zap.String("hint", "name upstreams in sse_fanout, or put it in front of the handler that answers, such as reverse_proxy, in the same block"))
@@ -237,7 +199,7 @@ func (p *pool) explainRefusal(t *relay.Topic, no *relay.Outcome, r *http.Request
 		if len(r.Header[name]) == 0 || slices.Contains(p.opts.varyHeaders, name) {
 			continue
 		}
-		if p.hints.due(passRefused, "") {
+		if p.notices.once(passRefused, "") {
 			p.log().Warn("the origin has refused a shared request, which is without the credentials of its client",
 				zap.String("topic", t.Name()),
 				zap.Int("status", no.Status),

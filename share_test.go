@@ -555,14 +555,14 @@ func TestHintsAreBounded(t *testing.T) {
 		if got := len(s.hints()); got != 0 {
 			t.Errorf("got %d lines for a name that nobody has chosen for a header, want none", got)
 		}
-		for i := range 2 * maxHeaderHints {
+		for i := range 2 * maxNotices {
 			s.fate(streamRequest(fmt.Sprint("X-", i), "1"))
 		}
-		if got := len(s.hints()); got != maxHeaderHints {
-			t.Errorf("got %d lines, want %d", got, maxHeaderHints)
+		if got := len(s.hints()); got != maxNotices {
+			t.Errorf("got %d lines, want %d", got, maxNotices)
 		}
 		s.fate(withCertificate(streamRequest()))
-		if got := len(s.hints()); got != maxHeaderHints+1 {
+		if got := len(s.hints()); got != maxNotices+1 {
 			t.Error("the names of headers have left no line for a certificate")
 		}
 	})

@@ -27,15 +27,13 @@ func WantsOnlyEventStream(header http.Header) bool {
 // Accepted returns the weights that the Accept header gives text/event-stream, and the
 // greatest that it gives anything else.
 func Accepted(header http.Header) (eventStream, others float64) {
-	for _, value := range header["Accept"] {
-		for item := range strings.SplitSeq(value, ",") {
-			mediaType, params, _ := strings.Cut(item, ";")
-			switch mediaType = textproto.TrimString(mediaType); {
-			case strings.EqualFold(mediaType, "text/event-stream"):
-				eventStream = max(eventStream, weight(params))
-			case mediaType != "":
-				others = max(others, weight(params))
-			}
+	for item := range Items(header["Accept"]) {
+		mediaType, params, _ := strings.Cut(item, ";")
+		switch mediaType = textproto.TrimString(mediaType); {
+		case strings.EqualFold(mediaType, "text/event-stream"):
+			eventStream = max(eventStream, weight(params))
+		case mediaType != "":
+			others = max(others, weight(params))
 		}
 	}
 	return eventStream, others

@@ -45,24 +45,11 @@ func Copy(to, shared http.Header) {
 // Shared returns what of an answer's header goes to every client.
 func Shared(header http.Header) http.Header {
 	shared := make(http.Header, len(header))
-	nominated := header["Connection"]
+	nominated := header["Connection"] // they are for that connection only
 	for name, values := range header {
-		if !unsharedNames[Canonical(name)] && !nominates(nominated, name) {
+		if !unsharedNames[Canonical(name)] && !HasToken(nominated, name) {
 			shared[name] = values
 		}
 	}
 	return shared
-}
-
-// nominates reports whether a Connection header names another header, which is
-// then for that connection only.
-func nominates(connection []string, name string) bool {
-	for _, value := range connection {
-		for option := range strings.SplitSeq(value, ",") {
-			if strings.EqualFold(strings.TrimSpace(option), name) {
-				return true
-			}
-		}
-	}
-	return false
 }

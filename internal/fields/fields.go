@@ -39,11 +39,9 @@ func Items(values []string) iter.Seq[string] {
 
 // HasToken reports whether one of the lists in values has a token, in any case.
 func HasToken(values []string, token string) bool {
-	for _, value := range values {
-		for item := range strings.SplitSeq(value, ",") {
-			if strings.EqualFold(textproto.TrimString(item), token) {
-				return true
-			}
+	for item := range Items(values) {
+		if strings.EqualFold(item, token) {
+			return true
 		}
 	}
 	return false

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/textproto"
 	"strings"
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 )
 
 // codings are what a Content-Encoding may name that changes the bytes of a body, and
@@ -30,16 +31,14 @@ var codings = map[string]bool{
 // if nothing here decodes it.
 func codingOf(header http.Header) (coding string, ok bool) {
 	ok = true
-	for _, value := range header["Content-Encoding"] {
-		for name := range strings.SplitSeq(value, ",") {
-			name = strings.ToLower(textproto.TrimString(name))
-			decodable, isCoding := codings[name]
-			if !isCoding {
-				continue
-			}
-			ok = ok && decodable && coding == "" // nobody compresses twice
-			coding = name
+	for name := range fields.Items(header["Content-Encoding"]) {
+		name = strings.ToLower(name)
+		decodable, isCoding := codings[name]
+		if !isCoding {
+			continue
 		}
+		ok = ok && decodable && coding == "" // nobody compresses twice
+		coding = name
 	}
 	return coding, ok
 }

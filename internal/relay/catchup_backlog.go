@@ -4,7 +4,6 @@ import (
 	"math"
 	"slices"
 	"sync"
-	"sync/atomic"
 )
 
 // The log of a catch-up that is over stays for as long as one of its subscribers has
@@ -17,8 +16,7 @@ const entryOverhead = 200
 // backlogs are the catch-ups of a relay that are over and still read. Its lock is taken
 // inside of catchups.mu.
 type backlogs struct {
-	bound   int
-	dropped atomic.Uint64 // catch-ups
+	bound int
 
 	mu sync.Mutex
 
@@ -103,10 +101,9 @@ func (r *Relay) dropBacklogs(drop []*catchup) {
 		for _, s := range c.readers() {
 			s.carrier.Cut()
 		}
-		r.backlogs.dropped.Add(1)
 	}
 	if len(drop) > 0 {
-		r.observer.Dropped(r.backlogs.dropped.Load(), r.backlogs.bound)
+		r.observer.Dropped(uint64(len(drop)), r.backlogs.bound)
 	}
 }
 

@@ -33,8 +33,8 @@ type Observer interface {
 	CaughtUp(t *Topic, c CaughtUp)
 
 	// Dropped tells of logs of catch-ups that were dropped, as their readers are too slow
-	// for all of them to be kept: how many of the relay by now, and the bound in bytes.
-	Dropped(total uint64, bound int)
+	// for all of them to be kept: how many, and the bound in bytes.
+	Dropped(catchups uint64, bound int)
 
 	// Yielded tells that a topic with readers has made room for another.
 	Yielded(t *Topic)

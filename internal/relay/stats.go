@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// Stats are the counters of a relay. They are read when somebody asks, so that
-// counting costs the way of an event no more than an addition.
+// Stats are the counters of a relay, or of several that share them. They are read when
+// somebody asks, so that counting costs the way of an event no more than an addition.
 type Stats struct {
 	Connections    atomic.Int64  // event streams that origins hold open for us now
 	Received       atomic.Uint64 // events from the origin
