@@ -79,23 +79,29 @@ func (a *announcer) announce(event string, fields []zap.Field) {
 	for _, field := range fields {
 		field.AddTo(data)
 	}
+	if a.enqueue(announcement{event, data.Fields}) {
+		a.logger.Warn("dropping events, as those before them are not handled yet", zap.String("event", event))
+	}
+}
+
+// enqueue adds an event to those that wait, and reports whether it is the first that is
+// dropped, as too many do.
+func (a *announcer) enqueue(next announcement) (drops bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
-		return
+	switch {
+	case a.closed:
+		return false
+	case len(a.queue) >= maxAnnouncements:
+		drops, a.full = !a.full, true
+		return drops
 	}
-	if len(a.queue) >= maxAnnouncements {
-		if !a.full {
-			a.full = true
-			a.logger.Warn("dropping events, as those before them are not handled yet", zap.String("event", event))
-		}
-		return
-	}
-	a.queue = append(a.queue, announcement{event, data.Fields})
+	a.queue = append(a.queue, next)
 	if !a.busy {
 		a.busy = true
 		a.running.Go(a.run)
 	}
+	return false
 }
 
 func (a *announcer) run() {

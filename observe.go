@@ -2,6 +2,7 @@ package ssefanout
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -144,6 +145,7 @@ func (p *pool) CaughtUp(t *relay.Topic, c relay.CaughtUp) {
 		zap.Int("events", c.Events),
 		zap.Bool("resumed", c.Resumed),
 		zap.Duration("duration", c.Took),
+		zap.String("splice", strings.Trim(c.Missing+"; "+c.Jumping, "; ")),
 		zap.NamedError("reason", c.Reason))
 }
 

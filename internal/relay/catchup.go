@@ -75,7 +75,8 @@ type catchup struct {
 	splice   hub.Cursor // where in the topic's log the subscribers continue
 	why      error      // not spliced
 	finished chan struct{}
-	begun    chan struct{} // closed at the first event that is for the subscribers
+	met      struct{ missing, jumping string } // the cases of the splice that have decided, last
+	begun    chan struct{}                     // closed at the first event that is for the subscribers
 }
 
 // An awaited is an id that a topic's log may come to.

@@ -94,6 +94,8 @@ func (c *catchup) run(ctx context.Context) {
 		Resumed:     c.spliced,
 		Reason:      c.why,
 		Took:        time.Since(started),
+		Missing:     c.met.missing,
+		Jumping:     c.met.jumping,
 	})
 }
 

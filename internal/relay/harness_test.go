@@ -3,6 +3,8 @@ package relay
 import (
 	"context"
 	"fmt"
+	"io"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -54,14 +56,42 @@ func (c *call) accept() *call {
 	return c
 }
 
-// events sends events with the ids from one number to another.
+// events sends events with the ids from one number to another, and waits until all has
+// come of it that does.
 func (c *call) events(from, to int) *call {
+	c.send(from, to)
+	synctest.Wait()
+	return c
+}
+
+// send is events for those that come together with what is sent next.
+func (c *call) send(from, to int) *call {
 	for n := from; n <= to; n++ {
 		c.sink.Event(&sse.Event{HasID: true, ID: fmt.Append(nil, n), HasData: true, Data: fmt.Append(nil, "event ", n)})
 	}
 	c.sink.Flush()
-	synctest.Wait()
 	return c
+}
+
+// unnumbered sends events without ids.
+func (c *call) unnumbered(n int) *call {
+	for i := range n {
+		c.sink.Event(&sse.Event{HasData: true, Data: fmt.Append(nil, "x", i)})
+	}
+	c.sink.Flush()
+	return c
+}
+
+// refuse answers with a no.
+func (c *call) refuse() {
+	c.end <- Outcome{Verdict: No, Status: 410}
+	synctest.Wait()
+}
+
+// fail breaks.
+func (c *call) fail() {
+	c.end <- Outcome{Err: io.ErrUnexpectedEOF}
+	synctest.Wait()
 }
 
 // finish ends the stream as it should be.
@@ -70,28 +100,36 @@ func (c *call) finish() {
 	synctest.Wait()
 }
 
-// An indifferent observer.
-type indifferent struct{}
+// An observer takes note of catch-ups, and of nothing else.
+type observer struct {
+	mu     sync.Mutex
+	caught []CaughtUp // guarded by mu
+}
 
-func (indifferent) Connected(*Topic, Connected) {}
-func (indifferent) Lost(*Topic, Lost)           {}
-func (indifferent) Closed(*Topic, Closed)       {}
-func (indifferent) Stayed(*Topic, *Outcome)     {}
-func (indifferent) Drained(*Topic, *Outcome)    {}
-func (indifferent) Refused(*Topic, *Outcome)    {}
-func (indifferent) Restricted(*Topic, *Outcome) {}
-func (indifferent) CaughtUp(*Topic, CaughtUp)   {}
-func (indifferent) Dropped(uint64, int)         {}
-func (indifferent) Yielded(*Topic)              {}
-func (indifferent) Left(*Subscriber, Left)      {}
-func (indifferent) Delivered(time.Duration)     {}
-func (indifferent) Retired()                    {}
+func (*observer) Connected(*Topic, Connected) {}
+func (*observer) Lost(*Topic, Lost)           {}
+func (*observer) Closed(*Topic, Closed)       {}
+func (*observer) Stayed(*Topic, *Outcome)     {}
+func (*observer) Drained(*Topic, *Outcome)    {}
+func (*observer) Refused(*Topic, *Outcome)    {}
+func (*observer) Restricted(*Topic, *Outcome) {}
+func (o *observer) CaughtUp(_ *Topic, c CaughtUp) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.caught = append(o.caught, c)
+}
+func (*observer) Dropped(uint64, int)     {}
+func (*observer) Yielded(*Topic)          {}
+func (*observer) Left(*Subscriber, Left)  {}
+func (*observer) Delivered(time.Duration) {}
+func (*observer) Retired()                {}
 
 // A bench is a relay with one source for all of its topics.
 type bench struct {
 	t testing.TB
 	*Relay
-	source *script
+	source   *script
+	observer *observer
 }
 
 // testConfig is as a handler's without options, without heartbeats.
@@ -116,8 +154,8 @@ func testConfig() Config {
 
 // newBench returns a relay, which must be left with nothing at the end of the test.
 func newBench(t testing.TB, cfg Config) *bench {
-	b := &bench{t: t, source: &script{calls: make(chan *call, 2*MaxQueued)}}
-	b.Relay = New(cfg, indifferent{}, new(Stats))
+	b := &bench{t: t, source: &script{calls: make(chan *call, 2*MaxQueued)}, observer: new(observer)}
+	b.Relay = New(cfg, b.observer, new(Stats))
 	t.Cleanup(func() {
 		b.End(Ending{Reason: EndExiting})
 		time.Sleep(time.Hour)

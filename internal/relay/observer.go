@@ -2,9 +2,9 @@ package relay
 
 import "time"
 
-// An Observer is told what happens in a relay. Its methods are called with no lock held,
-// those of one topic one after another, by the goroutines that what happens concerns:
-// they must not block. Counters are in Stats.
+// An Observer is told what happens in a relay. Its methods are called with no lock held, by
+// the goroutines that what happens concerns, several at once; Connected, Lost and Closed of
+// one topic come one after another. They must not block. Counters are in Stats.
 type Observer interface {
 	// Connected tells that the shared connection of a topic was accepted.
 	Connected(t *Topic, c Connected)
@@ -88,6 +88,10 @@ type CaughtUp struct {
 	Resumed     bool
 	Reason      error
 	Took        time.Duration
+
+	// Missing and Jumping are the cases that have decided whether it was spliced, if it
+	// has come to that (see splice.go).
+	Missing, Jumping string
 }
 
 // Left is what a subscriber has got.
