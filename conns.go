@@ -10,6 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 )
 
 // connGrace is how long a connection may stay quiet once Caddy exits. What its
@@ -54,7 +56,7 @@ func watchServer(server *caddyhttp.Server) {
 	watched.servers[key] = struct{}{}
 	server.RegisterOnShutdown(endAllIfExiting)
 	server.RegisterOnShutdown(closeQuietIfExiting)
-	server.RegisterConnContext(withConn)
+	server.RegisterConnContext(carrier.WithConn)
 	server.RegisterConnState(noteConn)
 }
 
@@ -108,5 +110,15 @@ func closeIfQuiet(some ...net.Conn) {
 	quietConns.mu.Unlock()
 	for _, c := range quiet {
 		_ = c.Close()
+	}
+}
+
+// closeConnIfLeft makes the answer the last of its connection when the server of
+// h is being shut down. A connection of HTTP/2 that was only just made then is
+// not told otherwise to end: Caddy would wait for it as long as its client likes,
+// and its client would go on asking a configuration that is gone.
+func (h *Handler) closeConnIfLeft(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor < 3 && (h.left.Load() || caddy.Exiting()) {
+		w.Header().Set("Connection", "close")
 	}
 }

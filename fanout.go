@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
@@ -26,8 +27,8 @@ type pool struct {
 	opts    *Options
 	relay   *relay.Relay
 	stats   *stats
-	sockets sockets
 	direct  *direct.Writer
+	carrier carrier.Carrier
 
 	logger  atomic.Pointer[zap.Logger]
 	notices notices
@@ -45,18 +46,26 @@ func newPool(l *lineage, h *Handler) *pool {
 		lineage: l,
 		opts:    &opts,
 		stats:   counted,
-		sockets: h.sockets,
 		retired: make(chan struct{}),
 	}
-	if p.sockets == nil {
-		p.sockets = kernelSockets{}
+	sockets := h.sockets
+	if sockets == nil {
+		sockets = carrier.Kernel{}
 	}
 	p.relay = relay.New(opts.relayConfig(), p, &p.stats.Stats)
 	p.direct = direct.NewWriter(direct.Options{
 		Timeout:  p.dispatchTimeout(),
 		Panicked: p.panicked,
-		Network:  p.sockets.network,
+		Network:  sockets.Network,
 	})
+	p.carrier = carrier.Carrier{
+		Timeout:   p.dispatchTimeout(),
+		Direct:    p.direct,
+		HandsOver: opts.Direct != "off",
+		Sockets:   sockets,
+		Kept:      p.kept,
+		Delivered: p.Delivered,
+	}
 	p.logger.Store(h.logger)
 	alive.add(p)
 	if caddy.Exiting() {
@@ -196,7 +205,7 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicReque
 		return p.serveRefusal(w, r, t, adm.Refusal, a)
 	}
 	p.explainPrivate(t, adm.Header)
-	return newSession(p, w, r, reader).serve(adm.Header)
+	return p.carry(w, r, reader, adm.Header)
 }
 
 // serveRefusal answers a client that has waited with the origin's no, or says that its

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 )
 
@@ -146,9 +147,9 @@ func TestNoDescriptorIsToBeHad(t *testing.T) {
 // exhausted has no more descriptors.
 type exhausted struct{ memorySockets }
 
-func (*exhausted) beneath(http.ResponseWriter, *http.Request) bool { return true }
-func (*exhausted) duplicate(*http.Request) (int, error)            { return 0, syscall.EMFILE }
-func (*exhausted) network() (direct.Network, error)                { return nil, os.ErrInvalid }
+func (*exhausted) Beneath(http.ResponseWriter, *http.Request) bool { return true }
+func (*exhausted) Duplicate(*http.Request) (int, error)            { return 0, syscall.EMFILE }
+func (*exhausted) Network() (direct.Network, error)                { return nil, os.ErrInvalid }
 
 // An opaque writer is no one's that is known.
 type opaque struct{ http.ResponseWriter }
@@ -160,7 +161,7 @@ func (o opaque) Write(p []byte) (int, error) {
 }
 
 func TestWritersOfOthersAreNotTrusted(t *testing.T) {
-	if transparent(opaque{&client{t: t, header: make(http.Header)}}) {
+	if carrier.Transparent(opaque{&client{t: t, header: make(http.Header)}}) {
 		t.Error("a writer that nobody knows is taken for one that changes nothing")
 	}
 }

@@ -18,10 +18,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
-
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
@@ -304,68 +300,6 @@ func TestDeliveryIsMeasuredFromDecodingToWriting(t *testing.T) {
 		if got := sum() - before; got != 2 {
 			t.Errorf("one delivery took %v seconds, want 2", got)
 		}
-	})
-}
-
-// A discarding client takes everything.
-type discarding struct{ header http.Header }
-
-func (d discarding) Header() http.Header            { return d.header }
-func (discarding) WriteHeader(int)                  {}
-func (discarding) Write(p []byte) (int, error)      { return len(p), nil }
-func (discarding) FlushError() error                { return nil }
-func (discarding) SetWriteDeadline(time.Time) error { return nil }
-
-// newDelivery returns what writes one event to one subscriber of many.
-func newDelivery(tb testing.TB) (deliver func()) {
-	h := &Handler{source: quietSource{}, server: new(caddyhttp.Server), logger: zap.NewNop()}
-	if err := h.provision(false); err != nil {
-		tb.Fatal(err)
-	}
-	h.lineage = joinLineage(tb.Name(), h)
-	tb.Cleanup(func() { _ = h.Cleanup() })
-	w := discarding{make(http.Header)}
-	r := caddyhttp.PrepareRequest(streamRequest(), caddy.NewReplacer(), w, h.server)
-	p := h.lineage.poolOf(h)
-	reader, _, err := p.join(r, h.newTopicRequest(r), &arrival{handler: h})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(reader.Close)
-	s := newSession(p, w, r, reader)
-	s.deadline = &deadline{control: s.control, standing: true}
-	event := []byte("id: 1\ndata: x\n\n")
-	return func() {
-		if err := s.write(event); err != nil {
-			tb.Fatal(err)
-		}
-	}
-}
-
-func TestDeliveringAnEventAllocatesNothing(t *testing.T) {
-	if n := testing.AllocsPerRun(1000, newDelivery(t)); n != 0 {
-		t.Errorf("delivering an event takes %v allocations, want none", n)
-	}
-}
-
-// BenchmarkDeliver is the cost of delivering one event to one subscriber, beside
-// that of writing it.
-func BenchmarkDeliver(b *testing.B) {
-	b.Run("one", func(b *testing.B) {
-		deliver := newDelivery(b)
-		b.ReportAllocs()
-		for b.Loop() {
-			deliver()
-		}
-	})
-	b.Run("parallel", func(b *testing.B) {
-		b.ReportAllocs()
-		b.RunParallel(func(pb *testing.PB) {
-			deliver := newDelivery(b)
-			for pb.Next() {
-				deliver()
-			}
-		})
 	})
 }
 

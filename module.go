@@ -34,6 +34,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 )
 
 func init() {
@@ -101,7 +103,7 @@ type Handler struct {
 	door      frontDoor // of server
 	logger    *zap.Logger
 	announcer *announcer
-	sockets   sockets // nil: the kernel's
+	sockets   carrier.Sockets // nil: the kernel's
 
 	lineage *lineage
 	number  string               // tells it from the other handlers of the process, set by joinLineage

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -268,7 +269,7 @@ func init() { caddy.OnExit(awaitPools) }
 // connections that were taken from them, and of those to origins, they know nothing.
 // Those that no server has told of the exit, because their handler is gone, are ended now.
 func awaitPools(context.Context) {
-	patience := time.After(2 * exitGrace)
+	patience := time.After(2 * carrier.ExitGrace)
 	for _, p := range alive.all() {
 		p.relay.End(relay.Ending{Reason: relay.EndExiting})
 		over := make(chan struct{})

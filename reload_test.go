@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -61,7 +62,7 @@ func TestExitWaitsForUpstreams(t *testing.T) {
 		up, c := s.joinLive(1, 2)
 		up.do <- func(http.ResponseWriter) error { // it takes a while to notice
 			<-up.request.Context().Done()
-			time.Sleep(exitGrace)
+			time.Sleep(carrier.ExitGrace)
 			return errEnd
 		}
 		s.pool.relay.End(relay.Ending{Reason: relay.EndExiting}) // as the servers do
@@ -348,7 +349,7 @@ func TestExitDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
 					up.events(2, 2) // it blocks in a write
 				}
 				s.pool.relay.End(relay.Ending{Reason: relay.EndExiting})
-				time.Sleep(2 * exitGrace)
+				time.Sleep(2 * carrier.ExitGrace)
 				if !c.ended() {
 					t.Error("the stream has not ended")
 				}

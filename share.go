@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
@@ -83,17 +84,11 @@ func asksForWebSocket(r *http.Request) bool {
 		fields.HasToken(r.Header["Connection"], "upgrade") && fields.HasToken(r.Header["Upgrade"], "websocket")
 }
 
-// mayBeUnread reports whether the connection of r may still have bytes of its body.
-// Later versions than HTTP/1 keep them apart from the connection.
-func mayBeUnread(r *http.Request) bool {
-	return r.ProtoMajor == 1 && r.ContentLength != 0
-}
-
 // closeIfUnread makes the answer to r the last of its connection if its body may be
 // unread. Otherwise net/http would read the body before it writes the header, and wait
 // for a client that does not send all of it.
 func closeIfUnread(w http.ResponseWriter, r *http.Request) {
-	if mayBeUnread(r) {
+	if carrier.MayBeUnread(r) {
 		w.Header().Set("Connection", "close")
 	}
 }

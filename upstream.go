@@ -23,9 +23,6 @@ type upstream struct {
 
 	abandoned atomic.Int32 // sources that nobody listens to any more
 
-	// ended has how direct delivery ends the clients of the topic (see delivery).
-	ended atomic.Pointer[directEnding]
-
 	outage outage // owned by the goroutine that feeds the topic
 
 	mu sync.Mutex

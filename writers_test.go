@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct/directtest"
 )
@@ -28,7 +29,7 @@ func bothWriters(t *testing.T, test func(t *testing.T)) {
 
 // overSockets is what setups of the test that runs now have their clients' sockets
 // from; nil if they have none.
-var overSockets sockets
+var overSockets carrier.Sockets
 
 // clientKey is where the context of a request has the client.
 type clientKey struct{}
@@ -36,12 +37,12 @@ type clientKey struct{}
 // memorySockets are sockets of clients in memory.
 type memorySockets struct{ all directtest.Sockets }
 
-func (m *memorySockets) beneath(_ http.ResponseWriter, r *http.Request) bool {
+func (m *memorySockets) Beneath(_ http.ResponseWriter, r *http.Request) bool {
 	_, ok := r.Context().Value(clientKey{}).(*client)
 	return ok
 }
 
-func (m *memorySockets) duplicate(r *http.Request) (int, error) {
+func (m *memorySockets) Duplicate(r *http.Request) (int, error) {
 	c := r.Context().Value(clientKey{}).(*client)
 	k := m.all.New(c.receive)
 	c.mu.Lock()
@@ -50,9 +51,9 @@ func (m *memorySockets) duplicate(r *http.Request) (int, error) {
 	return int(k.FD), nil
 }
 
-func (m *memorySockets) detach(http.ResponseWriter) error { return nil }
+func (m *memorySockets) Detach(http.ResponseWriter) error { return nil }
 
-func (m *memorySockets) network() (direct.Network, error) { return m.all.Open() }
+func (m *memorySockets) Network() (direct.Network, error) { return m.all.Open() }
 
 func (c *client) direct() *directtest.Socket {
 	c.mu.Lock()
@@ -93,8 +94,8 @@ func (c *client) receive(p []byte) int {
 			return 0
 		}
 		c.ready = false
-		if len(p) > maxWrite {
-			p = p[:maxWrite]
+		if len(p) > carrier.MaxWrite {
+			p = p[:carrier.MaxWrite]
 			c.readyLater()
 		}
 	}

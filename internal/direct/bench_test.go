@@ -38,7 +38,7 @@ type counted struct {
 	taken chan int
 }
 
-func (*counted) Ending() *direct.Ending                     { return nil }
+func (*counted) Ending() (none direct.Ending, now bool)     { return none, false }
 func (c *counted) Delivered(clients int, _ direct.Delivery) { c.taken <- clients }
 func (*counted) Beaten(int)                                 {}
 func (*counted) Heartbeat() []byte                          { return []byte(":\n\n") }

@@ -83,19 +83,20 @@ func (g *group) arrive(k *Socket) {
 func (g *group) drains() bool { return g.ending != nil && g.ending.Drain }
 
 // heed looks whether the stream is to end.
-func (g *group) heed(e *Ending) {
-	if e == g.ending {
+func (g *group) heed(e Ending, now bool) {
+	if !now || g.ending != nil && e == *g.ending {
 		return
 	}
-	g.ending = e
+	ending := e // allocated once, and not whenever it is asked for
+	g.ending = &ending
 	if e.Grace > 0 {
 		g.cutAt = min(g.cutAt, g.shard.writer.now()+e.Grace)
 	}
 	for _, k := range g.live {
-		g.end(k, e)
+		g.end(k, &ending)
 	}
 	for k := range g.behind {
-		g.end(k, e)
+		g.end(k, &ending)
 	}
 }
 

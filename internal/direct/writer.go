@@ -27,9 +27,9 @@ type Options struct {
 // A Stream is what a group of clients gets. It must be comparable. Its methods are
 // called by shards, one of several at a time: they must not block.
 type Stream interface {
-	// Ending says that all clients are to end, and how; nil means that they are
-	// not. It is asked whenever the log wakes its readers.
-	Ending() *Ending
+	// Ending says how all clients are to end; now is false while they are not. It is
+	// asked whenever the log wakes its readers.
+	Ending() (e Ending, now bool)
 
 	// Heartbeat returns what is sent when the log has counted one.
 	Heartbeat() []byte

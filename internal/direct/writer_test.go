@@ -32,10 +32,13 @@ func newStream(limits hub.Limits) *stream { return &stream{log: hub.New(limits)}
 
 var roomy = hub.Limits{Events: 10000, Bytes: 1 << 30, Age: time.Hour}
 
-func (s *stream) Ending() *direct.Ending {
+func (s *stream) Ending() (e direct.Ending, now bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ending
+	if s.ending == nil {
+		return e, false
+	}
+	return *s.ending, true
 }
 
 func (s *stream) Delivered(clients int, d direct.Delivery) {

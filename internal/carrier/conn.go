@@ -1,24 +1,22 @@
-package ssefanout
+package carrier
 
 import (
 	"context"
 	"net"
 	"net/http"
 	"time"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
-// exitGrace is how long a write to a client may make no progress once Caddy
+// ExitGrace is how long a write to a client may make no progress once Caddy
 // exits. Caddy waits for every response, and a client that does not read must
 // not be what it waits for.
-const exitGrace = 500 * time.Millisecond
+const ExitGrace = 500 * time.Millisecond
 
 // connKey is where a request's context has its connection.
 type connKey struct{}
 
-// withConn is for the contexts of a server's connections.
-func withConn(ctx context.Context, c net.Conn) context.Context {
+// WithConn is for the contexts of a server's connections.
+func WithConn(ctx context.Context, c net.Conn) context.Context {
 	if ctx.Value(connKey{}) != nil {
 		return ctx
 	}
@@ -38,14 +36,4 @@ func breakConn(r *http.Request) {
 func connOf(r *http.Request) net.Conn {
 	c, _ := r.Context().Value(connKey{}).(net.Conn)
 	return c
-}
-
-// closeConnIfLeft makes the answer the last of its connection when the server of
-// h is being shut down. A connection of HTTP/2 that was only just made then is
-// not told otherwise to end: Caddy would wait for it as long as its client likes,
-// and its client would go on asking a configuration that is gone.
-func (h *Handler) closeConnIfLeft(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor < 3 && (h.left.Load() || caddy.Exiting()) {
-		w.Header().Set("Connection", "close")
-	}
 }

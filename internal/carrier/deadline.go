@@ -1,4 +1,4 @@
-package ssefanout
+package carrier
 
 import (
 	"net/http"
@@ -37,10 +37,10 @@ type deadline struct {
 // newDeadline returns what bounds the writes to w. Caddy's own idle timeouts, which
 // are set anew for every write and every flush, are suspended until resume is called,
 // unless they bound more than this does.
-func (p *pool) newDeadline(w http.ResponseWriter, r *http.Request) (d *deadline, resume func()) {
+func (c *Carrier) newDeadline(w http.ResponseWriter, r *http.Request) (d *deadline, resume func()) {
 	d = &deadline{control: http.NewResponseController(w), standing: r.ProtoMajor == 1}
 	_, idle := caddyhttp.IdleTimeoutsFromContext(r.Context())
-	if idle == nil || p.boundInTime(r) {
+	if idle == nil || c.boundInTime(r) {
 		return d, func() {}
 	}
 	d.control = http.NewResponseController(idle.ResponseWriterWrapper)
@@ -59,7 +59,7 @@ func (d *deadline) set(timeout time.Duration, exiting bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if exiting && d.exitBy.IsZero() {
-		d.exitBy = time.Now().Add(exitGrace)
+		d.exitBy = time.Now().Add(ExitGrace)
 	}
 	switch now := time.Now(); {
 	case !d.exitBy.IsZero():
@@ -132,7 +132,7 @@ func (d *deadline) hurry() {
 	if d.over || !d.exitBy.IsZero() {
 		return
 	}
-	d.exitBy = time.Now().Add(exitGrace)
+	d.exitBy = time.Now().Add(ExitGrace)
 	_ = d.control.SetWriteDeadline(d.exitBy)
 }
 
