@@ -147,11 +147,6 @@ func (req *topicRequest) applyValues(r *http.Request) {
 	}
 }
 
-func serverOf(r *http.Request) *caddyhttp.Server {
-	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	return server
-}
-
 // streamURL returns what of u names a stream: path and query, without a last
 // event id, and without what ignore_query names.
 func (o *Options) streamURL(u *url.URL) url.URL {

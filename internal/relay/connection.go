@@ -240,7 +240,11 @@ func (c *connection) isReplay(e hub.Entry) bool {
 	if !e.SetsID && c.replayed == 0 {
 		return false
 	}
-	next, ok := c.up.topic.log.Match(c.replayed, e)
+	t, from := c.up.topic, c.replayed
+	if from == 0 {
+		from = t.newestRun() // an older one may have gone further
+	}
+	next, ok := t.log.Match(from, e)
 	if ok && c.replayed == 0 && c.goesOn(&e, next-1) {
 		return false
 	}

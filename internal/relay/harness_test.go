@@ -90,7 +90,7 @@ func (c *call) refuse() {
 
 // fail breaks.
 func (c *call) fail() {
-	c.end <- Outcome{Err: io.ErrUnexpectedEOF}
+	c.end <- Outcome{Verdict: Stream, Err: io.ErrUnexpectedEOF}
 	synctest.Wait()
 }
 

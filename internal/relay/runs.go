@@ -42,6 +42,27 @@ type rerun struct {
 	held     []hub.Entry   // that have come since: the log may lose its own meanwhile
 	newest   time.Time     // when the newest of these came before
 	took     time.Duration // for how long they came before; a pause counts for runPatience
+	pauses   pauses        // the longest in that
+}
+
+// pauses are the longest times between two events. The same events may come without them:
+// an origin was away, or was asked again.
+type pauses [3]time.Duration
+
+// add takes a time between two events.
+func (p *pauses) add(d time.Duration) {
+	for i := range p {
+		if d > p[i] {
+			p[i], d = d, p[i]
+		}
+	}
+}
+
+func (p *pauses) sum() (sum time.Duration) {
+	for _, d := range p {
+		sum += d
+	}
+	return sum
 }
 
 // begins takes note of the first event of a connection.
@@ -122,11 +143,23 @@ func (c *connection) endReplay() {
 func (r *rerun) keepsPace(before time.Time) bool {
 	if len(r.held) > 0 {
 		// If a pause counted in full, all events behind one would seem to come too early.
-		r.took += min(max(0, before.Sub(r.newest)), runPatience)
+		gap := min(max(0, before.Sub(r.newest)), runPatience)
+		r.took += gap
+		r.pauses.add(gap)
 	}
 	r.newest = before
 	took := time.Since(r.since)
-	return len(r.held) > 0 && took >= runPatience && 2*took >= r.took
+	return len(r.held) > 0 && took >= runPatience && 2*took >= r.took-r.pauses.sum()
+}
+
+// newestRun returns where in the log the newest run begins that was seen to be one, or 0.
+func (t *Topic) newestRun() hub.Cursor {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.runs) == 0 {
+		return 0
+	}
+	return t.runs[len(t.runs)-1]
 }
 
 // beginRun takes note that what is appended next begins a new run.
