@@ -91,18 +91,21 @@ func (l *lineage) leave(h *Handler) error {
 	case orphan != nil:
 		orphan.drain()
 	case rolledBack && heir != nil:
-		heir.comeBack()
+		heir.comeBack(h)
 	}
 	_, err := lineages.Delete(l.key)
 	return err
 }
 
 // comeBack makes the topics go on through the newest configuration that are connected
-// through one that was rolled back.
-func (p *pool) comeBack() {
+// through that of h, which was rolled back. The others keep the connection they have,
+// which may be one of an older configuration that leads to the same origin.
+func (p *pool) comeBack(h *Handler) {
 	current, _ := p.relay.Topics()
 	for _, t := range current {
-		t.Reroute()
+		if upstreamOf(t).isConnectedThrough(h) {
+			t.Reroute()
+		}
 	}
 }
 

@@ -119,6 +119,14 @@ func (u *upstream) seek(h *Handler) {
 	}
 }
 
+// isConnectedThrough reports whether the connection goes through the configuration of h.
+func (u *upstream) isConnectedThrough(h *Handler) bool {
+	connected := u.topic.IsConnected()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return connected && u.via.isIn(h)
+}
+
 // isConnectedThroughAnother reports whether the stranger has been through other
 // configurations than that of h alone, or the connection goes through one.
 func (u *upstream) isConnectedThroughAnother(h *Handler) bool {
