@@ -529,6 +529,27 @@ func TestAConfigurationThatIsRolledBackIsLeft(t *testing.T) {
 	})
 }
 
+// A configuration that has served nobody takes no connection along when it fails, not even
+// of a topic whose connection is older than the one it should have replaced.
+func TestAConfigurationThatIsRolledBackUnused(t *testing.T) {
+	bothWriters(t, func(t *testing.T) {
+		s := newWrappingSetup(t, Options{})
+		s.around.Plain = true
+		up, c := s.joinLive(1, 2)
+		after := s.reloadWrapping(s.around)
+		after.get("/other") // the configuration has started
+		after.origin.next().accept()
+		failed := after.reload(Options{}, newOrigin(t))
+		failed.around.Plain = true
+		failed.cleanup()
+		up.events(3, 3)
+		c.expect(numbered(3, 3))
+		for _, o := range []*fakeOrigin{s.origin, after.origin, failed.origin} {
+			o.idle()
+		}
+	})
+}
+
 // The new configuration's origin is away: its clients wait for it alone, and the old ones
 // keep what they have until they are sent there.
 func TestReloadToAnOriginThatIsDown(t *testing.T) {
