@@ -198,7 +198,7 @@ func (h *Handler) FinalizeUnmarshalCaddyfile(helper httpcaddyfile.Helper) error 
 	return nil
 }
 
-// An option is one of ours in the Caddyfile.
+// An option is a subdirective of sse_fanout, beside those of reverse_proxy.
 type option struct {
 	syntax string // what follows its name
 	parse  func(*Options, *arguments)

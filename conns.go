@@ -30,7 +30,7 @@ var quietConns struct {
 	all map[net.Conn]struct{}
 }
 
-// watched holds the servers that have a handler of ours. A server calls each of its hooks for
+// watched holds the servers with an sse_fanout handler. A server calls each of its hooks for
 // every connection and every request: it has them once, however many handlers it has.
 var watched struct {
 	mu      sync.Mutex

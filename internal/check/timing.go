@@ -101,7 +101,7 @@ func signsOf(live []batch, opened time.Time) signs {
 	return s
 }
 
-// why says what of the signs proves that bytes are held back. It is empty if nothing does.
+// why names the sign that proves that bytes are held back. It is empty if none does.
 func (s *signs) why() string {
 	switch {
 	case s.stamped > 0:

@@ -14,7 +14,7 @@ var sentences = [...]string{
 	"It could hold five connections. It needs one.",
 	"Open ten more clients: the origin will not notice.",
 	"Each event has an id, so nobody loses their place.",
-	"Who comes back says the last id they heard.",
+	"A client that comes back says the last id it heard.",
 	"Then they get what they missed, and go on from there.",
 	"Restart the origin: nobody will be told.",
 	"The numbers go on where they stopped.",

@@ -42,7 +42,7 @@ func Copy(to, shared http.Header) {
 	}
 }
 
-// Shared returns what of an answer's header goes to every client.
+// Shared returns the part of an answer's header that every client gets.
 func Shared(header http.Header) http.Header {
 	shared := make(http.Header, len(header))
 	nominated := header["Connection"] // they are for that connection only

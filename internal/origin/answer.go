@@ -78,7 +78,7 @@ func NewAnswer(opts Options, sink relay.Sink) *Answer {
 	}
 }
 
-// Asked takes note of the request as the source has it.
+// Asked records the request as the source has it.
 func (a *Answer) Asked(r *http.Request) { a.request.Store(r) }
 
 // Request returns the request as the source has it, or nil if it has none.

@@ -19,7 +19,7 @@ func (c *condition) connected(now time.Time, address string) *condition {
 	return &seen
 }
 
-// lost takes note of a connection that has ended, or could not be made.
+// lost records a connection that has ended, or could not be made.
 func (u *upstream) lost(c *connection, delay time.Duration) {
 	now := time.Now()
 	l := Lost{
@@ -45,7 +45,7 @@ func (u *upstream) lost(c *connection, delay time.Duration) {
 	u.topic.relay.observer.Lost(u.topic, l)
 }
 
-// closed takes note that there is to be no other connection.
+// closed records that no further connection will be made.
 func (u *upstream) closed(reason string, status int, quiet bool) {
 	u.topic.relay.observer.Closed(u.topic, Closed{
 		Reason:  reason,

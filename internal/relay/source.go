@@ -52,7 +52,7 @@ type Sink interface {
 	// a session.
 	Decided(session bool)
 
-	// Flush is called when no more events are there for now.
+	// Flush is called when the source has sent all it has for now.
 	Flush()
 }
 
