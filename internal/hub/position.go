@@ -67,23 +67,18 @@ func (t *Topic) Last(n int) Position {
 // After returns the position just after the newest entry that set id. It
 // reports false if no entry that can be replayed, nor the position before the
 // oldest of them, has this id.
-func (t *Topic) After(id string) (Position, bool) {
-	now := t.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.log.expire(now)
-	c, ok := t.log.after(id)
-	return Position{Cursor: c, ID: id}, ok
-}
+func (t *Topic) After(id string) (Position, bool) { return t.find(id, t.log.after) }
 
 // KeptAfter is After for all entries that are kept, also those that can no longer be
 // replayed.
-func (t *Topic) KeptAfter(id string) (Position, bool) {
+func (t *Topic) KeptAfter(id string) (Position, bool) { return t.find(id, t.log.keptAfter) }
+
+func (t *Topic) find(id string, after func(id string) (Cursor, bool)) (Position, bool) {
 	now := t.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.log.expire(now)
-	c, ok := t.log.keptAfter(id)
+	c, ok := after(id)
 	return Position{Cursor: c, ID: id}, ok
 }
 

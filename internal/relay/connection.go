@@ -54,16 +54,14 @@ func (u *upstream) open(ctx context.Context, after beginning, replaces *connecti
 	}
 	ctx, c.cancel = context.WithCancelCause(ctx)
 
-	var watchdog *time.Timer
 	if idle := t.relay.cfg.IdleTimeout; idle > 0 {
-		watchdog = time.AfterFunc(idle, func() { c.cancel(ErrIdle) })
+		c.watchdog = time.AfterFunc(idle, func() { c.cancel(ErrIdle) })
 	}
-	c.watchdog = watchdog
 	go func() {
 		defer close(c.ended)
 		defer c.cancel(nil)
-		if watchdog != nil {
-			defer watchdog.Stop()
+		if c.watchdog != nil {
+			defer c.watchdog.Stop()
 		}
 		c.outcome = t.source.Follow(ctx, after.Resumption, c)
 		if !c.accepted.IsZero() { // nothing is, any more

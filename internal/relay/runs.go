@@ -65,7 +65,7 @@ func (p *pauses) sum() (sum time.Duration) {
 	return sum
 }
 
-// begins takes note of the first event of a connection.
+// begins records the first event of a connection.
 func (c *connection) begins(e *hub.Entry) {
 	u, start := c.up, startOf(e)
 	c.begun = true
@@ -162,7 +162,7 @@ func (t *Topic) newestRun() hub.Cursor {
 	return t.runs[len(t.runs)-1]
 }
 
-// beginRun takes note that what is appended next begins a new run.
+// beginRun records that what is appended next begins a new run.
 func (t *Topic) beginRun() {
 	start, tail := t.log.Newest().Cursor, t.log.Tail().Cursor
 	t.mu.Lock()
