@@ -85,7 +85,15 @@ func (c *connection) Heard() {
 }
 
 // Decided implements Sink.
-func (c *connection) Decided(session bool) { c.up.topic.decide(session) }
+//
+// What a connection begins with that another one has replaced is nothing to those who wait.
+func (c *connection) Decided(session bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.isCut {
+		c.up.topic.decide(session)
+	}
+}
 
 // Accept implements Sink.
 func (c *connection) Accept(o Opening) (tell func()) {
