@@ -25,20 +25,18 @@ type catchup struct {
 	group *catchups
 	id    Claim
 	log   *hub.Topic
+	past  leg // of the catch-up that this one continues
 
 	// Guarded by group.mu.
+	stage       life[stage, stageEvent]
 	subscribers map[*Reader]struct{}
-	askers      map[string]int // subscribers by client address
-	queues      int            // how many it is in
-	since       time.Time      // when it began to wait for its turn, or was started
-	asked       time.Time      // when its subscribers began to wait, over all its turns
-	billed      string         // the address in whose turn it was started
-	cost        float64        // charged to it
-	parked      bool           // it waits for the topic's next event
-	resting     bool           // it was refused, and others are asked for in its place
-	yielded     bool           // its subscribers have had a turn before, and left it to others
-	cancel      context.CancelFunc
-	started     atomic.Bool // read without the lock
+	askers      map[string]int     // subscribers by client address
+	queues      int                // how many it is in
+	since       time.Time          // when it began to wait for its turn, or was started
+	asked       time.Time          // when its subscribers began to wait, over all its turns
+	billed      string             // the address in whose turn it was started
+	cost        float64            // charged to it
+	cancel      context.CancelFunc // set once it has started
 
 	// tried says that an event of the topic's has ended its waiting. It is set before
 	// it is started.
@@ -57,23 +55,19 @@ type catchup struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	floor    hub.Cursor    // the oldest entry of the topic's log at the start, behind its last gap
-	floorID  string        // in force behind that entry, or the first since the gap
-	start    hub.Position  // where the topic's log ended then (see topic.logEnd)
-	before   string        // the firstID of the catch-up that this one continues
-	firstID  string        // of the first event here that has one
-	lastID   string        // of the newest event here
-	quietOn  int           // the connection of the topic during which the origin was quiet
-	pause    time.Duration // that the origin was left alone for before
+	progress life[progress, progressEvent]
+	floor    hub.Cursor   // the oldest entry of the topic's log at the start, behind its last gap
+	floorID  string       // in force behind that entry, or the first since the gap
+	start    hub.Position // where the topic's log ended then (see topic.logEnd)
+	firstID  string       // of the first event here that has one
+	lastID   string       // of the newest event here
+	quietOn  int          // the connection of the topic during which the origin was quiet
 	events   int
 	bytes    int
 	noIDs    bool       // the origin has sent events, and none with an id yet
-	whole    bool       // this log meets the topic's: nothing more is needed from the origin
-	wholeAt  hub.Cursor // where the topic's log ended when that was found
-	over     bool
-	spliced  bool
+	wholeAt  hub.Cursor // where the topic's log ended when it was found to be whole
 	splice   hub.Cursor // where in the topic's log the subscribers continue
-	why      error      // not spliced
+	why      error      // why it has failed
 	finished chan struct{}
 	met      struct{ missing, jumping string } // the cases of the splice that have decided, last
 	begun    chan struct{}                     // closed at the first event that is for the subscribers
@@ -151,8 +145,8 @@ func (s *catchupStream) Event(e *sse.Event) {
 	}
 	s.wire = sse.Append(s.wire[:0], e)
 	entry := hub.Entry{Wire: s.wire, SetsID: e.HasID, ID: eventID(e)}
-	s.missed = s.missed || c.whole
-	if c.over || s.missed {
+	s.missed = s.missed || c.progress.is(progressWhole)
+	if c.progress.now().isOver() || s.missed {
 		return
 	}
 	if c.id.ID != "" && c.firstID == "" && entry.ID == "" {
@@ -224,10 +218,10 @@ func (c *catchup) canBeContinued() bool {
 // another, and has come to an event again that the other had. It would do so for ever.
 // c.mu must be held.
 func (c *catchup) startsOver(id string) bool {
-	if c.before == "" {
+	if c.past.firstID == "" {
 		return false
 	}
-	return c.firstID == "" && id == c.before || c.lastID != c.id.ID && id == c.id.ID
+	return c.firstID == "" && id == c.past.firstID || c.lastID != c.id.ID && id == c.id.ID
 }
 
 // hold keeps an event back until one has an id. From an origin that sends none, the
@@ -277,7 +271,7 @@ func (c *catchup) silence() error {
 func (c *catchup) fail(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.over {
+	if !c.progress.now().isOver() {
 		c.finish(false, 0, why)
 	}
 }
@@ -290,7 +284,12 @@ func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
 			at = last.Cursor
 		}
 	}
-	c.over, c.spliced, c.splice, c.why = true, spliced, at, why
+	c.splice, c.why = at, why
+	if spliced {
+		c.progressOn(progressSplices)
+	} else {
+		c.progressOn(progressFails)
+	}
 	close(c.finished)
 	if spliced && c.id.ID == "" {
 		c.group.topic.greeting.renew(c.log, at)
@@ -304,5 +303,6 @@ func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
 func (c *catchup) result() (over, spliced bool, at hub.Cursor, why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.over, c.spliced, c.splice, c.why
+	is := c.progress.now()
+	return is.isOver(), is == progressJoined, c.splice, c.why
 }

@@ -91,7 +91,7 @@ func (c *catchup) run(ctx context.Context) {
 	t.relay.observer.CaughtUp(t, CaughtUp{
 		LastEventID: c.id.ID,
 		Events:      c.events,
-		Resumed:     c.spliced,
+		Resumed:     c.progress.is(progressJoined),
 		Reason:      c.why,
 		Took:        time.Since(started),
 		Missing:     c.met.missing,
@@ -160,7 +160,7 @@ func (p *pursuit) look(ctx context.Context) {
 	}
 	connected, connects := t.connection()
 	switch {
-	case !connected || connects == p.fetched.connects || !p.resumable() || p.isWhole():
+	case !connected || connects == p.fetched.connects || !p.resumable() || p.progress.is(progressWhole):
 	case !p.proceed():
 		p.thought.Reset(SecondThought)
 	default:
@@ -224,7 +224,7 @@ func (p *pursuit) wait(ctx context.Context) (over bool) {
 // another.
 func (c *catchup) isToGoOn(f *fetch, last *Outcome) bool {
 	switch {
-	case c.isWhole(), c.disrupted(f):
+	case c.progress.is(progressWhole), c.disrupted(f):
 	case last.blamesID():
 		c.fail(errCatchupRefused)
 	case !c.resumable():
