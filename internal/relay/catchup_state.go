@@ -45,7 +45,7 @@ func (e stageEvent) String() string {
 	return [...]string{"parks", "resumes", "starts", "rests", "proceeds", "ends"}[e]
 }
 
-var stages = table[stage, stageEvent]{of: "stage of a catch-up", rows: []transition[stage, stageEvent]{
+var stages = table[stage, stageEvent]{of: "stage", rows: []transition[stage, stageEvent]{
 	{stageWaiting, stageParks, stageParked},
 	{stageWaiting, stageStarts, stageRunning},
 	{stageWaiting, stageEnds, stageEnded},
@@ -87,7 +87,7 @@ func (e progressEvent) String() string {
 	return [...]string{"meets", "parts", "splices", "fails"}[e]
 }
 
-var progresses = table[progress, progressEvent]{of: "progress of a catch-up", rows: []transition[progress, progressEvent]{
+var progresses = table[progress, progressEvent]{of: "progress", rows: []transition[progress, progressEvent]{
 	{progressFetching, progressMeets, progressWhole},
 	{progressFetching, progressSplices, progressJoined},
 	{progressFetching, progressFails, progressFailed},

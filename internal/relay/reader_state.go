@@ -46,7 +46,7 @@ func (e phaseEvent) String() string {
 	return [...]string{"enters", "holds", "queues", "fetches", "settles", "continues", "hands over", "closes"}[e]
 }
 
-var phases = table[phase, phaseEvent]{of: "phase of a reader", rows: []transition[phase, phaseEvent]{
+var phases = table[phase, phaseEvent]{of: "phase", rows: []transition[phase, phaseEvent]{
 	{phaseJoined, phaseEnters, phaseEntered},
 	{phaseJoined, phaseCloses, phaseClosed},
 	{phaseEntered, phaseHolds, phaseUnsettled},

@@ -37,7 +37,7 @@ func (e linkEvent) String() string {
 	return [...]string{"accepts", "ends", "refuses"}[e]
 }
 
-var links = table[link, linkEvent]{of: "link of a topic", rows: []transition[link, linkEvent]{
+var links = table[link, linkEvent]{of: "link", rows: []transition[link, linkEvent]{
 	{linkOpening, linkAccepts, linkConnected},
 	{linkOpening, linkRefuses, linkRefused},
 	{linkConnected, linkAccepts, linkConnected}, // the new connection is there before the old one is broken
@@ -78,7 +78,7 @@ func (e trustEvent) String() string {
 	return [...]string{"silence", "event", "session"}[e]
 }
 
-var trusts = table[trust, trustEvent]{of: "trust in a topic", rows: []transition[trust, trustEvent]{
+var trusts = table[trust, trustEvent]{of: "trust", rows: []transition[trust, trustEvent]{
 	{trustPending, trustSilence, trustAssumed},
 	{trustPending, trustEventful, trustShown},
 	{trustPending, trustSession, trustPersonal},
@@ -123,7 +123,7 @@ func (e standingEvent) String() string {
 	return [...]string{"joined", "lingers", "answers", "detaches", "moves", "closes"}[e]
 }
 
-var standings = table[standing, standingEvent]{of: "standing of a topic", rows: []transition[standing, standingEvent]{
+var standings = table[standing, standingEvent]{of: "standing", rows: []transition[standing, standingEvent]{
 	{standingUsed, standingJoined, standingUsed},
 	{standingUsed, standingLingers, standingLingering},
 	{standingUsed, standingAnswers, standingAnswering},

@@ -68,7 +68,7 @@ func (l *life[S, E]) on(e E, t *table[S, E], report *misfits) (from, to S) {
 }
 
 // misfits are impossible events. In production, the first of a relay is kept for
-// Relay.Holdings. In the tests of this package, each panics (see harness_test.go).
+// Relay.Holdings. In the tests of this package, each panics (see states_test.go).
 type misfits struct{ first atomic.Pointer[string] }
 
 // onMisfit is set by tests.
