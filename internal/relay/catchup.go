@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
 // SpliceTimeouts is how many times the timeout a catch-up may take to meet the log.
@@ -129,83 +127,6 @@ func (g *catchups) comes(id string, behind hub.Cursor) {
 	}
 }
 
-// Event implements Sink: it takes an event until the catch-up meets the log.
-func (s *catchupStream) Event(e *sse.Event) {
-	c := s.catchup
-	t := c.group.topic
-	s.heard.Store(time.Now().UnixNano())
-
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e.HasID && !e.HasData && eventID(e) == c.lastID {
-		// A position, as a fan-out begins each connection with, and no news.
-		if e.HasID, e.ID = false, nil; !e.HasRetry {
-			return
-		}
-	}
-	s.wire = sse.Append(s.wire[:0], e)
-	entry := hub.Entry{Wire: s.wire, SetsID: e.HasID, ID: eventID(e)}
-	s.missed = s.missed || c.progress.is(progressWhole)
-	if c.progress.now().isOver() || s.missed {
-		return
-	}
-	if c.id.ID != "" && c.firstID == "" && entry.ID == "" {
-		s.hold(entry, e.HasData)
-		return
-	}
-	if c.events == 0 {
-		close(c.begun)
-	}
-	if entry.ID != "" && s.joins(entry) {
-		return
-	}
-	s.append(entry)
-	greeted := c.id.ID == "" && t.greeting.completes(e, s.withData)
-	if e.HasData {
-		s.withData++
-	}
-	switch {
-	case c.isAtEnd():
-		c.finish(false, 0, errCatchupQuiet)
-	case greeted && c.firstID == "" && t.log.Newest().ID == "":
-		c.finish(false, 0, errCatchupNoIDs) // what comes next is what the log gets
-	case c.bytes <= t.relay.cfg.History.Bytes:
-	case c.canBeContinued():
-		c.finish(false, 0, errCatchupFull)
-	case c.events > 1:
-		c.finish(false, 0, errCatchupSize)
-	}
-}
-
-// joins reports whether an event with an id is where the catch-up ends, as the topic's log
-// has it, or as the origin has ignored the id. c.mu must be held.
-func (s *catchupStream) joins(entry hub.Entry) (over bool) {
-	c := s.catchup
-	if c.startsOver(entry.ID) {
-		c.finish(false, 0, errCatchupIgnored)
-		return true
-	}
-	if c.firstID == "" {
-		c.firstID = entry.ID
-	}
-	c.newest.Store(&awaited{id: entry.ID}) // before looking: it may come at any time
-	at, ok := c.group.topic.log.KeptAfter(entry.ID)
-	switch {
-	case !ok:
-		return false
-	case !c.continues(at.Cursor, entry.ID):
-		c.finish(false, 0, errCatchupIgnored)
-		return true
-	}
-	s.append(entry)
-	if c.jumped(at.Cursor) {
-		c.finish(false, at.Cursor, errCatchupIgnored)
-	} else {
-		c.finish(true, at.Cursor, nil)
-	}
-	return true
-}
-
 // canBeContinued reports whether a client that has got all that is here can ask for
 // what follows, as if it had come back with the last id. However much a client has
 // missed, no more than a log's worth is held for it at once. c.mu must be held.
@@ -222,28 +143,6 @@ func (c *catchup) startsOver(id string) bool {
 		return false
 	}
 	return c.firstID == "" && id == c.past.firstID || c.lastID != c.id.ID && id == c.id.ID
-}
-
-// hold keeps an event back until one has an id. From an origin that sends none, the
-// topic's log gets the same events, and nothing tells which: the subscribers would
-// have them twice. c.mu must be held.
-func (s *catchupStream) hold(e hub.Entry, isEvent bool) {
-	c := s.catchup
-	c.noIDs = c.noIDs || isEvent // a reconnection time alone is none
-	e.Wire = bytes.Clone(e.Wire)
-	s.held = append(s.held, e)
-	if s.heldBytes += len(e.Wire); s.heldBytes > c.group.topic.relay.cfg.History.Bytes {
-		c.finish(false, 0, errCatchupSize)
-	}
-}
-
-// append adds an event, after those that were held. c.mu must be held.
-func (s *catchupStream) append(e hub.Entry) {
-	for _, held := range s.held {
-		s.catchup.append(held)
-	}
-	s.held = nil
-	s.catchup.append(e)
 }
 
 // append adds an event. c.mu must be held.

@@ -15,11 +15,11 @@ import (
 // QuietTime is how long the origin must have sent nothing to be quiet.
 const QuietTime = 2 * time.Second
 
-// isQuiet reports whether c is to be parked, as the origin has sent nothing for some
-// time.
-func (c *catchup) isQuiet(f *fetch, least time.Duration) bool {
-	t := c.group.topic
-	if !f.isSilent(least) || len(f.ended) > 0 {
+// isQuiet reports whether the catch-up is to be parked, as the origin has sent nothing for
+// some time.
+func (p *pursuit) isQuiet(least time.Duration) bool {
+	c, f, t := p.catchup, p.fetched, p.group.topic
+	if !f.isSilent(least) || p.ended != nil && f.hasEnded() {
 		return false
 	}
 	if connected, connects := t.connection(); !connected || connects != f.connects || !t.isNowhere() {
@@ -35,14 +35,16 @@ func (c *catchup) isQuiet(f *fetch, least time.Duration) bool {
 		here.Usable() && t.askableID(here.ID) != ""
 }
 
-// endQuiet ends c as the origin is quiet. Others that come to the same id need not wait.
-func (c *catchup) endQuiet(f *fetch) {
+// endQuiet ends the catch-up as the origin is quiet. Others that come to the same id need
+// not wait.
+func (p *pursuit) endQuiet() {
+	c := p.catchup
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.progress.now().isOver() {
 		return
 	}
-	c.quietOn = f.connects
+	c.quietOn = p.fetched.connects
 	if c.events > 0 {
 		end := c.lastID
 		c.group.end.Store(&end)
