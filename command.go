@@ -25,6 +25,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/cli"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 func init() {
@@ -81,8 +82,8 @@ For proxying:
 		cmd.Flags().StringArrayP("header-down", "d", []string{}, "Set a response header to send back to the client (format: \"Field: value\")")
 		cmd.Flags().BoolP("access-log", "", false, "Enable the access log")
 		cmd.Flags().BoolP("debug", "v", false, "Enable verbose debug logs")
-		for name, option := range grammar {
-			cmd.Flags().StringArrayP(flagOf(name), "", []string{}, "Caddyfile `option`: "+option.syntax)
+		for name, option := range settings.Grammar {
+			cmd.Flags().StringArrayP(flagOf(name), "", []string{}, "Caddyfile `option`: "+option.Syntax)
 		}
 		cmd.RunE = caddycmd.WrapCommandFuncForCobra(cmdFanout)
 	},
@@ -185,7 +186,7 @@ func fanoutHandler(fs caddycmd.Flags) (*Handler, error) {
 		return nil, err
 	}
 	handler := &Handler{SourceRaw: caddyconfig.JSONModuleObject(proxy, "handler", "reverse_proxy", nil)}
-	for _, option := range slices.Sorted(maps.Keys(grammar)) {
+	for _, option := range slices.Sorted(maps.Keys(settings.Grammar)) {
 		values, err := fs.GetStringArray(flagOf(option))
 		if err != nil {
 			return nil, err
@@ -193,8 +194,8 @@ func fanoutHandler(fs caddycmd.Flags) (*Handler, error) {
 		if !fs.Changed(flagOf(option)) {
 			continue
 		}
-		if err := handler.setOption(option, strings.Join(values, " ")); err != nil {
-			return nil, fmt.Errorf("invalid --%s: %w; expected: %s", flagOf(option), err, grammar[option].syntax)
+		if err := settings.Set(&handler.Options, option, strings.Join(values, " ")); err != nil {
+			return nil, fmt.Errorf("invalid --%s: %w; expected: %s", flagOf(option), err, settings.Grammar[option].Syntax)
 		}
 	}
 	return handler, nil
@@ -221,27 +222,6 @@ func fanoutServer(fs caddycmd.Flags, addr httpcaddyfile.Address, handler *Handle
 		server.AutoHTTPS = &caddyhttp.AutoHTTPSConfig{DisableRedir: true}
 	}
 	return server
-}
-
-// setOption sets an option to what could stand behind its name in a Caddyfile.
-func (o *Options) setOption(option, value string) error {
-	if strings.ContainsAny(value, "\r\n") {
-		return errors.New("it must be a single line")
-	}
-	// The line after it is where its arguments end.
-	tokens, err := caddyfile.Tokenize([]byte(option+" "+value+"\n}"), "")
-	if err != nil {
-		return err
-	}
-	d := caddyfile.NewDispenser(tokens)
-	d.Next()
-	args := &arguments{d: d, option: option}
-	o.parse(option, args)
-	args.end()
-	if args.err != nil {
-		return args.err
-	}
-	return o.validate()
 }
 
 // fanoutProxy builds the reverse proxy that answers. Its own Caddyfile parser

@@ -15,11 +15,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/cli"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/eventsource"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // flagsOf parses args as a command does.
@@ -156,7 +158,7 @@ func TestFanoutFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for option := range grammar {
+	for option := range settings.Grammar {
 		if _, err := fs.GetStringArray(flagOf(option)); err != nil {
 			t.Errorf("%s: %v", option, err)
 		}

@@ -20,7 +20,7 @@ type facts []namedValue
 
 // factsOf returns the facts of a request that has reached h.
 func (h *Handler) factsOf(r *http.Request) facts {
-	u := h.streamURL(r.URL)
+	u := streamURL(r.URL, h.IgnoreQuery)
 	var address keyBuilder
 	address.addURL(&u)
 	method := r.Method
@@ -36,13 +36,13 @@ func (h *Handler) factsOf(r *http.Request) facts {
 	around := h.surroundings()
 	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
-		if (!survey.OwnVariable(name) || slices.Contains(around.Variables, name)) && !slices.Contains(h.varyReplacer, "http.vars."+name) {
+		if (!survey.OwnVariable(name) || slices.Contains(around.Variables, name)) && !slices.Contains(h.settings.VaryPlaceholders, "http.vars."+name) {
 			f = append(f, namedValue{"variable " + name, factValue(vars[name])})
 		}
 	}
 	repl := replacerOf(r)
 	for _, name := range around.Maps {
-		if !slices.Contains(h.varyReplacer, name) {
+		if !slices.Contains(h.settings.VaryPlaceholders, name) {
 			value, _ := repl.Get(name)
 			f = append(f, namedValue{"placeholder {" + name + "}", factValue(value)})
 		}

@@ -13,10 +13,13 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/cors"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // A pool is the topics of one handler. It outlives the handler: first over a
@@ -24,7 +27,7 @@ import (
 // it takes to end its subscribers.
 type pool struct {
 	lineage *lineage
-	opts    *Options
+	opts    *settings.Settings
 	relay   *relay.Relay
 	stats   *stats
 	direct  *direct.Writer
@@ -39,12 +42,10 @@ type pool struct {
 }
 
 func newPool(l *lineage, h *Handler) *pool {
-	// A copy, so that a pool that outlives its configuration does not keep it
-	// in memory.
-	opts := h.Options
+	opts := h.settings
 	p := &pool{
 		lineage: l,
-		opts:    &opts,
+		opts:    opts,
 		stats:   counted,
 		retired: make(chan struct{}),
 	}
@@ -52,7 +53,7 @@ func newPool(l *lineage, h *Handler) *pool {
 	if sockets == nil {
 		sockets = carrier.Kernel{}
 	}
-	p.relay = relay.New(opts.relayConfig(), p, &p.stats.Stats)
+	p.relay = relay.New(opts.Relay(), p, &p.stats.Stats)
 	p.direct = direct.NewWriter(direct.Options{
 		Timeout:  p.dispatchTimeout(),
 		Panicked: p.panicked,
@@ -116,7 +117,7 @@ const maxJoins = 3
 // one to one, the error is a passReason.
 func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, h *Handler) error {
 	a := &arrival{handler: h}
-	if p.opts.wrapping {
+	if p.opts.Wrapping {
 		a.facts = h.factsOf(r)
 		if passed := p.passing.recall(a.key(req.key())); passed != "" {
 			return passed
@@ -157,10 +158,10 @@ func (p *pool) join(r *http.Request, req *topicRequest, a *arrival) (*relay.Read
 		Open:     func(t *relay.Topic) relay.Source { return &upstream{pool: p, topic: t, request: req} },
 		Claim:    claimOf(r),
 		Address:  countedAddress(clientIP(r)),
-		Audience: uint8(p.opts.audienceOf(r)),
+		Audience: uint8(audience.Of(r, p.opts.Primer)),
 		Patient:  p.needsOriginsWord(r),
 	}
-	if p.opts.wrapping {
+	if p.opts.Wrapping {
 		if passed := p.passing.recall(a.handler.frontKey(key)); passed != "" {
 			return nil, "", passed
 		}
@@ -215,7 +216,7 @@ func (p *pool) serveRefusal(w http.ResponseWriter, r *http.Request, t *relay.Top
 	case no.Verdict == relay.Elsewhere:
 		a.handler.frontFailed(upstreamOf(t), no.Front)
 		return passFront
-	case no.IsPersonal(p.opts.wrapping):
+	case no.IsPersonal(p.opts.Wrapping):
 		return restrictionError(&no.Restriction)
 	}
 	describe(r, outcomeRefused, no.Verdict.String())
@@ -223,10 +224,10 @@ func (p *pool) serveRefusal(w http.ResponseWriter, r *http.Request, t *relay.Top
 	switch {
 	case no.Verdict == relay.NotStream:
 		return passNotStream
-	case p.opts.wrapping:
+	case p.opts.Wrapping:
 		return passRefused
 	}
-	return answerRefusal(w, r, no, &p.opts.cors)
+	return answerRefusal(w, r, no, &p.opts.CORS)
 }
 
 // needsOriginsWord reports whether only the origin can tell if the page behind r
@@ -234,7 +235,7 @@ func (p *pool) serveRefusal(w http.ResponseWriter, r *http.Request, t *relay.Top
 // up for good on an answer that does not allow its page.
 func (p *pool) needsOriginsWord(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
-	if origin == "" || p.opts.cors.enabled() {
+	if origin == "" || p.opts.CORS.Enabled() {
 		return false
 	}
 	u, err := url.Parse(origin)
@@ -242,11 +243,11 @@ func (p *pool) needsOriginsWord(r *http.Request) bool {
 }
 
 // answerRefusal answers a client with the origin's no.
-func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, cors *corsPolicy) error {
+func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, cors *cors.Policy) error {
 	header := w.Header()
 	header.Del("Server") // as reverse_proxy does, for it is not Caddy's answer
 	fields.Copy(header, no.Header)
-	cors.apply(header, r)
+	cors.Apply(header, r)
 	if no.Status == http.StatusNoContent || no.Status == http.StatusNotModified {
 		w.WriteHeader(no.Status)
 		return nil

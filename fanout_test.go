@@ -301,9 +301,7 @@ func TestOneUpstreamWhateverComesAndGoes(t *testing.T) {
 		Reconnect: Reconnect{Min: caddy.Duration(time.Millisecond), Max: caddy.Duration(2 * time.Millisecond)},
 		Catchup:   noCatchup,
 	}}
-	if err := h.provision(h.wraps()); err != nil {
-		t.Fatal(err)
-	}
+	h.settings = settingsOf(t, h)
 	h.lineage = joinLineage(t.Name(), h)
 	p := h.lineage.poolOf(h)
 

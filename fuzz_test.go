@@ -95,16 +95,16 @@ func FuzzLastEventID(f *testing.F) {
 			t.Errorf("the id %q has blanks around it", brought.ID)
 		}
 		if brought.Param != "" {
-			u := inQuery(url.URL{RawQuery: new(Options).streamQuery(query)}, relay.Resumption(brought))
+			u := inQuery(url.URL{RawQuery: streamQuery(query, nil)}, relay.Resumption(brought))
 			if again := claimOf(&http.Request{URL: &u}); again != brought {
 				t.Errorf("%q is forwarded as %q", brought, again)
 			}
 		}
-		kept := new(Options).streamQuery(query)
+		kept := streamQuery(query, nil)
 		if len(kept) > len(query) || !isSubsequence(kept, query) {
 			t.Errorf("%q without its id is %q", query, kept)
 		}
-		if again := new(Options).streamQuery(kept); again != kept {
+		if again := streamQuery(kept, nil); again != kept {
 			t.Errorf("%q still holds an id", kept)
 		}
 	})

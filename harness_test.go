@@ -27,6 +27,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct/directtest"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
@@ -252,8 +253,9 @@ type setup struct {
 	server  *caddyhttp.Server
 	logs    *observer.ObservedLogs
 
-	lineageName string       // of handlers that replace each other
-	passed      atomic.Int64 // requests that went through one to one, in the wrapping form
+	lineageName  string       // of handlers that replace each other
+	backlogBytes int          // in place of the default, if it is set
+	passed       atomic.Int64 // requests that went through one to one, in the wrapping form
 
 	// The site of the wrapping form: what stands in front, which all requests pass,
 	// the stranger's included, and what a survey of it would find.
@@ -314,13 +316,29 @@ func (s *setup) surroundings(*Handler) *survey.Surroundings { return &s.around }
 // request.
 func (s *setup) isActive() bool { return false }
 
+// settingsOf returns the settings that a handler gets from its options.
+func settingsOf(t testing.TB, h *Handler) *settings.Settings {
+	t.Helper()
+	s, err := settings.New(h.Options, h.wraps())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 var setups atomic.Int64
 
 // newSetup provisions a handler of the endpoint form. It is cleaned up at the
 // end of the test, which fails if anything is left then.
 func newSetup(t *testing.T, opts Options) *setup {
 	t.Helper()
-	s := &setup{t: t, origin: newOrigin(t)}
+	return newSetupWithBacklog(t, opts, 0)
+}
+
+// newSetupWithBacklog is newSetup with another bound of what is kept of catch-ups.
+func newSetupWithBacklog(t *testing.T, opts Options, bytes int) *setup {
+	t.Helper()
+	s := &setup{t: t, origin: newOrigin(t), backlogBytes: bytes}
 	s.handler = &Handler{Options: opts, source: s.origin, sockets: overSockets}
 	s.provision()
 	return s
@@ -346,8 +364,9 @@ func (s *setup) provision() {
 	}
 	h.server = s.server
 	h.door = s
-	if err := h.provision(h.wraps()); err != nil {
-		s.t.Fatal(err)
+	h.settings = settingsOf(s.t, h)
+	if s.backlogBytes > 0 {
+		h.settings.BacklogBytes = s.backlogBytes
 	}
 	if err := h.Validate(); err != nil {
 		s.t.Fatal(err)

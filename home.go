@@ -147,7 +147,7 @@ var errMoved = errors.New("the site leads shared requests elsewhere now")
 // arrive is called when the stranger of a topic has reached h, with its request as the
 // site has made it. An error means that the topic is not to be served from there.
 func (u *upstream) arrive(h *Handler, r *http.Request, q *inquiry) error {
-	for _, name := range slices.AppendSeq(slices.Clone(h.varyHeaders), maps.Keys(u.request.header)) {
+	for _, name := range slices.AppendSeq(slices.Clone(h.settings.VaryHeaders), maps.Keys(u.request.header)) {
 		if !slices.Equal(r.Header[name], u.request.header[name]) {
 			// What stands in front has changed what the topic's key was made from.
 			return &frontError{definite: true}

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/arguments"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/inspector"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
@@ -302,16 +303,16 @@ func (h *Inspector) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if h.Connect != nil {
 			return d.Err("connect is already set: it can be given only once")
 		}
-		args := &arguments{d: d, option: "connect"}
-		h.Connect = args.texts()
-		args.end()
+		args := arguments.New(d, "connect")
+		h.Connect = args.Texts()
+		args.End()
 		for _, source := range h.Connect {
 			if err := inspector.CheckSource(source); err != nil {
-				args.fail("%w", err)
+				args.Fail("%w", err)
 			}
 		}
-		if args.err != nil {
-			return d.Errf("%w; expected: connect <origin...>|*", args.err)
+		if args.Err != nil {
+			return d.Errf("%w; expected: connect <origin...>|*", args.Err)
 		}
 	}
 	return nil

@@ -77,7 +77,7 @@ type topicRequest struct {
 
 type namedValue struct{ name, value string }
 
-// An unknownPlaceholder is the place in varyReplacer of one that a request did not have.
+// An unknownPlaceholder is the place in VaryPlaceholders of one that a request did not have.
 type unknownPlaceholder int
 
 // newTopicRequest extracts from r what defines its topic.
@@ -85,12 +85,12 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 	req := &topicRequest{
 		tls:    r.TLS != nil,
 		host:   strings.ToLower(r.Host),
-		url:    h.streamURL(r.URL),
+		url:    streamURL(r.URL, h.IgnoreQuery),
 		header: make(http.Header),
 	}
 	if h.wraps() {
 		if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-			req.url = h.streamURL(orig.URL)
+			req.url = streamURL(orig.URL, h.IgnoreQuery)
 		}
 	} else {
 		vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
@@ -101,7 +101,7 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 		}
 	}
 	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	for i, name := range h.varyReplacer {
+	for i, name := range h.settings.VaryPlaceholders {
 		if value, ok := repl.Get(name); ok {
 			req.vary = append(req.vary, namedValue{name, caddy.ToString(value)})
 		} else if h.notices.once(unknownPlaceholder(i), "") {
@@ -110,7 +110,7 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 				zap.String("hint", "check its spelling, and that what sets it stands in front of sse_fanout"))
 		}
 	}
-	names := h.varyHeaders
+	names := h.settings.VaryHeaders
 	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
 		req.trusted = true
 		names = slices.Concat(names, forwardedHeaders)
@@ -120,7 +120,7 @@ func (h *Handler) newTopicRequest(r *http.Request) *topicRequest {
 	}
 	for _, name := range names {
 		values, ok := r.Header[name]
-		if name == "Forwarded" && !slices.Contains(h.varyHeaders, name) {
+		if name == "Forwarded" && !slices.Contains(h.settings.VaryHeaders, name) {
 			values = forwardedAs(values)
 			ok = values != nil
 		}
@@ -148,23 +148,23 @@ func (req *topicRequest) applyValues(r *http.Request) {
 }
 
 // streamURL returns what of u names a stream: path and query, without a last
-// event id, and without what ignore_query names.
-func (o *Options) streamURL(u *url.URL) url.URL {
+// event id, and without what is ignored.
+func streamURL(u *url.URL, ignored []string) url.URL {
 	return url.URL{
 		Path:       u.Path,
 		RawPath:    u.RawPath,
-		RawQuery:   o.streamQuery(u.RawQuery),
+		RawQuery:   streamQuery(u.RawQuery, ignored),
 		ForceQuery: u.ForceQuery,
 	}
 }
 
-// streamQuery removes the parameters of relay.IDParams and ignore_query from a query
-// and leaves the rest as it is, to the byte.
-func (o *Options) streamQuery(query string) string {
+// streamQuery removes the parameters of relay.IDParams and those that are ignored from a
+// query and leaves the rest as it is, to the byte.
+func streamQuery(query string, ignored []string) string {
 	found := false
 	kept := make([]string, 0, 8)
 	for param := range strings.SplitSeq(query, "&") {
-		if name, _ := splitParam(param); relay.IDParams[name] || slices.Contains(o.IgnoreQuery, name) {
+		if name, _ := splitParam(param); relay.IDParams[name] || slices.Contains(ignored, name) {
 			found = true
 		} else {
 			kept = append(kept, param)
@@ -284,20 +284,4 @@ func clip(text string, most int) string {
 		return text
 	}
 	return text[:most] + "[...]"
-}
-
-// validVary reports whether name is a header name or a placeholder in braces.
-func validVary(name string) bool {
-	if placeholder, ok := strings.CutPrefix(name, "{"); ok {
-		inner, ok := strings.CutSuffix(placeholder, "}")
-		return ok && inner != "" && !strings.ContainsAny(inner, "{} \t")
-	}
-	return name != "" && strings.IndexFunc(name, func(r rune) bool { return !isTokenRune(r) }) < 0
-}
-
-// isTokenRune reports whether r may be part of a token (RFC 9110, section
-// 5.6.2).
-func isTokenRune(r rune) bool {
-	return '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' ||
-		strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 }

@@ -56,9 +56,7 @@ func visited(t *testing.T, wrapping bool, vary []string, v visit) (*Handler, *ht
 	if !wrapping {
 		h.source = new(spy)
 	}
-	if err := h.provision(wrapping); err != nil {
-		t.Fatal(err)
-	}
+	h.settings = settingsOf(t, h)
 	r := httptest.NewRequest(http.MethodGet, v.target, nil)
 	for i := 0; i < len(v.header); i += 2 {
 		r.Header.Add(v.header[i], v.header[i+1])
@@ -226,7 +224,7 @@ func TestLastEventIDIsTakenOutOfTheQuery(t *testing.T) {
 		{"a=lastEventId=1", "a=lastEventId=1"},
 		{"lastEventId+=1", "lastEventId+=1"},
 	} {
-		if got := new(Options).streamQuery(tc.query); got != tc.want {
+		if got := streamQuery(tc.query, nil); got != tc.want {
 			t.Errorf("%q: got %q, want %q", tc.query, got, tc.want)
 		}
 	}
@@ -432,9 +430,7 @@ func TestUnknownPlaceholderCostsNothingOnceItIsTold(t *testing.T) {
 	r := caddyhttp.PrepareRequest(streamRequest(), caddy.NewReplacer(), httptest.NewRecorder(), new(caddyhttp.Server))
 	allocations := func(vary ...string) float64 {
 		h := &Handler{Options: Options{Vary: vary}, source: new(spy), logger: zap.NewNop()}
-		if err := h.provision(false); err != nil {
-			t.Fatal(err)
-		}
+		h.settings = settingsOf(t, h)
 		return testing.AllocsPerRun(100, func() { h.newTopicRequest(r) })
 	}
 	if got, want := allocations("{http.auth.user.idd}"), allocations(); got != want {

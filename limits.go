@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
@@ -31,12 +32,12 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Reject
 	delay := relay.TurnAwayDelay()
 	if why == relay.RejectEnding {
 		// The replacement is up, or will be in a moment.
-		delay = p.opts.reconnectionTime() + rand.N(time.Duration(p.opts.StreamCloseDelay)+1)
+		delay = p.opts.ReconnectionTime() + rand.N(time.Duration(p.opts.StreamCloseDelay)+1)
 	}
-	if p.opts.reject {
+	if p.opts.Reject {
 		fields.Copy(w.Header(), origins)
 		w.Header().Set("Retry-After", strconv.Itoa(int((delay+time.Second-1)/time.Second)))
-		p.opts.cors.apply(w.Header(), r)
+		p.opts.CORS.Apply(w.Header(), r)
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return nil
 	}
@@ -47,7 +48,7 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Reject
 	}
 	p.writeHeader(w, r, origins)
 	var words []byte
-	if p.opts.words[p.opts.audienceOf(r)].Primer {
+	if p.opts.Words[audience.Of(r, p.opts.Primer)].Primer {
 		words = append(relay.AppendRetryField(nil, delay), '\n')
 	}
 	if _, err := w.Write(words); err == nil { //nolint:gosec // a number

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // gather returns the metrics as a registry of Caddy's would: by name and labels,
@@ -71,7 +72,7 @@ func expectChange(t *testing.T, before map[string]float64, want map[string]float
 
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSetup(t, Options{MaxEventSize: smallestEventSize})
+		s := newSetup(t, Options{MaxEventSize: settings.SmallestEventSize})
 		before := gather(t)
 		waiting := s.get("/events")
 		expectChange(t, before, map[string]float64{
@@ -110,7 +111,7 @@ func TestMetrics(t *testing.T) {
 		})
 
 		before = gather(t)
-		time.Sleep(defaultHeartbeat)
+		time.Sleep(settings.DefaultHeartbeat)
 		synctest.Wait()
 		expectChange(t, before, map[string]float64{"heartbeats_total": 5})
 

@@ -36,6 +36,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 func init() {
@@ -99,6 +100,7 @@ type Handler struct {
 	source        caddyhttp.MiddlewareHandler
 	sourceSegment *caddyfile.Dispenser // of the Caddyfile's source, until it is finalized
 
+	settings  *settings.Settings
 	server    *caddyhttp.Server
 	door      frontDoor // of server
 	logger    *zap.Logger
@@ -140,7 +142,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 		h.source = mod.(caddyhttp.MiddlewareHandler)
 	}
-	if err := h.Options.provision(h.wraps()); err != nil {
+	if h.settings, err = settings.New(h.Options, h.wraps()); err != nil {
 		return err
 	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
@@ -163,7 +165,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // Validate reports settings that contradict each other.
 func (h *Handler) Validate() error {
-	return h.Options.validate()
+	return h.settings.Validate()
 }
 
 // Cleanup lets go of the topics. They go on if a newer configuration has
@@ -210,8 +212,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	h.served.Store(true)
 	p := h.lineage.poolOf(h)
 	if why := h.whyPass(r); why != "" {
-		if why == passMethod && h.cors.answersPreflight(r) {
-			return h.cors.servePreflight(w, r)
+		if why == passMethod && h.settings.CORS.AnswersPreflight(r) {
+			return h.settings.CORS.ServePreflight(w, r)
 		}
 		h.explainPass(p, why, r)
 		return h.pass(p, w, r, next, why)

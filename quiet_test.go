@@ -43,9 +43,7 @@ func BenchmarkQuietTopics(b *testing.B) {
 // quietTopics returns what each of n topics takes that have nothing to do.
 func quietTopics(tb testing.TB, n int) int {
 	h := &Handler{source: quietSource{}, server: new(caddyhttp.Server), logger: zap.NewNop()}
-	if err := h.provision(false); err != nil {
-		tb.Fatal(err)
-	}
+	h.settings = settingsOf(tb, h)
 	h.lineage = joinLineage(tb.Name(), h)
 	defer h.Cleanup()
 	p := h.lineage.poolOf(h)

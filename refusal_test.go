@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // expectAnswer compares an answer that has ended, which thus needs no flush.
@@ -206,7 +207,7 @@ func TestNotAStreamThatGoesOnPasses(t *testing.T) {
 				c := s.get("/events", "Cookie", "alice")
 				up := s.origin.next()
 				begin(up)
-				time.Sleep(defaultWait)
+				time.Sleep(settings.DefaultWait)
 				c.expectAnswer(200, "passed alice")
 				if !up.closed() {
 					t.Error("the shared connection is open")
@@ -227,7 +228,7 @@ func TestNoWhoseBodyDoesNotEndIsServed(t *testing.T) {
 				c := s.get("/events")
 				up := s.origin.next()
 				begin(up)
-				time.Sleep(defaultWait)
+				time.Sleep(settings.DefaultWait)
 				c.expectAnswer(404, body)
 				if !up.closed() {
 					t.Error("the connection to the origin is open")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // restrictionError is what a client gets to hear that waits for a restricted answer.
@@ -22,8 +23,8 @@ func restrictionError(r *relay.Restriction) error {
 
 // restrictionOf returns what the header of an answer says against sharing it.
 // learned has the headers that the topic's key has because of earlier answers.
-func (o *Options) restrictionOf(header http.Header, learned []string) relay.Restriction {
-	if !o.strip && len(fields.Values(header, "Set-Cookie")) > 0 {
+func restrictionOf(s *settings.Settings, header http.Header, learned []string) relay.Restriction {
+	if !s.Strip && len(fields.Values(header, "Set-Cookie")) > 0 {
 		return relay.Restriction{Pass: string(passSetCookie)}
 	}
 	var vary []string
@@ -32,7 +33,7 @@ func (o *Options) restrictionOf(header http.Header, learned []string) relay.Rest
 		switch {
 		case name == "*":
 			return relay.Restriction{Pass: string(passVary), Differs: name}
-		case slices.Contains(o.varyHeaders, name), slices.Contains(learned, name), slices.Contains(vary, name):
+		case slices.Contains(s.VaryHeaders, name), slices.Contains(learned, name), slices.Contains(vary, name):
 		case fields.SameForAll(name):
 		case fields.SelectsVariant(name):
 			vary = append(vary, name)
@@ -49,7 +50,7 @@ func (o *Options) restrictionOf(header http.Header, learned []string) relay.Rest
 // restrictionOf returns what the header of an answer says against sharing it with
 // the clients of the topic.
 func (u *upstream) restrictionOf(header http.Header) relay.Restriction {
-	return u.pool.opts.restrictionOf(header, u.request.learned)
+	return restrictionOf(u.pool.opts, header, u.request.learned)
 }
 
 const (

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 const handshake = "event: endpoint\ndata: /messages?session_id=secret\n\n"
@@ -290,7 +291,7 @@ func TestOwnWordOfALaterAnswer(t *testing.T) {
 				t.Errorf("the client got %q, want the first event", got)
 			}
 		}
-		time.Sleep(defaultStreamCloseDelay)
+		time.Sleep(settings.DefaultStreamCloseDelay)
 		if n := countEnded(clients); n != len(clients) {
 			t.Errorf("%d of %d streams have ended", n, len(clients))
 		}
@@ -441,11 +442,7 @@ func TestPassingForTheOriginsWordChangesNothing(t *testing.T) {
 // Names in another case are set by handlers that write to the map.
 func TestOwnWordInAnotherCase(t *testing.T) {
 	for _, name := range []string{"set-cookie", "vary"} {
-		var o Options
-		if err := o.provision(true); err != nil {
-			t.Fatal(err)
-		}
-		got := o.restrictionOf(http.Header{name: {"*"}}, nil)
+		got := restrictionOf(settingsOf(t, new(Handler)), http.Header{name: {"*"}}, nil)
 		if !got.Applies() {
 			t.Errorf("%s is not seen", name)
 		}
@@ -502,7 +499,7 @@ func TestReloadToAnOriginThatSetsACookie(t *testing.T) {
 			t.Error("the connection through the old route is open")
 		}
 		after.get("/events").expectAnswer(200, "passed ")
-		time.Sleep(defaultStreamCloseDelay)
+		time.Sleep(settings.DefaultStreamCloseDelay)
 		if !c.ended() {
 			t.Error("the stream goes on")
 		}

@@ -30,7 +30,7 @@ func (p *pool) carry(w http.ResponseWriter, r *http.Request, reader *relay.Reade
 func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.Header) {
 	header := w.Header()
 	fields.Copy(header, origins)
-	p.opts.cors.apply(header, r)
+	p.opts.CORS.Apply(header, r)
 	if !fields.IsEventStream(header) {
 		header.Set("Content-Type", "text/event-stream")
 	}

@@ -55,17 +55,17 @@ func (h *Handler) whyPass(r *http.Request) passReason {
 	switch {
 	case r.Method != http.MethodGet:
 		return passMethod
-	case asksForWebSocket(r), h.wrapping && fields.HasToken(r.Header["Upgrade"], "websocket"):
+	case asksForWebSocket(r), h.settings.Wrapping && fields.HasToken(r.Header["Upgrade"], "websocket"):
 		return passUpgrade
 	case r.Context().Value(caddyhttp.ErrorCtxKey) != nil:
 		return passError
-	case h.wrapping && !fields.PrefersEventStream(r.Header):
+	case h.settings.Wrapping && !fields.PrefersEventStream(r.Header):
 		return passAccept
-	case h.wrapping && hasBody(r):
+	case h.settings.Wrapping && hasBody(r):
 		return passBody
-	case h.wrapping && h.surroundings().Never != "":
+	case h.settings.Wrapping && h.surroundings().Never != "":
 		return passBehind
-	case h.strip:
+	case h.settings.Strip:
 		return ""
 	}
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && !h.variesByCertificate() {
@@ -116,7 +116,7 @@ func hasBody(r *http.Request) bool {
 // compared with the stranger's (see facts).
 func (h *Handler) identifyingHeader(r *http.Request) string {
 	for name := range r.Header {
-		if !fields.Harmless(name) && !slices.Contains(h.varyHeaders, name) && (!h.wrapping || !h.setsHeader(name)) {
+		if !fields.Harmless(name) && !slices.Contains(h.settings.VaryHeaders, name) && (!h.settings.Wrapping || !h.setsHeader(name)) {
 			return name
 		}
 	}
@@ -130,7 +130,7 @@ func (h *Handler) setsHeader(name string) bool {
 }
 
 func (h *Handler) variesByCertificate() bool {
-	return slices.ContainsFunc(h.varyReplacer, func(placeholder string) bool {
+	return slices.ContainsFunc(h.settings.VaryPlaceholders, func(placeholder string) bool {
 		return strings.HasPrefix(placeholder, "http.request.tls.client.")
 	})
 }
@@ -185,13 +185,13 @@ func (p *pool) explainNothingBehind(t *relay.Topic) {
 // client has brought, if it may have refused the shared request for want of it.
 func (p *pool) explainRefusal(t *relay.Topic, no *relay.Outcome, r *http.Request) {
 	switch {
-	case p.opts.wrapping, no.Status != http.StatusUnauthorized && no.Status != http.StatusForbidden:
+	case p.opts.Wrapping, no.Status != http.StatusUnauthorized && no.Status != http.StatusForbidden:
 		return
-	case len(p.opts.varyReplacer) > 0:
+	case len(p.opts.VaryPlaceholders) > 0:
 		return // the origin may get credentials by a placeholder
 	}
 	for _, name := range []string{"Authorization", "Cookie"} {
-		if len(r.Header[name]) == 0 || slices.Contains(p.opts.varyHeaders, name) {
+		if len(r.Header[name]) == 0 || slices.Contains(p.opts.VaryHeaders, name) {
 			continue
 		}
 		if p.notices.once(passRefused, "") {

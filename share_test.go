@@ -50,7 +50,7 @@ func (s *setup) fate(r *http.Request) passReason {
 			s.t.Errorf("passing one request counted %d for %s", n, why)
 		}
 	}
-	if asked := len(s.origin.conns) == 1 && s.origin.next().request.RemoteAddr == s.handler.stranger; asked != (fate == shared) {
+	if asked := len(s.origin.conns) == 1 && s.origin.next().request.RemoteAddr == s.handler.settings.Stranger; asked != (fate == shared) {
 		s.t.Errorf("fate is %q, but a shared request was made: %t", fate, asked)
 	}
 	return fate

@@ -46,7 +46,7 @@ type serverDoor struct{ server *caddyhttp.Server }
 func (d serverDoor) enter(w http.ResponseWriter, r *http.Request) { d.server.ServeHTTP(w, r) }
 
 func (d serverDoor) surroundings(h *Handler) *survey.Surroundings {
-	return survey.Around(d.server, h, survey.Vary{Headers: h.varyHeaders, Placeholders: h.varyReplacer, Strip: h.strip})
+	return survey.Around(d.server, h, survey.Vary{Headers: h.settings.VaryHeaders, Placeholders: h.settings.VaryPlaceholders, Strip: h.settings.Strip})
 }
 
 func (d serverDoor) isActive() bool {
@@ -171,7 +171,7 @@ func newStrangerRequest(ctx context.Context, u *upstream, local net.Addr) *http.
 		},
 		Body:       http.NoBody,
 		Host:       req.host,
-		RemoteAddr: u.pool.opts.stranger,
+		RemoteAddr: u.pool.opts.Stranger,
 	}
 	if req.tls {
 		name, _, err := net.SplitHostPort(req.host)

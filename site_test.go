@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
@@ -407,7 +408,7 @@ func TestReloadMovesClientsWhereAllAreLedAlike(t *testing.T) {
 				}
 				up.events(3, 3)
 				c.expect(numbered(3, 3)) // as long as it is here
-				time.Sleep(defaultStreamCloseDelay)
+				time.Sleep(settings.DefaultStreamCloseDelay)
 				if !c.ended() {
 					t.Error("the client of the old configuration is still here")
 				}
@@ -435,7 +436,7 @@ func TestReloadThatNoLongerLeadsStrangersHereDrains(t *testing.T) {
 		insider.expectBody("passed ")
 		up.events(3, 3)
 		c.expect(numbered(3, 3))
-		time.Sleep(defaultStreamCloseDelay)
+		time.Sleep(settings.DefaultStreamCloseDelay)
 		if !c.ended() || !up.closed() {
 			t.Error("the old stream goes on")
 		}
@@ -458,7 +459,7 @@ func TestTheSiteChangesItsMind(t *testing.T) {
 		up.abort()
 		time.Sleep(time.Second)
 		s.origin.idle()
-		time.Sleep(defaultStreamCloseDelay)
+		time.Sleep(settings.DefaultStreamCloseDelay)
 		if !c.ended() {
 			t.Error("the client of what was goes on")
 		}
@@ -479,7 +480,7 @@ func TestAFrontThatComesToRefuseIsBelievedAfterAMinute(t *testing.T) {
 		if c.ended() {
 			t.Fatal("the client was ended at once")
 		}
-		time.Sleep(relay.BeliefTime + defaultReconnectMax + defaultStreamCloseDelay)
+		time.Sleep(relay.BeliefTime + settings.DefaultReconnectMax + settings.DefaultStreamCloseDelay)
 		if !c.ended() {
 			t.Error("the client is still here")
 		}
@@ -562,7 +563,7 @@ func TestReloadToAnOriginThatIsDown(t *testing.T) {
 		after.origin.next().fail(502)
 		up.events(3, 3)
 		c.expect(numbered(3, 3))
-		time.Sleep(defaultWait)
+		time.Sleep(settings.DefaultWait)
 		late.expect(primer("")) // nothing of the old configuration
 		if got := c.read(); !c.ended() || !strings.HasPrefix(got, "retry: ") {
 			t.Errorf("the old client got %q", got)

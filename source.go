@@ -61,7 +61,7 @@ func (h *Handler) newEndpointRequest(ctx context.Context, u *upstream, from rela
 // of its own (handle_errors). Then those who wait for a first answer get what these bring,
 // as they would without us.
 func (u *upstream) fallsBack(err error) bool {
-	if _, ok := errors.AsType[caddyhttp.HandlerError](err); !ok || !u.pool.opts.wrapping {
+	if _, ok := errors.AsType[caddyhttp.HandlerError](err); !ok || !u.pool.opts.Wrapping {
 		return false
 	}
 	h := u.pool.lineage.newestHandler()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // nosyRequest returns a request that carries whatever may tell of its client.
@@ -417,8 +418,8 @@ func TestDeafSourcesOfCatchupsAreBounded(t *testing.T) {
 			all = append(all, s.get("/events", "Last-Event-ID", fmt.Sprint(id)))
 		}
 		s.origin.keepAnswering(20*time.Second, deaf)
-		if asked := s.origin.total.Load() - 1; asked != 3*defaultCatchups {
-			t.Errorf("the origin was asked %d times while it did not notice, want %d", asked, 3*defaultCatchups)
+		if asked := s.origin.total.Load() - 1; asked != 3*settings.DefaultCatchups {
+			t.Errorf("the origin was asked %d times while it did not notice, want %d", asked, 3*settings.DefaultCatchups)
 		}
 		close(release)
 		s.origin.keepAnswering(20*time.Second, deaf)
@@ -452,7 +453,7 @@ func TestUpstreamGoesWithItsLastSubscriber(t *testing.T) {
 				c := s.get("/events")
 				begin(s, s.origin.next())
 				c.leave()
-				time.Sleep(defaultLinger + 1)
+				time.Sleep(settings.DefaultLinger + 1)
 				synctest.Wait()
 				if n := s.origin.open.Load(); n != 0 {
 					t.Errorf("%d connections to the origin are open, want 0", n)

@@ -44,7 +44,7 @@ func (u *upstream) Follow(ctx context.Context, from relay.Resumption, sink relay
 	q := &inquiry{upstream: u, from: from, settles: sink.Shared()}
 	q.answer = origin.NewAnswer(origin.Options{
 		MaxEventSize: u.pool.opts.MaxEventSize,
-		Guarded:      u.pool.opts.wrapping,
+		Guarded:      u.pool.opts.Wrapping,
 		Restricts:    u.restrictionOf,
 		Session:      string(passSession),
 		Accepting: func() {
@@ -114,7 +114,7 @@ func (u *upstream) LeftBehind() bool {
 // seek makes the topic go on through the configuration of h, if that is the newest and
 // the topic is connected through others alone.
 func (u *upstream) seek(h *Handler) {
-	if u.pool.opts.wrapping && u.pool.lineage.isNewest(h) && u.isConnectedThroughAnother(h) {
+	if u.pool.opts.Wrapping && u.pool.lineage.isNewest(h) && u.isConnectedThroughAnother(h) {
 		u.topic.Reroute()
 	}
 }

@@ -1,4 +1,5 @@
-package ssefanout
+// Package cors answers for the origin which pages may read its streams.
+package cors
 
 import (
 	"fmt"
@@ -9,16 +10,20 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 )
 
-// A corsPolicy answers for the origin which pages may read the streams (Fetch
+// A Policy answers for the origin which pages may read the streams (Fetch
 // standard, "CORS protocol"). The zero value has no opinion.
-type corsPolicy struct {
+type Policy struct {
+	// Headers are those that a page may send besides preflightHeaders.
+	Headers []string
+
 	any     bool
 	origins map[string]bool // serialized: scheme://host[:port]
-	headers []string        // that a page may send besides preflightHeaders
 }
 
-func newCORSPolicy(origins []string) (corsPolicy, error) {
-	var c corsPolicy
+// New returns a policy that allows the pages of some origins, or for "*" of all. Its errors
+// name the option cors_origins.
+func New(origins []string) (Policy, error) {
+	var c Policy
 	for _, origin := range origins {
 		if origin == "*" {
 			c.any = true
@@ -39,13 +44,14 @@ func newCORSPolicy(origins []string) (corsPolicy, error) {
 	return c, nil
 }
 
-func (c *corsPolicy) enabled() bool {
+// Enabled reports whether the policy has an opinion.
+func (c *Policy) Enabled() bool {
 	return c.any || len(c.origins) > 0
 }
 
-// apply takes over the headers of the origin's answer that speak of CORS.
-func (c *corsPolicy) apply(header http.Header, r *http.Request) {
-	if !c.enabled() {
+// Apply takes over the headers of the origin's answer that speak of CORS.
+func (c *Policy) Apply(header http.Header, r *http.Request) {
+	if !c.Enabled() {
 		return
 	}
 	for name := range header {
@@ -68,12 +74,12 @@ func (c *corsPolicy) apply(header http.Header, r *http.Request) {
 // beyond what needs no preflight.
 var preflightHeaders = []string{"Last-Event-Id", "Cache-Control", "Accept"}
 
-func (c *corsPolicy) allowedHeaders() []string { return slices.Concat(preflightHeaders, c.headers) }
+func (c *Policy) allowedHeaders() []string { return slices.Concat(preflightHeaders, c.Headers) }
 
-// answersPreflight reports whether r asks for no more than to read an event
+// AnswersPreflight reports whether r asks for no more than to read an event
 // stream from an allowed origin. Every other preflight is the origin's business.
-func (c *corsPolicy) answersPreflight(r *http.Request) bool {
-	if !c.enabled() || r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") != http.MethodGet {
+func (c *Policy) AnswersPreflight(r *http.Request) bool {
+	if !c.Enabled() || r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") != http.MethodGet {
 		return false
 	}
 	origin := r.Header.Get("Origin")
@@ -88,9 +94,10 @@ func (c *corsPolicy) answersPreflight(r *http.Request) bool {
 	return true
 }
 
-func (c *corsPolicy) servePreflight(w http.ResponseWriter, r *http.Request) error {
+// ServePreflight answers a preflight for which AnswersPreflight is true.
+func (c *Policy) ServePreflight(w http.ResponseWriter, r *http.Request) error {
 	header := w.Header()
-	c.apply(header, r)
+	c.Apply(header, r)
 	header.Set("Access-Control-Allow-Methods", http.MethodGet)
 	header.Set("Access-Control-Allow-Headers", strings.Join(c.allowedHeaders(), ", "))
 	header.Set("Access-Control-Max-Age", "86400")

@@ -1,4 +1,4 @@
-package ssefanout
+package settings
 
 import (
 	"errors"
@@ -16,12 +16,12 @@ import (
 )
 
 const (
-	smallestEventSize = 1 << 10
-	largestEventSize  = 1 << 30
+	SmallestEventSize = 1 << 10
+	LargestEventSize  = 1 << 30
 )
 
-// validate reports every setting that is out of its range.
-func (o *Options) validate() error {
+// Validate reports every setting that is out of its range.
+func (o *Options) Validate() error {
 	var found complaints
 	o.checkWords(&found)
 	o.checkNumbers(&found)
@@ -116,10 +116,10 @@ func (o *Options) checkRanges(c *complaints) {
 		c.add("reconnect: the minimum of %s is above the maximum of %s",
 			time.Duration(o.Reconnect.Min), time.Duration(o.Reconnect.Max))
 	}
-	if 0 < o.MaxEventSize && o.MaxEventSize < smallestEventSize {
+	if 0 < o.MaxEventSize && o.MaxEventSize < SmallestEventSize {
 		c.add("max_event_size: must be at least 1 KiB, and is %d bytes: is its unit missing, as in 16MiB?", o.MaxEventSize)
 	}
-	if o.MaxEventSize > largestEventSize {
+	if o.MaxEventSize > LargestEventSize {
 		c.add("max_event_size: must be at most 1 GiB")
 	}
 	c.atLeastMillisecond("heartbeat", o.Heartbeat.Interval)
@@ -148,4 +148,20 @@ func (o *Options) checkNames(c *complaints) {
 			c.add("vary: %s cannot be named, as it says where a client resumes and not what it asks for", name)
 		}
 	}
+}
+
+// validVary reports whether name is a header name or a placeholder in braces.
+func validVary(name string) bool {
+	if placeholder, ok := strings.CutPrefix(name, "{"); ok {
+		inner, ok := strings.CutSuffix(placeholder, "}")
+		return ok && inner != "" && !strings.ContainsAny(inner, "{} \t")
+	}
+	return name != "" && strings.IndexFunc(name, func(r rune) bool { return !isTokenRune(r) }) < 0
+}
+
+// isTokenRune reports whether r may be part of a token (RFC 9110, section
+// 5.6.2).
+func isTokenRune(r rune) bool {
+	return '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' ||
+		strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 }
