@@ -31,16 +31,22 @@ import (
 
 	"go.uber.org/zap"
 
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/cli"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 func init() {
 	caddy.RegisterModule(&Handler{})
+	caddycmd.RegisterCommand(cli.Fanout)
+	caddycmd.RegisterCommand(cli.Tail)
+	caddycmd.RegisterCommand(cli.Check)
 }
 
 // Handler holds one event-stream connection to the origin per topic and shares

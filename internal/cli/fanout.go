@@ -1,4 +1,4 @@
-package ssefanout
+package cli
 
 import (
 	"encoding/json"
@@ -24,17 +24,11 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/cli"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
-func init() {
-	caddycmd.RegisterCommand(fanoutCommand)
-	caddycmd.RegisterCommand(cli.Tail)
-	caddycmd.RegisterCommand(cli.Check)
-}
-
-var fanoutCommand = caddycmd.Command{
+// Fanout is a server that shares the event streams of others.
+var Fanout = caddycmd.Command{
 	Name:  "sse-fanout",
 	Usage: `[--from <addr>] --to <addr> [--heartbeat "15s"] [--history "1000 5m 4MiB"] [--change-host-header] [--insecure] [--internal-certs] [--disable-redirects] [--header-up "Field: value"] [--header-down "Field: value"] [--access-log] [--debug] [...]`,
 	Short: "Shares one connection to each event stream among all clients",
@@ -116,11 +110,11 @@ func fanoutConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	handler, err := fanoutHandler(fs)
+	h, err := fanoutHandler(fs)
 	if err != nil {
 		return nil, err
 	}
-	server := fanoutServer(fs, addr, handler)
+	server := fanoutServer(fs, addr, h)
 
 	cfg := &caddy.Config{
 		Admin: &caddy.AdminConfig{
@@ -179,13 +173,19 @@ func fanoutAddress(from string) (httpcaddyfile.Address, error) {
 	return addr, nil
 }
 
+// A handler is an sse_fanout in JSON.
+type handler struct {
+	settings.Options
+	Source json.RawMessage `json:"source"`
+}
+
 // fanoutHandler builds the handler, with the options that are given as flags.
-func fanoutHandler(fs caddycmd.Flags) (*Handler, error) {
+func fanoutHandler(fs caddycmd.Flags) (*handler, error) {
 	proxy, err := fanoutProxy(fs)
 	if err != nil {
 		return nil, err
 	}
-	handler := &Handler{SourceRaw: caddyconfig.JSONModuleObject(proxy, "handler", "reverse_proxy", nil)}
+	h := &handler{Source: caddyconfig.JSONModuleObject(proxy, "handler", "reverse_proxy", nil)}
 	for _, option := range slices.Sorted(maps.Keys(settings.Grammar)) {
 		values, err := fs.GetStringArray(flagOf(option))
 		if err != nil {
@@ -194,17 +194,17 @@ func fanoutHandler(fs caddycmd.Flags) (*Handler, error) {
 		if !fs.Changed(flagOf(option)) {
 			continue
 		}
-		if err := settings.Set(&handler.Options, option, strings.Join(values, " ")); err != nil {
+		if err := settings.Set(&h.Options, option, strings.Join(values, " ")); err != nil {
 			return nil, fmt.Errorf("invalid --%s: %w; expected: %s", flagOf(option), err, settings.Grammar[option].Syntax)
 		}
 	}
-	return handler, nil
+	return h, nil
 }
 
 // fanoutServer builds the server that has nothing but the handler.
-func fanoutServer(fs caddycmd.Flags, addr httpcaddyfile.Address, handler *Handler) *caddyhttp.Server {
+func fanoutServer(fs caddycmd.Flags, addr httpcaddyfile.Address, h *handler) *caddyhttp.Server {
 	route := caddyhttp.Route{
-		HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(handler, "handler", "sse_fanout", nil)},
+		HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(h, "handler", "sse_fanout", nil)},
 	}
 	if addr.Host != "" {
 		route.MatcherSetsRaw = []caddy.ModuleMap{{"host": caddyconfig.JSON(caddyhttp.MatchHost{addr.Host}, nil)}}
@@ -260,14 +260,14 @@ func fanoutProxy(fs caddycmd.Flags) (*reverseproxy.Handler, error) {
 		return nil, fmt.Errorf("invalid upstream address %s: %s", strings.Join(to, ", "), text)
 	}
 
-	up, err := cli.HeaderFlag(fs, "header-up")
+	up, err := headerFlag(fs, "header-up")
 	if err != nil {
 		return nil, err
 	}
 	if fs.Bool("change-host-header") {
 		up.Set("Host", "{http.reverse_proxy.upstream.hostport}")
 	}
-	down, err := cli.HeaderFlag(fs, "header-down")
+	down, err := headerFlag(fs, "header-down")
 	if err != nil {
 		return nil, err
 	}
