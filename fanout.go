@@ -19,6 +19,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
@@ -101,6 +102,23 @@ func (p *pool) source() (source, bool) {
 	return p.lineage.source()
 }
 
+// An unknownPlaceholder is the place in VaryPlaceholders of one that a request did not have.
+type unknownPlaceholder int
+
+// newTopicRequest extracts from r what defines its topic. It says once of each placeholder
+// in vary if it is unknown.
+func (h *Handler) newTopicRequest(r *http.Request) *request.Topic {
+	req := request.NewTopic(r, h.settings)
+	for i, name := range h.settings.VaryPlaceholders {
+		if !req.HasPlaceholder(name) && h.notices.once(unknownPlaceholder(i), "") {
+			h.logger.Warn("sharing a topic among requests for which a placeholder in vary is unknown",
+				zap.String("placeholder", "{"+name+"}"),
+				zap.String("hint", "check its spelling, and that what sets it stands in front of sse_fanout"))
+		}
+	}
+	return req
+}
+
 // joinAgainError tells a client, as an error, to join again: with these headers in
 // its key, as the origin's answers vary by them, or as before, if there are none.
 type joinAgainError []string
@@ -115,17 +133,17 @@ const maxJoins = 3
 // serve makes r a subscriber of the topic for req, as often as it must join again,
 // and returns when its stream has ended. If nothing was written because r must pass
 // one to one, the error is a passReason.
-func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, h *Handler) error {
+func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *request.Topic, h *Handler) error {
 	a := &arrival{handler: h}
 	if p.opts.Wrapping {
 		a.facts = h.factsOf(r)
-		if passed := p.passing.recall(a.key(req.key())); passed != "" {
+		if passed := p.passing.recall(a.key(req.Key())); passed != "" {
 			return passed
 		}
 	}
 	if !p.varying.empty() {
-		if names := p.varying.recall(req.key()); len(names) > 0 {
-			req = req.varyingBy(names, r.Header)
+		if names := p.varying.recall(req.Key()); len(names) > 0 {
+			req = req.VaryingBy(names, r.Header)
 		}
 	}
 	for joined := 1; ; {
@@ -138,14 +156,14 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		case len(names) == 0:
 			joined++
 		default:
-			req = req.varyingBy(names, r.Header) // with more names each time, of which there are maxLearned
+			req = req.VaryingBy(names, r.Header) // with more names each time, of which there are MaxLearned
 		}
 	}
 }
 
 // join makes r a reader of the topic for req.
-func (p *pool) join(r *http.Request, req *topicRequest, a *arrival) (*relay.Reader, relay.Rejection, error) {
-	key := req.key()
+func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Reader, relay.Rejection, error) {
+	key := req.Key()
 	if p.relay.IsOver() {
 		return nil, relay.RejectEnding, nil
 	}
@@ -154,10 +172,10 @@ func (p *pool) join(r *http.Request, req *topicRequest, a *arrival) (*relay.Read
 	}
 	v := &relay.Visit{
 		Key:      key,
-		Name:     func() string { return req.publicName(key) },
+		Name:     func() string { return req.PublicName(key) },
 		Open:     func(t *relay.Topic) relay.Source { return &upstream{pool: p, topic: t, request: req} },
-		Claim:    claimOf(r),
-		Address:  countedAddress(clientIP(r)),
+		Claim:    request.ClaimOf(r),
+		Address:  request.CountedAddress(request.ClientIP(r)),
 		Audience: uint8(audience.Of(r, p.opts.Primer)),
 		Patient:  p.needsOriginsWord(r),
 	}
@@ -176,7 +194,7 @@ func (p *pool) join(r *http.Request, req *topicRequest, a *arrival) (*relay.Read
 // subscribe makes r a subscriber of the topic for req and returns when its stream has
 // ended. If nothing was written because r must pass one to one, the error is a
 // passReason, and if it must join another topic, a joinAgainError.
-func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicRequest, a *arrival) error {
+func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *request.Topic, a *arrival) error {
 	reader, rejected, err := p.join(r, req, a)
 	switch {
 	case err != nil:

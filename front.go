@@ -1,11 +1,13 @@
 package ssefanout
 
 import (
+	"net/http"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
@@ -49,6 +51,11 @@ func (h *Handler) surroundings() *survey.Surroundings {
 		}
 	})
 	return h.front.around
+}
+
+// factsOf returns the facts of a request that has reached h.
+func (h *Handler) factsOf(r *http.Request) request.Facts {
+	return request.NewFacts(r, h.settings, h.surroundings())
 }
 
 // frontReached notes that a stranger has reached h.

@@ -3,7 +3,6 @@ package ssefanout
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"weak"
@@ -11,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
@@ -23,14 +23,14 @@ type home struct {
 	handler weak.Pointer[Handler]
 
 	around *survey.Surroundings
-	facts  facts
+	facts  request.Facts
 }
 
 // leadsOn reports whether the clients of this home get the same in a newer one, with what
 // stands around it and the facts found there: then their topic goes on there, with its
 // history and its last id. Otherwise both are of another stream.
-func (known *home) leadsOn(around *survey.Surroundings, found facts) bool {
-	return known.around.LeadsOn(around) && found.differsFrom(known.facts) == "" &&
+func (known *home) leadsOn(around *survey.Surroundings, found request.Facts) bool {
+	return known.around.LeadsOn(around) && found.DiffersFrom(known.facts) == "" &&
 		(around.Plain || known.around.Print == around.Print)
 }
 
@@ -72,7 +72,7 @@ func (hs homes) of(h *Handler) *home {
 // whether it may share it. For the endpoint form, it is the handler alone.
 type arrival struct {
 	handler *Handler
-	facts   facts
+	facts   request.Facts
 
 	mayJoinAgain bool // should the topic turn out to be over
 	sought       bool // it has waited for long, and the topic was made to look
@@ -81,9 +81,7 @@ type arrival struct {
 // key is a topic's key for the clients that come through the same handler with the same
 // facts.
 func (a *arrival) key(of string) string {
-	var k keyBuilder
-	k.addValues(a.facts)
-	return a.handler.frontKey(string(k.b) + of)
+	return a.handler.frontKey(a.facts.Key() + of)
 }
 
 // errOutdated is what a client gets to hear whose configuration has been replaced: it
@@ -102,7 +100,7 @@ func (a *arrival) Judge(t *relay.Topic, late, unled bool) (why error, known bool
 	switch {
 	case passed == passDiffers:
 		u.pool.passing.remember(a.key(t.Key()), passDiffers, frontMemory)
-		u.pool.explainDiffers(t, a.facts.differsFrom(own.facts))
+		u.pool.explainDiffers(t, a.facts.DiffersFrom(own.facts))
 		return passed, true
 	case passed != "":
 		a.handler.frontFailed(u, "the stranger is led to another handler")
@@ -134,7 +132,7 @@ func (u *upstream) judge(a *arrival) (why passReason, own *home, settled bool) {
 		return "", nil, settled
 	case own.isIn(a.handler) && own.handler != weak.Make(a.handler):
 		return passFront, own, settled
-	case a.facts.differsFrom(own.facts) != "":
+	case a.facts.DiffersFrom(own.facts) != "":
 		return passDiffers, own, settled
 	}
 	return "", own, settled
@@ -147,11 +145,9 @@ var errMoved = errors.New("the site leads shared requests elsewhere now")
 // arrive is called when the stranger of a topic has reached h, with its request as the
 // site has made it. An error means that the topic is not to be served from there.
 func (u *upstream) arrive(h *Handler, r *http.Request, q *inquiry) error {
-	for _, name := range slices.AppendSeq(slices.Clone(h.settings.VaryHeaders), maps.Keys(u.request.header)) {
-		if !slices.Equal(r.Header[name], u.request.header[name]) {
-			// What stands in front has changed what the topic's key was made from.
-			return &frontError{definite: true}
-		}
+	if !u.request.Matches(r.Header, h.settings.VaryHeaders) {
+		// What stands in front has changed what the topic's key was made from.
+		return &frontError{definite: true}
 	}
 	found := h.factsOf(r)
 	around := h.surroundings()
@@ -164,11 +160,11 @@ func (u *upstream) arrive(h *Handler, r *http.Request, q *inquiry) error {
 }
 
 // settle makes h a home of the topic, if that goes on there.
-func (u *upstream) settle(h *Handler, around *survey.Surroundings, found facts, q *inquiry) (isNew bool, err error) {
+func (u *upstream) settle(h *Handler, around *survey.Surroundings, found request.Facts, q *inquiry) (isNew bool, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if known := u.homes.in(h); known != nil {
-		if differs := found.differsFrom(known.facts); differs != "" || known.handler != weak.Make(h) {
+		if differs := found.DiffersFrom(known.facts); differs != "" || known.handler != weak.Make(h) {
 			return false, fmt.Errorf("%w: %s", errMoved, differs)
 		}
 		q.via = *known

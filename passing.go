@@ -10,6 +10,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 )
 
 // pass sends r on one to one. If it is answered with an event stream, its client
@@ -70,7 +71,7 @@ func newPassedWriter(p *pool, w http.ResponseWriter, r *http.Request) *passedWri
 		control:               http.NewResponseController(w),
 		pool:                  p,
 		request:               r,
-		address:               countedAddress(clientIP(r)),
+		address:               request.CountedAddress(request.ClientIP(r)),
 	}
 }
 

@@ -5,10 +5,10 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 )
 
 // What other handlers of a client's request, and its line in the access log, get
@@ -34,14 +34,14 @@ const accessLogKey = "sse_fanout"
 
 // describeTopic tells which topic r has joined.
 func describeTopic(r *http.Request, t *relay.Topic) {
-	repl := replacerOf(r)
+	repl := request.ReplacerOf(r)
 	repl.Set(placeholderPrefix+"topic", t.Name())
 	repl.Set(placeholderPrefix+"topic.id", topicIDOf(t))
 }
 
 // describe tells what has become of r, and why.
 func describe(r *http.Request, outcome, reason string) {
-	repl := replacerOf(r)
+	repl := request.ReplacerOf(r)
 	repl.Set(placeholderPrefix+"outcome", outcome)
 	repl.Set(placeholderPrefix+"reason", reason)
 	if outcome == outcomePassed {
@@ -58,7 +58,7 @@ func describe(r *http.Request, outcome, reason string) {
 func describeEnd(r *http.Request, s *relay.Reader, reason string) {
 	outcome := s.Outcome().String()
 	events, bytes := s.Delivered()
-	repl := replacerOf(r)
+	repl := request.ReplacerOf(r)
 	repl.Set(placeholderPrefix+"outcome", outcome)
 	repl.Set(placeholderPrefix+"reason", reason)
 	repl.Set(placeholderPrefix+"events", events)
@@ -76,9 +76,4 @@ func extendAccessLog(r *http.Request, fields []zap.Field) {
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.Dict(accessLogKey, fields...))
 	}
-}
-
-func replacerOf(r *http.Request) *caddy.Replacer {
-	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	return repl
 }

@@ -10,11 +10,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 )
 
 // placeholders returns what a request's replacer knows of us.
 func placeholders(r *http.Request) string {
-	return replacerOf(r).ReplaceAll("{http.sse_fanout.outcome} {http.sse_fanout.reason} "+
+	return request.ReplacerOf(r).ReplaceAll("{http.sse_fanout.outcome} {http.sse_fanout.reason} "+
 		"{http.sse_fanout.events} {http.sse_fanout.topic.id} {http.sse_fanout.topic}", "-")
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
@@ -41,7 +42,7 @@ func restrictionOf(s *settings.Settings, header http.Header, learned []string) r
 			return relay.Restriction{Pass: string(passVary), Differs: name}
 		}
 	}
-	if len(vary) > 0 && len(learned)+len(vary) > maxLearned {
+	if len(vary) > 0 && len(learned)+len(vary) > request.MaxLearned {
 		return relay.Restriction{Pass: string(passVary)}
 	}
 	return relay.Restriction{Vary: vary}
@@ -50,7 +51,7 @@ func restrictionOf(s *settings.Settings, header http.Header, learned []string) r
 // restrictionOf returns what the header of an answer says against sharing it with
 // the clients of the topic.
 func (u *upstream) restrictionOf(header http.Header) relay.Restriction {
-	return restrictionOf(u.pool.opts, header, u.request.learned)
+	return restrictionOf(u.pool.opts, header, u.request.Learned)
 }
 
 const (

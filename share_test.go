@@ -74,7 +74,7 @@ func inErrorRoute(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), caddyhttp.ErrorCtxKey, errors.New("of an earlier handler")))
 }
 
-func request(method, body string, header ...string) *http.Request {
+func requestWith(method, body string, header ...string) *http.Request {
 	r := streamRequest(header...)
 	r.Method = method
 	if body != "" {
@@ -85,7 +85,7 @@ func request(method, body string, header ...string) *http.Request {
 }
 
 func chunkedRequest() *http.Request {
-	r := request(http.MethodGet, "body")
+	r := requestWith(http.MethodGet, "body")
 	r.ContentLength = -1
 	r.TransferEncoding = []string{"chunked"}
 	return r
@@ -156,9 +156,9 @@ func TestWhatIsSharedAndWhatPasses(t *testing.T) {
 		{"If-Modified-Since", streamRequest("If-Modified-Since", "Mon, 02 Jan 2006 15:04:05 GMT"), both(shared)},
 		{"If-Range without Range", streamRequest("If-Range", `"1"`), both(shared)},
 
-		{"HEAD", request(http.MethodHead, ""), both(passMethod)},
-		{"POST", request(http.MethodPost, "body"), both(passMethod)},
-		{"OPTIONS", request(http.MethodOptions, ""), both(passMethod)},
+		{"HEAD", requestWith(http.MethodHead, ""), both(passMethod)},
+		{"POST", requestWith(http.MethodPost, "body"), both(passMethod)},
+		{"OPTIONS", requestWith(http.MethodOptions, ""), both(passMethod)},
 		{"a WebSocket", streamRequest("Connection", "keep-alive, upgrade", "Upgrade", "WebSocket"), both(passUpgrade)},
 		{"Upgrade to nothing", streamRequest("Connection", "Upgrade", "Upgrade", ""), both(shared)},
 		{"Upgrade to anything", streamRequest("Connection", "Upgrade", "Upgrade", "x"), both(shared)},
@@ -220,7 +220,7 @@ func TestWhatIsSharedAndWhatPasses(t *testing.T) {
 // form, it may be a query that is asked by its body.
 func TestBodyOfAGETMattersInTheWrappingForm(t *testing.T) {
 	for name, r := range map[string]func() *http.Request{
-		"of a known length":   func() *http.Request { return request(http.MethodGet, "b") },
+		"of a known length":   func() *http.Request { return requestWith(http.MethodGet, "b") },
 		"of unknown length":   chunkedRequest,
 		"over HTTP/2":         func() *http.Request { return withVersion(2, 0, chunkedRequest()) },
 		"over HTTP/3":         func() *http.Request { return http3Request("body") },
@@ -351,17 +351,17 @@ func (s *spy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Hand
 
 func TestPassingChangesNothing(t *testing.T) {
 	requests := map[string]func() *http.Request{
-		"HEAD": func() *http.Request { return request(http.MethodHead, "", "Cookie", "a=1", "If-Match", "*") },
-		"POST": func() *http.Request { return request(http.MethodPost, "some body", "Last-Event-Id", "7") },
+		"HEAD": func() *http.Request { return requestWith(http.MethodHead, "", "Cookie", "a=1", "If-Match", "*") },
+		"POST": func() *http.Request { return requestWith(http.MethodPost, "some body", "Last-Event-Id", "7") },
 		"HTTP/3": func() *http.Request {
 			r := http3Request("some body")
 			r.Method = http.MethodPost
 			return r
 		},
-		"DELETE":  func() *http.Request { return request(http.MethodDelete, "some body", "Authorization", "Bearer 1") },
+		"DELETE":  func() *http.Request { return requestWith(http.MethodDelete, "some body", "Authorization", "Bearer 1") },
 		"Upgrade": func() *http.Request { return streamRequest("Connection", "Upgrade", "Upgrade", "websocket") },
 		"Range": func() *http.Request {
-			return request(http.MethodPut, "some body", "Range", "bytes=0-", "If-Range", `"1"`)
+			return requestWith(http.MethodPut, "some body", "Range", "bytes=0-", "If-Range", `"1"`)
 		},
 		"error route": func() *http.Request { return inErrorRoute(streamRequest("Cookie", "a=1")) },
 	}
@@ -510,7 +510,7 @@ func TestHintIsLoggedOncePerReasonAndHeader(t *testing.T) {
 			s.fate(streamRequest("X-Api-Key", "secret"))
 			s.fate(streamRequest("Cookie", "secret"))
 			s.fate(withCertificate(streamRequest()))
-			s.fate(request(http.MethodPost, ""))
+			s.fate(requestWith(http.MethodPost, ""))
 		}
 		lines := s.hints()
 		if len(lines) != 3 {

@@ -2,7 +2,6 @@ package ssefanout
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
@@ -112,7 +112,7 @@ func enterSite(ctx context.Context, door frontDoor, local net.Addr, q *inquiry) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	front := &frontWriter{header: make(http.Header), answered: cancel}
-	r := newStrangerRequest(context.WithValue(ctx, inquiryKey{}, q), q.upstream, local)
+	r := q.upstream.request.Stranger(context.WithValue(ctx, inquiryKey{}, q), q.upstream.pool.opts.Stranger, local)
 	defer func() {
 		p := recover()
 		switch aborted := p == http.ErrAbortHandler; { //nolint:errorlint // net/http compares so, too
@@ -144,47 +144,11 @@ func (q *inquiry) serve(h *Handler, r *http.Request, next caddyhttp.Handler) err
 	if q.err = q.upstream.arrive(h, r, q); q.err != nil {
 		return nil
 	}
-	q.upstream.request.applyValues(r)
-	resume(r, q.from)
+	q.upstream.request.Apply(r)
+	request.Resume(r, q.from)
 	q.answer.Asked(r)
 	q.err = origin.Serve(next, q.answer, r)
 	return nil
-}
-
-// newStrangerRequest makes the request with which the stranger enters the site: a
-// function of the topic's key (R1).
-func newStrangerRequest(ctx context.Context, u *upstream, local net.Addr) *http.Request {
-	req := u.request
-	asked := req.url
-	r := &http.Request{
-		Method:     http.MethodGet,
-		URL:        &asked,
-		RequestURI: asked.RequestURI(),
-		Proto:      "HTTP/1.1",
-		ProtoMajor: 1,
-		ProtoMinor: 1,
-		Header: http.Header{
-			"Accept":          {"text/event-stream"},
-			"Accept-Encoding": {"identity"},
-			"Cache-Control":   {"no-cache"},
-			"User-Agent":      {"caddy-sse-fanout"},
-		},
-		Body:       http.NoBody,
-		Host:       req.host,
-		RemoteAddr: u.pool.opts.Stranger,
-	}
-	if req.tls {
-		name, _, err := net.SplitHostPort(req.host)
-		if err != nil {
-			name = req.host
-		}
-		r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, ServerName: name}
-	}
-	for name, values := range req.header {
-		r.Header[name] = append([]string(nil), values...)
-	}
-	// Caddy's placeholders of the local address panic without one.
-	return r.WithContext(context.WithValue(ctx, http.LocalAddrContextKey, local))
 }
 
 // localAddr is the local address of a request that came over no connection: that

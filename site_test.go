@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
@@ -268,7 +269,7 @@ func TestAClientThatTheSiteTreatsOtherwisePasses(t *testing.T) {
 		"variable": func(r *http.Request) { caddyhttp.SetVar(r.Context(), "a", "b") },
 		"empty":    func(r *http.Request) { caddyhttp.SetVar(r.Context(), "a", "") },
 		"number":   func(r *http.Request) { caddyhttp.SetVar(r.Context(), "n", "1") },
-		"map":      func(r *http.Request) { replacerOf(r).Set("destination", "b") },
+		"map":      func(r *http.Request) { request.ReplacerOf(r).Set("destination", "b") },
 		"header":   func(r *http.Request) { r.Header.Set("Accept-Language", "de") },
 	} {
 		for _, whose := range []string{"the client's", "the stranger's"} {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 )
 
 // A source answers upstream requests.
@@ -50,10 +51,10 @@ func (h *Handler) newEndpointRequest(ctx context.Context, u *upstream, from rela
 	if server == nil {
 		server = new(caddyhttp.Server)
 	}
-	r := newStrangerRequest(ctx, u, localAddr(h.server))
-	resume(r, from)
+	r := u.request.Stranger(ctx, u.pool.opts.Stranger, localAddr(h.server))
+	request.Resume(r, from)
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, server)
-	u.request.applyValues(r)
+	u.request.Apply(r)
 	return r
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 )
 
 // An upstream is how the origin of one topic is reached: through the source of the newest
@@ -19,7 +20,7 @@ type upstream struct {
 	// Static after construction.
 	pool    *pool
 	topic   *relay.Topic
-	request *topicRequest
+	request *request.Topic
 
 	abandoned atomic.Int32 // sources that nobody listens to any more
 

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
@@ -331,7 +332,7 @@ func everyUpstreamLog(t *testing.T, target string) *setup {
 	r := httptest.NewRequest(http.MethodGet, target, nil)
 	r.Header.Set("Authorization", "secret")
 	r.Header.Set("Cookie", "secret")
-	c := s.serveAfter(r, func(r *http.Request) { replacerOf(r).Set("http.auth.user.id", "secret") })
+	c := s.serveAfter(r, func(r *http.Request) { request.ReplacerOf(r).Set("http.auth.user.id", "secret") })
 	for _, name := range slices.Sorted(maps.Keys(unavailable)) {
 		unavailable[name](s.origin.await())
 	}

@@ -1,4 +1,4 @@
-package ssefanout
+package request
 
 import (
 	"net/http"
@@ -8,10 +8,10 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
-// claimOf returns what a client wants to resume with: the id of the header, or else
+// ClaimOf returns what a client wants to resume with: the id of the header, or else
 // the first of the query. A client that uses both has the newer id in the header, as
 // an EventSource repeats its URL when it reconnects.
-func claimOf(r *http.Request) relay.Claim {
+func ClaimOf(r *http.Request) relay.Claim {
 	brought := relay.Claim{ID: relay.TrimBlanks(r.Header.Get("Last-Event-ID"))}
 	var malformed relay.Claim
 	for param := range strings.SplitSeq(r.URL.RawQuery, "&") {
@@ -37,8 +37,8 @@ func claimOf(r *http.Request) relay.Claim {
 	return brought
 }
 
-// resume makes r resume with from.
-func resume(r *http.Request, from relay.Resumption) {
+// Resume makes r resume with from.
+func Resume(r *http.Request, from relay.Resumption) {
 	if from.ID == "" {
 		return
 	}

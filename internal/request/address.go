@@ -1,4 +1,4 @@
-package ssefanout
+package request
 
 import (
 	"net/http"
@@ -8,9 +8,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// clientIP returns the address of the client that the server's trusted_proxies
+// ClientIP returns the address of the client that the server's trusted_proxies
 // setting makes out, without its port.
-func clientIP(r *http.Request) string {
+func ClientIP(r *http.Request) string {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	return ip
 }
@@ -20,11 +20,11 @@ func clientIP(r *http.Request) string {
 // (RFC 4291, section 2.5.4).
 const ipv6Site = 64
 
-// countedAddress returns the form of a client's address under which limits and
+// CountedAddress returns the form of a client's address under which limits and
 // queues count it: an IPv4 address, also if it is mapped into IPv6, or the /64 of
 // an IPv6 address, without its zone. All clients whose address is unknown count
 // as one, which is "".
-func countedAddress(ip string) string {
+func CountedAddress(ip string) string {
 	ip, _, _ = strings.Cut(ip, "%")
 	addr, err := netip.ParseAddr(ip)
 	if err != nil {
