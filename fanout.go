@@ -12,12 +12,15 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/cors"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/keymemory"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
@@ -33,11 +36,12 @@ type pool struct {
 	stats   *stats
 	direct  *direct.Writer
 	carrier carrier.Carrier
+	places  pass.Places
 
 	logger  atomic.Pointer[zap.Logger]
 	notices notices
-	passing keyMemory[passReason] // the keys whose requests pass one to one at once, and why
-	varying keyMemory[[]string]   // the headers that have joined a key
+	passing keymemory.Memory[pass.Reason] // the keys whose requests pass one to one at once, and why
+	varying keymemory.Memory[[]string]    // the headers that have joined a key
 
 	retired chan struct{} // closed when the relay is over, and nothing of it goes on
 }
@@ -67,6 +71,12 @@ func newPool(l *lineage, h *Handler) *pool {
 		Sockets:   sockets,
 		Kept:      p.kept,
 		Delivered: p.Delivered,
+	}
+	p.places = pass.Places{
+		Relay:    p.relay,
+		Limits:   opts.MaxSubscribers,
+		Streams:  &p.stats.passedStreams,
+		TurnAway: p.turnAway,
 	}
 	p.logger.Store(h.logger)
 	alive.add(p)
@@ -132,17 +142,17 @@ const maxJoins = 3
 
 // serve makes r a subscriber of the topic for req, as often as it must join again,
 // and returns when its stream has ended. If nothing was written because r must pass
-// one to one, the error is a passReason.
+// one to one, the error is a Reason.
 func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *request.Topic, h *Handler) error {
 	a := &arrival{handler: h}
 	if p.opts.Wrapping {
 		a.facts = h.factsOf(r)
-		if passed := p.passing.recall(a.key(req.Key())); passed != "" {
+		if passed := p.passing.Recall(a.key(req.Key())); passed != "" {
 			return passed
 		}
 	}
-	if !p.varying.empty() {
-		if names := p.varying.recall(req.Key()); len(names) > 0 {
+	if !p.varying.Empty() {
+		if names := p.varying.Recall(req.Key()); len(names) > 0 {
 			req = req.VaryingBy(names, r.Header)
 		}
 	}
@@ -167,7 +177,7 @@ func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Rea
 	if p.relay.IsOver() {
 		return nil, relay.RejectEnding, nil
 	}
-	if passed := p.passing.recall(key); passed != "" {
+	if passed := p.passing.Recall(key); passed != "" {
 		return nil, "", passed
 	}
 	v := &relay.Visit{
@@ -180,11 +190,11 @@ func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Rea
 		Patient:  p.needsOriginsWord(r),
 	}
 	if p.opts.Wrapping {
-		if passed := p.passing.recall(a.handler.frontKey(key)); passed != "" {
+		if passed := p.passing.Recall(a.handler.frontKey(key)); passed != "" {
 			return nil, "", passed
 		}
 		if a.handler.asksNothing() {
-			v.Barred = passFront
+			v.Barred = pass.Front
 		}
 		v.Gate = a
 	}
@@ -193,7 +203,7 @@ func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Rea
 
 // subscribe makes r a subscriber of the topic for req and returns when its stream has
 // ended. If nothing was written because r must pass one to one, the error is a
-// passReason, and if it must join another topic, a joinAgainError.
+// Reason, and if it must join another topic, a joinAgainError.
 func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *request.Topic, a *arrival) error {
 	reader, rejected, err := p.join(r, req, a)
 	switch {
@@ -233,7 +243,7 @@ func (p *pool) serveRefusal(w http.ResponseWriter, r *http.Request, t *relay.Top
 	switch {
 	case no.Verdict == relay.Elsewhere:
 		a.handler.frontFailed(upstreamOf(t), no.Front)
-		return passFront
+		return pass.Front
 	case no.IsPersonal(p.opts.Wrapping):
 		return restrictionError(&no.Restriction)
 	}
@@ -241,9 +251,9 @@ func (p *pool) serveRefusal(w http.ResponseWriter, r *http.Request, t *relay.Top
 	p.explainRefusal(t, no, r)
 	switch {
 	case no.Verdict == relay.NotStream:
-		return passNotStream
+		return pass.NotStream
 	case p.opts.Wrapping:
-		return passRefused
+		return pass.Refused
 	}
 	return answerRefusal(w, r, no, &p.opts.CORS)
 }
@@ -274,4 +284,24 @@ func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, co
 	w.WriteHeader(no.Status)
 	_, _ = w.Write(no.Body) // the header is out: there is no error to tell
 	return nil
+}
+
+// pass sends r on one to one. If it is answered with an event stream, its client
+// counts for the limits like a subscriber.
+func (h *Handler) pass(p *pool, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why pass.Reason) error {
+	pw := pass.NewWriter(&p.places, w, r)
+	if why.PresumesStream() && fields.WantsOnlyEventStream(r.Header) {
+		// The origin need not be asked for what its client could not have.
+		if rejected := pw.Claim(); rejected != "" {
+			return p.turnAway(w, r, rejected, nil)
+		}
+	}
+	p.stats.passed.Count(why)
+	describe(r, outcomePassed, string(why))
+	return pw.Serve(r, func() error {
+		if h.wraps() {
+			return next.ServeHTTP(pw, r)
+		}
+		return h.source.ServeHTTP(pw, r, next)
+	})
 }

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
@@ -73,17 +74,17 @@ func (h *Handler) frontFailed(u *upstream, why string) {
 	f := &h.front
 	now := time.Now()
 	f.mu.Lock()
-	if u.pool.passing.recall(h.frontKey(u.topic.Key())) != "" {
+	if u.pool.passing.Recall(h.frontKey(u.topic.Key())) != "" {
 		f.mu.Unlock()
 		return // another client of this key has noted it
 	}
-	u.pool.passing.remember(h.frontKey(u.topic.Key()), passFront, frontMemory)
+	u.pool.passing.Remember(h.frontKey(u.topic.Key()), pass.Front, frontMemory)
 	f.failures++
 	if f.failures >= frontFailures && now.Sub(f.arrived) >= frontMemory {
 		f.until = now.Add(frontMemory)
 	}
 	f.mu.Unlock()
-	if h.notices.once(passFront, "") {
+	if h.notices.once(pass.Front, "") {
 		h.logger.Warn("passing requests one to one, as the site does not lead strangers here",
 			zap.String("topic", u.topic.Name()),
 			zap.String("reason", why),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
@@ -98,8 +99,8 @@ func (a *arrival) Judge(t *relay.Topic, late, unled bool) (why error, known bool
 	outdated := !u.pool.lineage.isNewest(a.handler)
 	passed, own, settled := u.judge(a)
 	switch {
-	case passed == passDiffers:
-		u.pool.passing.remember(a.key(t.Key()), passDiffers, frontMemory)
+	case passed == pass.Differs:
+		u.pool.passing.Remember(a.key(t.Key()), pass.Differs, frontMemory)
 		u.pool.explainDiffers(t, a.facts.DiffersFrom(own.facts))
 		return passed, true
 	case passed != "":
@@ -111,7 +112,7 @@ func (a *arrival) Judge(t *relay.Topic, late, unled bool) (why error, known bool
 		return errOutdated, true
 	case unled:
 		a.handler.frontFailed(u, "the site has not answered the stranger in time")
-		return passFront, true
+		return pass.Front, true
 	}
 	return nil, false
 }
@@ -119,7 +120,7 @@ func (a *arrival) Judge(t *relay.Topic, late, unled bool) (why error, known bool
 // judge says why a client passes, or "" if it may share the topic through a home of
 // its own. If that is nil, the stranger has not yet reached the client's configuration;
 // settled tells whether it has reached another.
-func (u *upstream) judge(a *arrival) (why passReason, own *home, settled bool) {
+func (u *upstream) judge(a *arrival) (why pass.Reason, own *home, settled bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	settled = len(u.homes) > 0
@@ -131,9 +132,9 @@ func (u *upstream) judge(a *arrival) (why passReason, own *home, settled bool) {
 	case own == nil:
 		return "", nil, settled
 	case own.isIn(a.handler) && own.handler != weak.Make(a.handler):
-		return passFront, own, settled
+		return pass.Front, own, settled
 	case a.facts.DiffersFrom(own.facts) != "":
-		return passDiffers, own, settled
+		return pass.Differs, own, settled
 	}
 	return "", own, settled
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/arguments"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/inspector"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -185,7 +186,7 @@ func (h *Inspector) serveSnapshots(w http.ResponseWriter, r *http.Request) error
 	shared.Header.Del("Upgrade")
 	shared.Header.Del("Range")
 	shared.Header.Del("Origin") // no page of another site may read them, whichever it is
-	if why := h.topics.whyPass(shared); why != "" {
+	if why := pass.Why(shared, h.topics.settings, h.topics.surroundings); why != "" {
 		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("sharing the topics: %w", why))
 	}
 	return h.topics.ServeHTTP(w, shared, nil)

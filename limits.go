@@ -5,13 +5,13 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
@@ -28,7 +28,7 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Reject
 	p.warnOfLimit(why)
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Now().Add(p.dispatchTimeout()))
-	closeIfUnread(w, r)
+	carrier.CloseIfUnread(w, r)
 	delay := relay.TurnAwayDelay()
 	if why == relay.RejectEnding {
 		// The replacement is up, or will be in a moment.
@@ -55,18 +55,6 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Reject
 		_ = control.Flush()
 	}
 	return nil // the header is out: an error page would end up in the stream
-}
-
-// readableBy returns those headers of an origin's answer that say which pages may
-// read it.
-func readableBy(header http.Header) http.Header {
-	some := make(http.Header)
-	for name, values := range header {
-		if name == "Vary" || strings.HasPrefix(name, "Access-Control-") {
-			some[name] = values
-		}
-	}
-	return some
 }
 
 // warnOfLimit logs that clients are turned away, if why is a limit.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -29,7 +30,7 @@ type stats struct {
 	relay.Stats
 
 	passedStreams atomic.Int64 // event streams that pass one to one now
-	passed        relay.Tally[passReason]
+	passed        relay.Tally[pass.Reason]
 }
 
 // A series is a counter, and how it is exported.
@@ -70,7 +71,7 @@ var allSeries = slices.Concat(
 	labelled("rejected_total", "Clients that were turned away, by the reason.", "reason",
 		rejections, asLabel, func(s *stats, why relay.Rejection) *atomic.Uint64 { return s.Rejected.Counter(why) }),
 	labelled("passed_through_total", "Requests that were not shared but passed one to one, by the reason.", "reason",
-		passReasons, asLabel, func(s *stats, why passReason) *atomic.Uint64 { return s.passed.Counter(why) }),
+		pass.Reasons, asLabel, func(s *stats, why pass.Reason) *atomic.Uint64 { return s.passed.Counter(why) }),
 )
 
 // The values that the labels can have. A test compares them with the constants.
@@ -79,12 +80,7 @@ var (
 		relay.EndClientGone, relay.EndSlow, relay.EndStalled, relay.EndTimeout, relay.EndUpstreamEnded,
 		relay.EndUpstreamGone, relay.EndRefused, relay.EndDrained, relay.EndExiting, relay.EndDeleted, relay.EndYielded, relay.EndPersonal,
 	}
-	rejections  = slices.Concat(relay.Limits, []relay.Rejection{relay.RejectUnavailable, relay.RejectEnding})
-	passReasons = []passReason{
-		passMethod, passBody, passUpgrade, passError, passAccept,
-		passCertificate, passHeader, passNotStream, passRefused,
-		passFront, passDiffers, passBehind, passSetCookie, passVary, passSession,
-	}
+	rejections = slices.Concat(relay.Limits, []relay.Rejection{relay.RejectUnavailable, relay.RejectEnding})
 )
 
 // The gauges, which are read from the pools that are alive.

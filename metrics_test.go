@@ -208,7 +208,7 @@ func TestEveryReasonHasItsSeries(t *testing.T) {
 		}
 		return true
 	}
-	for _, dir := range []string{".", "internal/relay"} {
+	for _, dir := range []string{"internal/pass", "internal/relay"} {
 		//lint:ignore SA1019 build tags do not matter
 		packages, err := parser.ParseDir(token.NewFileSet(), dir, nil, parser.SkipObjectResolution) //nolint:staticcheck // as above
 		if err != nil {
@@ -220,9 +220,9 @@ func TestEveryReasonHasItsSeries(t *testing.T) {
 	}
 	metrics := gather(t)
 	for kind, format := range map[string]string{
-		"EndReason":  "caddy_sse_fanout_subscribers_ended_total{reason=%q}",
-		"Rejection":  "caddy_sse_fanout_rejected_total{reason=%q}",
-		"passReason": "caddy_sse_fanout_passed_through_total{reason=%q}",
+		"EndReason": "caddy_sse_fanout_subscribers_ended_total{reason=%q}",
+		"Rejection": "caddy_sse_fanout_rejected_total{reason=%q}",
+		"Reason":    "caddy_sse_fanout_passed_through_total{reason=%q}",
 	} {
 		if len(constants[kind]) < 5 {
 			t.Errorf("found the constants %v of type %s", constants[kind], kind)

@@ -39,6 +39,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/cli"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
@@ -217,8 +218,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	h.served.Store(true)
 	p := h.lineage.poolOf(h)
-	if why := h.whyPass(r); why != "" {
-		if why == passMethod && h.settings.CORS.AnswersPreflight(r) {
+	if why := pass.Why(r, h.settings, h.surroundings); why != "" {
+		if why == pass.Method && h.settings.CORS.AnswersPreflight(r) {
 			return h.settings.CORS.ServePreflight(w, r)
 		}
 		h.explainPass(p, why, r)
@@ -227,9 +228,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 	req := h.newTopicRequest(r)
 	h.closeConnIfLeft(w, r)
-	closeIfUnread(w, r)
+	carrier.CloseIfUnread(w, r)
 	err := p.serve(w, r, req, h)
-	if why, ok := errors.AsType[passReason](err); ok {
+	if why, ok := errors.AsType[pass.Reason](err); ok {
 		w.Header().Del("Connection")
 		return h.pass(p, w, r, next, why)
 	}

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
@@ -131,7 +132,7 @@ func (p *pool) Refused(t *relay.Topic, out *relay.Outcome) {
 	if out.Unhandled {
 		p.explainNothingBehind(t)
 	}
-	p.passing.remember(t.Key(), passNotStream, notStreamMemory)
+	p.passing.Remember(t.Key(), pass.NotStream, notStreamMemory)
 }
 
 // notStreamMemory is how long a key is known to be no event stream.

@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 )
 
 // What docs/ has for an operator must fit what is exported.
@@ -88,7 +90,7 @@ func TestOperatorsFilesFitWhatIsExported(t *testing.T) {
 		}
 	}
 	guide := readFile(t, "docs/operating.md")
-	for _, reason := range slices.Concat(texts(endReasons), texts(rejections), texts(passReasons)) {
+	for _, reason := range slices.Concat(texts(endReasons), texts(rejections), texts(pass.Reasons)) {
 		if !strings.Contains(guide, "`"+reason+"`") {
 			t.Errorf("docs/operating.md does not explain the reason %s", reason)
 		}

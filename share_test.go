@@ -22,18 +22,20 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 )
 
-const shared = passReason("shared") // in these tests: did not pass
+const shared = pass.Reason("shared") // in these tests: did not pass
 
 // fate serves a request and says whether it was shared, or why it passed.
-func (s *setup) fate(r *http.Request) passReason {
+func (s *setup) fate(r *http.Request) pass.Reason {
 	s.t.Helper()
-	reasons := []passReason{
-		passMethod, passBody, passUpgrade, passError,
-		passAccept, passCertificate, passHeader, passNotStream, passRefused,
+	reasons := []pass.Reason{
+		pass.Method, pass.Body, pass.Upgrade, pass.ErrorRoute,
+		pass.Accept, pass.Certificate, pass.Header, pass.NotStream, pass.Refused,
 	}
-	before := make(map[passReason]uint64)
+	before := make(map[pass.Reason]uint64)
 	for _, why := range reasons {
 		before[why] = s.pool.stats.passed.Get(why)
 	}
@@ -106,9 +108,9 @@ func withVersion(major, minor int, r *http.Request) *http.Request {
 }
 
 func TestWhatIsSharedAndWhatPasses(t *testing.T) {
-	type forms struct{ endpoint, wrapping passReason }
-	both := func(why passReason) forms { return forms{why, why} }
-	stripped := func(why passReason) forms { return forms{shared, why} }
+	type forms struct{ endpoint, wrapping pass.Reason }
+	both := func(why pass.Reason) forms { return forms{why, why} }
+	stripped := func(why pass.Reason) forms { return forms{shared, why} }
 
 	browser := []string{
 		"Accept-Encoding", "gzip, deflate, br, zstd",
@@ -156,40 +158,40 @@ func TestWhatIsSharedAndWhatPasses(t *testing.T) {
 		{"If-Modified-Since", streamRequest("If-Modified-Since", "Mon, 02 Jan 2006 15:04:05 GMT"), both(shared)},
 		{"If-Range without Range", streamRequest("If-Range", `"1"`), both(shared)},
 
-		{"HEAD", requestWith(http.MethodHead, ""), both(passMethod)},
-		{"POST", requestWith(http.MethodPost, "body"), both(passMethod)},
-		{"OPTIONS", requestWith(http.MethodOptions, ""), both(passMethod)},
-		{"a WebSocket", streamRequest("Connection", "keep-alive, upgrade", "Upgrade", "WebSocket"), both(passUpgrade)},
+		{"HEAD", requestWith(http.MethodHead, ""), both(pass.Method)},
+		{"POST", requestWith(http.MethodPost, "body"), both(pass.Method)},
+		{"OPTIONS", requestWith(http.MethodOptions, ""), both(pass.Method)},
+		{"a WebSocket", streamRequest("Connection", "keep-alive, upgrade", "Upgrade", "WebSocket"), both(pass.Upgrade)},
 		{"Upgrade to nothing", streamRequest("Connection", "Upgrade", "Upgrade", ""), both(shared)},
 		{"Upgrade to anything", streamRequest("Connection", "Upgrade", "Upgrade", "x"), both(shared)},
 		{"Upgrade to HTTP/2", streamRequest("Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c", "HTTP2-Settings", "AAMAAABkAAQ"), both(shared)},
 		{"Range", streamRequest("Range", "bytes=0-"), both(shared)},
 		{"Range and If-Range", streamRequest("Range", "bytes=0-0,-1", "If-Range", `"1"`), both(shared)},
 		{"Range that is none", streamRequest("Range", "x"), both(shared)},
-		{"error route", inErrorRoute(streamRequest()), both(passError)},
+		{"error route", inErrorRoute(streamRequest()), both(pass.ErrorRoute)},
 
-		{"client certificate", withCertificate(streamRequest()), stripped(passCertificate)},
-		{"Cookie", streamRequest("Cookie", "session=1"), stripped(passHeader)},
-		{"Authorization", streamRequest("Authorization", "Bearer 1"), stripped(passHeader)},
-		{"Proxy-Authorization", streamRequest("Proxy-Authorization", "Basic 1"), stripped(passHeader)},
-		{"X-Api-Key", streamRequest("X-Api-Key", "1"), stripped(passHeader)},
-		{"X-Csrf-Token", streamRequest("X-Csrf-Token", "1"), stripped(passHeader)},
-		{"X-Forwarded-User", streamRequest("X-Forwarded-User", "alice"), stripped(passHeader)},
-		{"X-Forwarded-Email", streamRequest("X-Forwarded-Email", "alice"), stripped(passHeader)},
-		{"X-Forwarded-Client-Cert", streamRequest("X-Forwarded-Client-Cert", "Subject=1"), stripped(passHeader)},
-		{"Cf-Access-Jwt-Assertion", streamRequest("Cf-Access-Jwt-Assertion", "1"), stripped(passHeader)},
-		{"Cf-Client-Cert-Sha256", streamRequest("Cf-Client-Cert-Sha256", "1"), stripped(passHeader)},
-		{"Cf-Cert-Subject-Dn", streamRequest("Cf-Cert-Subject-Dn", "1"), stripped(passHeader)},
-		{"Cloudfront-Viewer-Cert-Subject", streamRequest("Cloudfront-Viewer-Cert-Subject", "1"), stripped(passHeader)},
-		{"Cf-Access-Authenticated-User-Email", streamRequest("Cf-Access-Authenticated-User-Email", "a"), stripped(passHeader)},
-		{"X-Amzn-Oidc-Data", streamRequest("X-Amzn-Oidc-Data", "1"), stripped(passHeader)},
-		{"X-Goog-Iap-Jwt-Assertion", streamRequest("X-Goog-Iap-Jwt-Assertion", "1"), stripped(passHeader)},
-		{"X-Ms-Client-Principal", streamRequest("X-Ms-Client-Principal", "1"), stripped(passHeader)},
-		{"Remote-User", streamRequest("Remote-User", "alice"), stripped(passHeader)},
-		{"Tailscale-User-Login", streamRequest("Tailscale-User-Login", "alice"), stripped(passHeader)},
-		{"Sec-Websocket-Protocol", streamRequest("Sec-Websocket-Protocol", "token"), stripped(passHeader)},
-		{"an unknown header", streamRequest("X-Anything", "1"), stripped(passHeader)},
-		{"an empty unknown header", streamRequest("X-Anything", ""), stripped(passHeader)},
+		{"client certificate", withCertificate(streamRequest()), stripped(pass.Certificate)},
+		{"Cookie", streamRequest("Cookie", "session=1"), stripped(pass.Header)},
+		{"Authorization", streamRequest("Authorization", "Bearer 1"), stripped(pass.Header)},
+		{"Proxy-Authorization", streamRequest("Proxy-Authorization", "Basic 1"), stripped(pass.Header)},
+		{"X-Api-Key", streamRequest("X-Api-Key", "1"), stripped(pass.Header)},
+		{"X-Csrf-Token", streamRequest("X-Csrf-Token", "1"), stripped(pass.Header)},
+		{"X-Forwarded-User", streamRequest("X-Forwarded-User", "alice"), stripped(pass.Header)},
+		{"X-Forwarded-Email", streamRequest("X-Forwarded-Email", "alice"), stripped(pass.Header)},
+		{"X-Forwarded-Client-Cert", streamRequest("X-Forwarded-Client-Cert", "Subject=1"), stripped(pass.Header)},
+		{"Cf-Access-Jwt-Assertion", streamRequest("Cf-Access-Jwt-Assertion", "1"), stripped(pass.Header)},
+		{"Cf-Client-Cert-Sha256", streamRequest("Cf-Client-Cert-Sha256", "1"), stripped(pass.Header)},
+		{"Cf-Cert-Subject-Dn", streamRequest("Cf-Cert-Subject-Dn", "1"), stripped(pass.Header)},
+		{"Cloudfront-Viewer-Cert-Subject", streamRequest("Cloudfront-Viewer-Cert-Subject", "1"), stripped(pass.Header)},
+		{"Cf-Access-Authenticated-User-Email", streamRequest("Cf-Access-Authenticated-User-Email", "a"), stripped(pass.Header)},
+		{"X-Amzn-Oidc-Data", streamRequest("X-Amzn-Oidc-Data", "1"), stripped(pass.Header)},
+		{"X-Goog-Iap-Jwt-Assertion", streamRequest("X-Goog-Iap-Jwt-Assertion", "1"), stripped(pass.Header)},
+		{"X-Ms-Client-Principal", streamRequest("X-Ms-Client-Principal", "1"), stripped(pass.Header)},
+		{"Remote-User", streamRequest("Remote-User", "alice"), stripped(pass.Header)},
+		{"Tailscale-User-Login", streamRequest("Tailscale-User-Login", "alice"), stripped(pass.Header)},
+		{"Sec-Websocket-Protocol", streamRequest("Sec-Websocket-Protocol", "token"), stripped(pass.Header)},
+		{"an unknown header", streamRequest("X-Anything", "1"), stripped(pass.Header)},
+		{"an empty unknown header", streamRequest("X-Anything", ""), stripped(pass.Header)},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
@@ -197,7 +199,7 @@ func TestWhatIsSharedAndWhatPasses(t *testing.T) {
 				name string
 				make func(*testing.T, Options) *setup
 				opts Options
-				want passReason
+				want pass.Reason
 			}{
 				{"endpoint", newSetup, Options{}, tc.want.endpoint},
 				{"wrapping", newWrappingSetup, Options{}, tc.want.wrapping},
@@ -230,12 +232,12 @@ func TestBodyOfAGETMattersInTheWrappingForm(t *testing.T) {
 			name string
 			make func(*testing.T, Options) *setup
 			opts Options
-			want passReason
+			want pass.Reason
 		}{
 			{"endpoint", newSetup, Options{}, shared},
 			{"endpoint, passing", newSetup, Options{Credentials: "pass"}, shared},
-			{"wrapping", newWrappingSetup, Options{}, passBody},
-			{"wrapping, stripping", newWrappingSetup, Options{Credentials: "strip"}, passBody},
+			{"wrapping", newWrappingSetup, Options{}, pass.Body},
+			{"wrapping, stripping", newWrappingSetup, Options{Credentials: "strip"}, pass.Body},
 		} {
 			t.Run(name+", "+form.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -273,8 +275,8 @@ func TestWhatOnlyLooksLikeAWebSocketPassesInTheWrappingForm(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				for _, credentials := range []string{"", "strip"} {
-					if got := newWrappingSetup(t, Options{Credentials: credentials}).fate(tc.request); got != passUpgrade {
-						t.Errorf("wrapping form: got %s, want %s", got, passUpgrade)
+					if got := newWrappingSetup(t, Options{Credentials: credentials}).fate(tc.request); got != pass.Upgrade {
+						t.Errorf("wrapping form: got %s, want %s", got, pass.Upgrade)
 					}
 				}
 				if got := newSetup(t, Options{}).fate(tc.request); got != shared {
@@ -320,7 +322,7 @@ func TestAcceptDecidesInTheWrappingForm(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				want := shared
 				if !tc.want {
-					want = passAccept
+					want = pass.Accept
 				}
 				r := streamRequest()
 				r.Header["Accept"] = tc.accept
@@ -423,11 +425,11 @@ func TestPassingAfterTheOriginsAnswerChangesNothing(t *testing.T) {
 		name   string
 		status int
 		header []string
-		why    passReason
+		why    pass.Reason
 	}{
-		{"not a stream", http.StatusOK, []string{"Content-Type", "text/html", "X-Shared", "1"}, passNotStream},
-		{"forbidden", http.StatusForbidden, []string{"X-Shared", "1"}, passRefused},
-		{"redirected", http.StatusFound, []string{"Location", "/login"}, passRefused},
+		{"not a stream", http.StatusOK, []string{"Content-Type", "text/html", "X-Shared", "1"}, pass.NotStream},
+		{"forbidden", http.StatusForbidden, []string{"X-Shared", "1"}, pass.Refused},
+		{"redirected", http.StatusFound, []string{"Location", "/login"}, pass.Refused},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -482,8 +484,8 @@ func TestVaryByCertificateSharesPerCertificate(t *testing.T) {
 		if got := s.fate(withCertificate(streamRequest())); got != shared {
 			t.Errorf("got %s, want %s", got, shared)
 		}
-		if got := s.fate(withCertificate(streamRequest("Cookie", "a=1"))); got != passHeader {
-			t.Errorf("with a cookie: got %s, want %s", got, passHeader)
+		if got := s.fate(withCertificate(streamRequest("Cookie", "a=1"))); got != pass.Header {
+			t.Errorf("with a cookie: got %s, want %s", got, pass.Header)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
@@ -110,7 +111,7 @@ func TestAStrangerWhoIsNotLedHereSharesNothing(t *testing.T) {
 					s.get("/events").expectBody("passed ")
 				}
 				s.origin.idle()
-				if got := s.pool.stats.passed.Get(passFront); got != 3 {
+				if got := s.pool.stats.passed.Get(pass.Front); got != 3 {
 					t.Errorf("%d requests passed because of the front, want 3", got)
 				}
 				if n := s.logs.FilterMessageSnippet("does not lead strangers here").Len(); n != 1 {
@@ -295,7 +296,7 @@ func TestAClientThatTheSiteTreatsOtherwisePasses(t *testing.T) {
 					}
 					s.get("/events").expectBody("passed ")
 					s.origin.idle() // the like of it pass at once
-					if got := s.pool.stats.passed.Get(passDiffers); got != 2 {
+					if got := s.pool.stats.passed.Get(pass.Differs); got != 2 {
 						t.Errorf("%d requests passed because they differ, want 2", got)
 					}
 					if n := s.logs.FilterMessageSnippet("otherwise than that of a stranger").Len(); n != 1 {

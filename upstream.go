@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 )
@@ -47,7 +48,7 @@ func (u *upstream) Follow(ctx context.Context, from relay.Resumption, sink relay
 		MaxEventSize: u.pool.opts.MaxEventSize,
 		Guarded:      u.pool.opts.Wrapping,
 		Restricts:    u.restrictionOf,
-		Session:      string(passSession),
+		Session:      string(pass.Session),
 		Accepting: func() {
 			if sink.Shared() {
 				u.mu.Lock()

@@ -1,58 +1,46 @@
-package ssefanout
+package pass
 
 import (
 	"context"
 	"errors"
 	"io"
 	"net/http"
+	"strings"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
-// pass sends r on one to one. If it is answered with an event stream, its client
-// counts for the limits like a subscriber.
-func (h *Handler) pass(p *pool, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why passReason) error {
-	pw := newPassedWriter(p, w, r)
-	if why.presumesStream() && fields.WantsOnlyEventStream(r.Header) {
-		// The origin need not be asked for what its client could not have.
-		if rejected := pw.claim(); rejected != "" {
-			return p.turnAway(w, r, rejected, nil)
-		}
-	}
-	p.stats.passed.Count(why)
-	describe(r, outcomePassed, string(why))
-	return pw.serve(r, func() error {
-		if h.wraps() {
-			return next.ServeHTTP(pw, r)
-		}
-		return h.source.ServeHTTP(pw, r, next)
-	})
+// Places are those of event streams that pass one to one, which count for the limits like
+// subscribers.
+type Places struct {
+	// Relay gives places to subscribers, too.
+	Relay *relay.Relay
+
+	// Limits bound the places. If none is set, answers are not looked at.
+	Limits settings.SubscriberLimits
+
+	// Streams counts those that have a place now.
+	Streams *atomic.Int64
+
+	// TurnAway answers a client for whom there is no place. If the origin was asked,
+	// origins is what its answer shares.
+	TurnAway func(w http.ResponseWriter, r *http.Request, why relay.Rejection, origins http.Header) error
 }
 
-// presumesStream reports whether the answer to a request that passes for this reason
-// is an event stream if that is all that the client wants. If not, the answer has to
-// tell: it may be another protocol, the page of an error, or what it was before.
-func (why passReason) presumesStream() bool {
-	switch why {
-	case passUpgrade, passError, passNotStream, passRefused, passFront, passDiffers, passBehind:
-		return false
-	default:
-		return true
-	}
-}
-
-// A passedWriter is the response writer of a request that passes one to one. It looks
+// A Writer is the response writer of a request that passes one to one. It looks
 // at the header of the answer, and if that begins an event stream, takes a place for
 // it, or turns the client away and cuts the answer if a limit leaves none. It
 // passes on all else as it comes.
-type passedWriter struct {
+type Writer struct {
 	*caddyhttp.ResponseWriterWrapper
 	control *http.ResponseController // of the writer beneath
-	pool    *pool
+	places  *Places
 	request *http.Request
 	address string // of the client, as it is counted
 
@@ -65,20 +53,21 @@ type passedWriter struct {
 
 var errTurnedAway = errors.New("sse_fanout has turned the client away, as a limit is reached")
 
-func newPassedWriter(p *pool, w http.ResponseWriter, r *http.Request) *passedWriter {
-	return &passedWriter{
+// NewWriter returns a writer of the answer to r, in front of w.
+func NewWriter(p *Places, w http.ResponseWriter, r *http.Request) *Writer {
+	return &Writer{
 		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		control:               http.NewResponseController(w),
-		pool:                  p,
+		places:                p,
 		request:               r,
 		address:               request.CountedAddress(request.ClientIP(r)),
 	}
 }
 
-// serve has r answered. When it returns, the place is given back.
-func (w *passedWriter) serve(r *http.Request, answer func() error) error {
+// Serve has r answered. When it returns, the place is given back.
+func (w *Writer) Serve(r *http.Request, answer func() error) error {
 	defer w.release()
-	if l := &w.pool.opts.MaxSubscribers; l.Total <= 0 && l.PerClientIP <= 0 {
+	if l := &w.places.Limits; l.Total <= 0 && l.PerClientIP <= 0 {
 		return answer()
 	}
 	w.before = w.Header().Clone()
@@ -98,7 +87,7 @@ func (w *passedWriter) serve(r *http.Request, answer func() error) error {
 
 // untilCut calls answer. If the answer was cut, the client has got another one already,
 // so the error, or reverse_proxy's panic for a broken answer, is dropped.
-func (w *passedWriter) untilCut(answer func() error) (err error) {
+func (w *Writer) untilCut(answer func() error) (err error) {
 	defer func() {
 		if !w.cut {
 			return
@@ -111,28 +100,28 @@ func (w *passedWriter) untilCut(answer func() error) (err error) {
 	return answer()
 }
 
-// claim takes a place, or tells the limit that leaves none.
-func (w *passedWriter) claim() relay.Rejection {
-	if why := w.pool.relay.Reserve(w.address); why != "" {
+// Claim takes a place, or tells the limit that leaves none.
+func (w *Writer) Claim() relay.Rejection {
+	if why := w.places.Relay.Reserve(w.address); why != "" {
 		return why
 	}
 	w.placed = true
-	w.pool.stats.passedStreams.Add(1)
+	w.places.Streams.Add(1)
 	return ""
 }
 
 // release gives the place back, if there is one.
-func (w *passedWriter) release() {
+func (w *Writer) release() {
 	if !w.placed {
 		return
 	}
 	w.placed = false
-	w.pool.relay.Release(w.address)
-	w.pool.stats.passedStreams.Add(-1)
+	w.places.Relay.Release(w.address)
+	w.places.Streams.Add(-1)
 }
 
 // judge looks at the header of the answer when it is complete.
-func (w *passedWriter) judge(status int) {
+func (w *Writer) judge(status int) {
 	if w.judged {
 		return
 	}
@@ -143,26 +132,26 @@ func (w *passedWriter) judge(status int) {
 	case !stream:
 		w.release()
 	case !w.placed:
-		if why := w.claim(); why != "" {
+		if why := w.Claim(); why != "" {
 			w.turnAway(why)
 		}
 	}
 }
 
 // turnAway answers the client as any that is over a limit, in place of the origin.
-func (w *passedWriter) turnAway(why relay.Rejection) {
+func (w *Writer) turnAway(why relay.Rejection) {
 	w.cut = true
 	header := w.Header()
 	origins := readableBy(header)
 	clear(header)
 	fields.Copy(header, w.before)
-	_ = w.pool.turnAway(w.ResponseWriter, w.request, why, origins) // it has no error to tell
+	_ = w.places.TurnAway(w.ResponseWriter, w.request, why, origins) // it has no error to tell
 	w.cancel()
 }
 
 // WriteHeader implements http.ResponseWriter. Informational answers precede the one
 // that counts; 101 is final.
-func (w *passedWriter) WriteHeader(status int) {
+func (w *Writer) WriteHeader(status int) {
 	if status < 100 || status > 199 || status == http.StatusSwitchingProtocols {
 		w.judge(status)
 	}
@@ -172,7 +161,7 @@ func (w *passedWriter) WriteHeader(status int) {
 }
 
 // Write implements http.ResponseWriter.
-func (w *passedWriter) Write(p []byte) (int, error) {
+func (w *Writer) Write(p []byte) (int, error) {
 	w.judge(http.StatusOK)
 	if w.cut {
 		return 0, errTurnedAway
@@ -181,7 +170,7 @@ func (w *passedWriter) Write(p []byte) (int, error) {
 }
 
 // ReadFrom implements io.ReaderFrom, so that files are still sent by the kernel.
-func (w *passedWriter) ReadFrom(r io.Reader) (int64, error) {
+func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 	w.judge(http.StatusOK)
 	if w.cut {
 		return 0, errTurnedAway
@@ -191,7 +180,7 @@ func (w *passedWriter) ReadFrom(r io.Reader) (int64, error) {
 
 // FlushError is what http.ResponseController flushes with. The first flush sends the
 // header.
-func (w *passedWriter) FlushError() error {
+func (w *Writer) FlushError() error {
 	w.judge(http.StatusOK)
 	if w.cut {
 		return errTurnedAway
@@ -204,7 +193,19 @@ func (w *passedWriter) FlushError() error {
 
 // Interface guards
 var (
-	_ http.ResponseWriter = (*passedWriter)(nil)
-	_ http.Pusher         = (*passedWriter)(nil)
-	_ io.ReaderFrom       = (*passedWriter)(nil)
+	_ http.ResponseWriter = (*Writer)(nil)
+	_ http.Pusher         = (*Writer)(nil)
+	_ io.ReaderFrom       = (*Writer)(nil)
 )
+
+// readableBy returns those headers of an origin's answer that say which pages may
+// read it.
+func readableBy(header http.Header) http.Header {
+	some := make(http.Header)
+	for name, values := range header {
+		if name == "Vary" || strings.HasPrefix(name, "Access-Control-") {
+			some[name] = values
+		}
+	}
+	return some
+}

@@ -1,4 +1,5 @@
-package ssefanout
+// Package keymemory remembers what is known of keys, for a while and within bounds.
+package keymemory
 
 import (
 	"hash/maphash"
@@ -6,10 +7,10 @@ import (
 	"time"
 )
 
-// maxKeyMemory is how many keys a keyMemory knows, at most.
-const maxKeyMemory = 10000
+// maxKeys is how many keys a Memory knows, at most.
+const maxKeys = 10000
 
-// A keyMemory knows something about the keys of topics, for a while. The zero
+// A Memory knows something about the keys of topics, for a while. The zero
 // value is ready to use.
 //
 // Keys are kept as hashes, since a key is as long as a client likes. What is
@@ -17,7 +18,7 @@ const maxKeyMemory = 10000
 //
 // Two generations bound the memory without a walk through it: the younger one
 // replaces the older one when it has half of all that is allowed.
-type keyMemory[T any] struct {
+type Memory[T any] struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
@@ -29,21 +30,21 @@ type remembered[T any] struct {
 	until time.Time
 }
 
-var keyMemorySeed = maphash.MakeSeed()
+var seed = maphash.MakeSeed()
 
-// remember keeps what is known about a key for d.
-func (m *keyMemory[T]) remember(key string, what T, d time.Duration) {
-	m.update(key, d, func(T) T { return what })
+// Remember keeps what is known about a key for d.
+func (m *Memory[T]) Remember(key string, what T, d time.Duration) {
+	m.Update(key, d, func(T) T { return what })
 }
 
-// update replaces what is known about a key, the zero value if that is nothing,
+// Update replaces what is known about a key, the zero value if that is nothing,
 // and keeps it for d.
-func (m *keyMemory[T]) update(key string, d time.Duration, change func(T) T) {
-	digest := maphash.String(keyMemorySeed, key)
+func (m *Memory[T]) Update(key string, d time.Duration, change func(T) T) {
+	digest := maphash.String(seed, key)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := m.find(digest)
-	if len(m.young) >= maxKeyMemory/2 {
+	if len(m.young) >= maxKeys/2 {
 		m.young, m.old = nil, m.young
 	}
 	if m.young == nil {
@@ -52,25 +53,25 @@ func (m *keyMemory[T]) update(key string, d time.Duration, change func(T) T) {
 	m.young[digest] = remembered[T]{change(before), time.Now().Add(d)}
 }
 
-// recall returns what is known about a key, the zero value if that is nothing.
-func (m *keyMemory[T]) recall(key string) (what T) {
+// Recall returns what is known about a key, the zero value if that is nothing.
+func (m *Memory[T]) Recall(key string) (what T) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.young)+len(m.old) == 0 {
 		return what
 	}
-	return m.find(maphash.String(keyMemorySeed, key))
+	return m.find(maphash.String(seed, key))
 }
 
-// empty reports whether nothing is known about any key.
-func (m *keyMemory[T]) empty() bool {
+// Empty reports whether nothing is known about any key.
+func (m *Memory[T]) Empty() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.young)+len(m.old) == 0
 }
 
 // find is recall for the key with a hash. m.mu must be held.
-func (m *keyMemory[T]) find(digest uint64) (what T) {
+func (m *Memory[T]) find(digest uint64) (what T) {
 	for _, generation := range []map[uint64]remembered[T]{m.young, m.old} {
 		found, ok := generation[digest]
 		switch {
