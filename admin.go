@@ -8,11 +8,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/view"
 )
 
 func init() {
@@ -81,9 +81,9 @@ func (a adminAPI) serveTopics(w http.ResponseWriter, r *http.Request) error {
 	if err := allow(w, r, http.MethodGet); err != nil {
 		return err
 	}
-	views := []topicView{}
+	views := []view.Topic{}
 	for _, t := range topicsOf("") {
-		views = append(views, viewOf(t))
+		views = append(views, view.Of(t))
 	}
 	return respond(w, views)
 }
@@ -104,14 +104,14 @@ func (a adminAPI) serveTopic(w http.ResponseWriter, r *http.Request, id string) 
 		return nil
 	}
 	t := topics[0]
-	view := struct {
-		topicView
-		List []subscriberView `json:"subscriber_list"`
-	}{viewOf(t), []subscriberView{}}
+	found := struct {
+		view.Topic
+		List []view.Subscriber `json:"subscriber_list"`
+	}{view.Of(t), []view.Subscriber{}}
 	for _, s := range t.SubscriberSnapshots() {
-		view.List = append(view.List, viewOfSubscriber(s))
+		found.List = append(found.List, view.OfSubscriber(s))
 	}
-	return respond(w, view)
+	return respond(w, found)
 }
 
 func (a adminAPI) serveSubscriber(w http.ResponseWriter, r *http.Request, id string, number uint64) error {
@@ -126,141 +126,6 @@ func (a adminAPI) serveSubscriber(w http.ResponseWriter, r *http.Request, id str
 		}
 	}
 	return apiError(http.StatusNotFound, "finding subscriber %d of topic %s: there is none", number, id)
-}
-
-// topicsOf returns the topics of an id, or all for an empty one: those that
-// newcomers would join before those that are ending, and by name. There are
-// several of an id while one takes over from the other, and if handlers with
-// different settings share the same thing.
-func topicsOf(id string) []*relay.Topic {
-	var current, ending []*relay.Topic
-	for _, p := range alive.all() {
-		joined, left := p.relay.Topics()
-		current, ending = append(current, joined...), append(ending, left...)
-	}
-	for _, topics := range []*[]*relay.Topic{&current, &ending} {
-		*topics = slices.DeleteFunc(*topics, func(t *relay.Topic) bool { return id != "" && id != topicIDOf(t) })
-		slices.SortFunc(*topics, func(a, b *relay.Topic) int { return strings.Compare(a.Name(), b.Name()) })
-	}
-	return append(current, ending...)
-}
-
-// topicIDOf returns the end of a topic's name, which tells it from others at the same
-// place.
-func topicIDOf(t *relay.Topic) string {
-	name := t.Name()
-	return name[strings.LastIndexByte(name, ' ')+1:]
-}
-
-// A topicView is what an administrator sees of a topic. Times that have passed
-// are in seconds.
-type topicView struct {
-	// ID is the end of Name.
-	ID   string `json:"id"`
-	Name string `json:"name"`
-
-	// State is one of opening, connected, reconnecting, lingering (without
-	// subscribers), refused (the origin has said no) and ending; Since is when
-	// it, or the connection beneath it, began.
-	State relay.State `json:"state"`
-	Since time.Time   `json:"since"`
-
-	// Subscribers are those that are served, and Waiting those that wait for
-	// the origin's first answer.
-	Subscribers int `json:"subscribers"`
-	Waiting     int `json:"waiting"`
-
-	LastEventID string       `json:"last_event_id"`
-	Log         logView      `json:"log"`
-	Upstream    upstreamView `json:"upstream"`
-
-	// Received counts what was taken into the log, and Delivered what was
-	// written to subscribers, one event to two of them being two.
-	Received        uint64  `json:"received"`
-	Delivered       uint64  `json:"delivered"`
-	DeliveredBytes  uint64  `json:"delivered_bytes"`
-	EventsPerSecond float64 `json:"events_per_second"`
-}
-
-type logView struct {
-	Events    int     `json:"events"`
-	Bytes     int     `json:"bytes"`
-	OldestAge float64 `json:"oldest_age"`
-}
-
-type upstreamView struct {
-	Address string `json:"address,omitempty"`
-
-	// Attempts are those that have failed in a row, and Next is when the origin
-	// is asked again.
-	Attempts  int        `json:"attempts"`
-	Next      *time.Time `json:"next,omitempty"`
-	LastError string     `json:"last_error,omitempty"`
-	Failed    *time.Time `json:"failed,omitempty"` // when that was
-}
-
-func viewOf(t *relay.Topic) topicView {
-	seen := t.Snapshot()
-	v := topicView{
-		ID:              topicIDOf(t),
-		Name:            t.Name(),
-		State:           seen.State,
-		Since:           seen.Since,
-		Subscribers:     seen.Subscribers,
-		Waiting:         seen.Waiting,
-		LastEventID:     seen.Log.ID,
-		Log:             logView{Events: seen.Log.Entries, Bytes: seen.Log.Bytes},
-		Received:        seen.Log.Published,
-		Delivered:       seen.Delivered,
-		DeliveredBytes:  seen.DeliveredBytes,
-		EventsPerSecond: seen.Log.Rate,
-		Upstream: upstreamView{
-			Address:   seen.Upstream.Address,
-			Attempts:  seen.Upstream.Attempts,
-			LastError: seen.Upstream.LastError,
-		},
-	}
-	if seen.Log.Entries > 0 {
-		v.Log.OldestAge = time.Since(seen.Log.Oldest).Seconds()
-	}
-	if next := seen.Upstream.Next; time.Now().Before(next) {
-		v.Upstream.Next = &next
-	}
-	if failed := seen.Upstream.Failed; !failed.IsZero() {
-		v.Upstream.Failed = &failed
-	}
-	return v
-}
-
-// A subscriberView is what an administrator sees of a subscriber.
-type subscriberView struct {
-	Number  uint64    `json:"number"`
-	Since   time.Time `json:"since"`
-	Outcome string    `json:"outcome"`
-
-	// Direct says that its connection was handed over to direct delivery.
-	Direct bool `json:"direct"`
-
-	// Lag is how many events of the topic are yet to be delivered; absent while
-	// the subscriber gets what it has missed from a catch-up.
-	Lag    *uint64 `json:"lag,omitempty"`
-	Events uint64  `json:"events"`
-	Bytes  uint64  `json:"bytes"`
-}
-
-func viewOfSubscriber(s relay.SubscriberSnapshot) subscriberView {
-	v := subscriberView{
-		Number:  s.Number,
-		Since:   s.Started,
-		Outcome: s.Outcome.String(),
-		Direct:  s.Carried,
-		Events:  s.Events,
-		Bytes:   s.Bytes,
-	}
-	if s.Known {
-		v.Lag = &s.Lag
-	}
-	return v
 }
 
 // allow checks the method.

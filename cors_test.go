@@ -248,7 +248,7 @@ func TestPreflightsForWhatVaryNamesAreAnswered(t *testing.T) {
 						}
 					}
 					s.serve(preflight("Access-Control-Request-Headers", asks+", x-unknown"))
-					if synctest.Wait(); s.pool.stats.passed.Get(pass.Method) != 1 {
+					if synctest.Wait(); s.pool.stats.Passed.Get(pass.Method) != 1 {
 						t.Error("a preflight for another header was answered here")
 					}
 				})
@@ -290,7 +290,7 @@ func TestPreflightsForReadingAStreamAreAnswered(t *testing.T) {
 					s := make(t, Options{CORSOrigins: tc.origins})
 					c := s.serve(tc.request)
 					asked := len(s.origin.conns) > 0 || s.passed.Load() > 0
-					counted := s.pool.stats.passed.Get(pass.Method) > 0
+					counted := s.pool.stats.Passed.Get(pass.Method) > 0
 					if asked == tc.want || counted == tc.want {
 						t.Fatalf("passed %t, counted %t, want %t", asked, counted, !tc.want)
 					}

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,6 +19,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/keymemory"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
@@ -30,16 +30,16 @@ import (
 // reload that leaves the handler's configuration as it was, then for as long as
 // it takes to end its subscribers.
 type pool struct {
+	observe.Observer
+
 	lineage *lineage
 	opts    *settings.Settings
 	relay   *relay.Relay
-	stats   *stats
+	stats   *observe.Stats
 	direct  *direct.Writer
 	carrier carrier.Carrier
 	places  pass.Places
 
-	logger  atomic.Pointer[zap.Logger]
-	notices notices
 	passing keymemory.Memory[pass.Reason] // the keys whose requests pass one to one at once, and why
 	varying keymemory.Memory[[]string]    // the headers that have joined a key
 
@@ -75,10 +75,12 @@ func newPool(l *lineage, h *Handler) *pool {
 	p.places = pass.Places{
 		Relay:    p.relay,
 		Limits:   opts.MaxSubscribers,
-		Streams:  &p.stats.passedStreams,
+		Streams:  &p.stats.PassedStreams,
 		TurnAway: p.turnAway,
 	}
-	p.logger.Store(h.logger)
+	p.Announcer = func() *observe.Announcer { return l.announcer(p) }
+	p.Outage = func(t *relay.Topic) *observe.Outage { return &upstreamOf(t).outage }
+	p.SetLogger(h.logger)
 	alive.add(p)
 	if caddy.Exiting() {
 		// Whoever ends all pools may have looked for them before.
@@ -89,7 +91,7 @@ func newPool(l *lineage, h *Handler) *pool {
 
 // panicked logs a panic in a callback of direct delivery, as net/http does of a handler's.
 func (p *pool) panicked(value any) {
-	p.log().Error("a callback has panicked", zap.Any("panic", value), zap.Stack("stack"))
+	p.Log().Error("a callback has panicked", zap.Any("panic", value), zap.Stack("stack"))
 }
 
 // Retired implements relay.Observer.
@@ -98,8 +100,6 @@ func (p *pool) Retired() {
 	alive.remove(p)
 	close(p.retired)
 }
-
-func (p *pool) log() *zap.Logger { return p.logger.Load() }
 
 func (p *pool) dispatchTimeout() time.Duration { return time.Duration(p.opts.DispatchTimeout) }
 
@@ -120,7 +120,7 @@ type unknownPlaceholder int
 func (h *Handler) newTopicRequest(r *http.Request) *request.Topic {
 	req := request.NewTopic(r, h.settings)
 	for i, name := range h.settings.VaryPlaceholders {
-		if !req.HasPlaceholder(name) && h.notices.once(unknownPlaceholder(i), "") {
+		if !req.HasPlaceholder(name) && h.notices.Once(unknownPlaceholder(i), "") {
 			h.logger.Warn("sharing a topic among requests for which a placeholder in vary is unknown",
 				zap.String("placeholder", "{"+name+"}"),
 				zap.String("hint", "check its spelling, and that what sets it stands in front of sse_fanout"))
@@ -215,12 +215,12 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *request.To
 	defer reader.Close()
 	t := reader.Topic()
 	upstreamOf(t).seek(a.handler)
-	describeTopic(r, t)
+	observe.DescribeTopic(r, t)
 
 	adm := reader.Admit(r.Context())
 	switch {
 	case adm.Gone:
-		describe(r, relay.Pending.String(), string(relay.EndClientGone))
+		observe.Describe(r, relay.Pending.String(), string(relay.EndClientGone))
 		return nil
 	case errors.Is(adm.Barred, errOutdated):
 		return p.turnAway(w, r, relay.RejectEnding, nil)
@@ -233,7 +233,7 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *request.To
 	case adm.Refusal != nil:
 		return p.serveRefusal(w, r, t, adm.Refusal, a)
 	}
-	p.explainPrivate(t, adm.Header)
+	p.ExplainPrivate(t, adm.Header)
 	return p.carry(w, r, reader, adm.Header)
 }
 
@@ -247,8 +247,8 @@ func (p *pool) serveRefusal(w http.ResponseWriter, r *http.Request, t *relay.Top
 	case no.IsPersonal(p.opts.Wrapping):
 		return restrictionError(&no.Restriction)
 	}
-	describe(r, outcomeRefused, no.Verdict.String())
-	p.explainRefusal(t, no, r)
+	observe.Describe(r, observe.OutcomeRefused, no.Verdict.String())
+	p.ExplainRefusal(p.opts, t, no, r)
 	switch {
 	case no.Verdict == relay.NotStream:
 		return pass.NotStream
@@ -286,6 +286,15 @@ func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, co
 	return nil
 }
 
+// ExplainPass says how an operator can have requests like r shared after all.
+func (h *Handler) explainPass(p *pool, why pass.Reason, r *http.Request) {
+	var header string
+	if why == pass.Header {
+		header = pass.IdentifyingHeader(r, h.settings, h.surroundings) // of several, another with each request
+	}
+	p.Observer.ExplainPass(h.logger, why, header)
+}
+
 // pass sends r on one to one. If it is answered with an event stream, its client
 // counts for the limits like a subscriber.
 func (h *Handler) pass(p *pool, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why pass.Reason) error {
@@ -296,8 +305,8 @@ func (h *Handler) pass(p *pool, w http.ResponseWriter, r *http.Request, next cad
 			return p.turnAway(w, r, rejected, nil)
 		}
 	}
-	p.stats.passed.Count(why)
-	describe(r, outcomePassed, string(why))
+	p.stats.Passed.Count(why)
+	observe.Describe(r, observe.OutcomePassed, string(why))
 	return pw.Serve(r, func() error {
 		if h.wraps() {
 			return next.ServeHTTP(pw, r)
@@ -305,3 +314,6 @@ func (h *Handler) pass(p *pool, w http.ResponseWriter, r *http.Request, next cad
 		return h.source.ServeHTTP(pw, r, next)
 	})
 }
+
+// Interface guards
+var _ relay.Observer = (*pool)(nil)

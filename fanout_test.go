@@ -66,7 +66,7 @@ func TestWhoOpensATopicMissesNothing(t *testing.T) {
 		}
 		goOn := make(chan struct{})
 		held := false
-		s.pool.logger.Store(s.pool.log().WithOptions(zap.Hooks(func(e zapcore.Entry) error {
+		s.pool.SetLogger(s.pool.Log().WithOptions(zap.Hooks(func(e zapcore.Entry) error {
 			if e.Message == "ending a topic to make room for another" {
 				held = true
 				<-goOn

@@ -84,7 +84,7 @@ func (h *Handler) frontFailed(u *upstream, why string) {
 		f.until = now.Add(frontMemory)
 	}
 	f.mu.Unlock()
-	if h.notices.once(pass.Front, "") {
+	if h.notices.Once(pass.Front, "") {
 		h.logger.Warn("passing requests one to one, as the site does not lead strangers here",
 			zap.String("topic", u.topic.Name()),
 			zap.String("reason", why),

@@ -26,6 +26,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct/directtest"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
@@ -373,7 +374,7 @@ func (s *setup) provision() {
 	}
 	if s.lineageName == "" {
 		s.lineageName = fmt.Sprint("test ", setups.Add(1))
-		counted = new(stats) // as in a process that has just started
+		counted = new(observe.Stats) // as in a process that has just started
 	}
 	h.lineage = joinLineage(s.lineageName, h)
 	s.resolve()

@@ -101,7 +101,7 @@ func (a *arrival) Judge(t *relay.Topic, late, unled bool) (why error, known bool
 	switch {
 	case passed == pass.Differs:
 		u.pool.passing.Remember(a.key(t.Key()), pass.Differs, frontMemory)
-		u.pool.explainDiffers(t, a.facts.DiffersFrom(own.facts))
+		u.pool.ExplainDiffers(t, a.facts.DiffersFrom(own.facts))
 		return passed, true
 	case passed != "":
 		a.handler.frontFailed(u, "the stranger is led to another handler")

@@ -21,6 +21,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/inspector"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/view"
 )
 
 func init() {
@@ -233,7 +234,7 @@ type overview struct {
 	Down int `json:"down"`
 
 	// Topics are those with the most subscribers.
-	Topics []topicView `json:"topics"`
+	Topics []view.Topic `json:"topics"`
 }
 
 // A watcher remembers what it has seen last, so that the rates that it tells
@@ -247,9 +248,9 @@ type watcher struct {
 func (w *watcher) look(now time.Time) overview {
 	topics := topicsOf("")
 	received := make(map[*relay.Topic]uint64, len(topics))
-	all := overview{Time: now.UnixMilli(), Topics: make([]topicView, 0, len(topics))}
+	all := overview{Time: now.UnixMilli(), Topics: make([]view.Topic, 0, len(topics))}
 	for _, t := range topics {
-		v := viewOf(t)
+		v := view.Of(t)
 		received[t] = v.Received
 		if before, ok := w.received[t]; ok {
 			v.EventsPerSecond = float64(v.Received-before) / max(now.Sub(w.at).Seconds(), 0.001)
@@ -264,7 +265,7 @@ func (w *watcher) look(now time.Time) overview {
 	}
 	w.at, w.received = now, received
 	if len(all.Topics) > maxSnapshotTopics {
-		slices.SortStableFunc(all.Topics, func(a, b topicView) int {
+		slices.SortStableFunc(all.Topics, func(a, b view.Topic) int {
 			return cmp.Compare(b.Subscribers+b.Waiting, a.Subscribers+a.Waiting)
 		})
 		all.Topics = all.Topics[:maxSnapshotTopics]

@@ -20,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/view"
 )
 
 func init() {
@@ -168,7 +169,7 @@ func overviewOf(t *testing.T, block string) (o overview) {
 	return o
 }
 
-func (o *overview) find(place string) (found topicView) {
+func (o *overview) find(place string) (found view.Topic) {
 	for _, v := range o.Topics {
 		if strings.HasPrefix(v.Name, place+" ") {
 			found = v
@@ -200,7 +201,7 @@ sse_fanout `+origin.addr+` {
 		t.Errorf("a snapshot tells a query or a value of vary: %s", first)
 	}
 	host := strings.TrimPrefix(s.url, "http://")
-	if v := func() topicView { o := overviewOf(t, first); return o.find(host + "/stocks") }(); v.Subscribers != 3 || v.State != "connected" || v.Upstream.Address != origin.addr {
+	if v := func() view.Topic { o := overviewOf(t, first); return o.find(host + "/stocks") }(); v.Subscribers != 3 || v.State != "connected" || v.Upstream.Address != origin.addr {
 		t.Errorf("got %+v, want 3 subscribers, connected to %s", v, origin.addr)
 	}
 

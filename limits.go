@@ -3,7 +3,6 @@ package ssefanout
 import (
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -21,11 +21,11 @@ import (
 // error. If the origin was asked, origins is what its answer shares.
 func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Rejection, origins http.Header) error {
 	p.stats.Rejected.Count(why)
-	describe(r, outcomeRejected, string(why))
-	if c := p.log().Check(zapcore.DebugLevel, "turning a client away"); c != nil {
+	observe.Describe(r, observe.OutcomeRejected, string(why))
+	if c := p.Log().Check(zapcore.DebugLevel, "turning a client away"); c != nil {
 		c.Write(zap.String("reason", string(why)))
 	}
-	p.warnOfLimit(why)
+	p.LimitReached(why)
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Now().Add(p.dispatchTimeout()))
 	carrier.CloseIfUnread(w, r)
@@ -55,16 +55,4 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Reject
 		_ = control.Flush()
 	}
 	return nil // the header is out: an error page would end up in the stream
-}
-
-// warnOfLimit logs that clients are turned away, if why is a limit.
-func (p *pool) warnOfLimit(why relay.Rejection) {
-	if !slices.Contains(relay.Limits, why) {
-		return
-	}
-	if n, due := p.notices.count(why, 1); due {
-		p.log().Warn("turning clients away, as a limit is reached",
-			zap.String("reason", string(why)),
-			zap.Uint64("clients", n))
-	}
 }

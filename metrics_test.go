@@ -19,6 +19,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
@@ -28,7 +29,7 @@ import (
 func gather(t *testing.T) map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	if err := registerMetrics(registry); err != nil {
+	if err := observe.Register(registry, process{}); err != nil {
 		t.Fatal(err)
 	}
 	families, err := registry.Gather()
@@ -54,7 +55,7 @@ func expectChange(t *testing.T, before map[string]float64, want map[string]float
 	t.Helper()
 	got := make(map[string]float64)
 	for name, value := range gather(t) {
-		if change := value - before[name]; change != 0 && name != metricName("delivery_seconds") {
+		if change := value - before[name]; change != 0 && name != "caddy_sse_fanout_delivery_seconds" {
 			got[strings.TrimPrefix(name, "caddy_sse_fanout_")] = change
 		}
 	}
@@ -239,13 +240,13 @@ func TestEveryReasonHasItsSeries(t *testing.T) {
 func TestMetricsAreRegisteredOnceInARegistry(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	for range 3 {
-		if err := registerMetrics(registry); err != nil {
+		if err := observe.Register(registry, process{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	taken := prometheus.NewPedanticRegistry()
-	taken.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: metricName("topics"), Help: "Something else."}))
-	err := registerMetrics(taken)
+	taken.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "caddy_sse_fanout_topics", Help: "Something else."}))
+	err := observe.Register(taken, process{})
 	if err == nil || !strings.HasPrefix(err.Error(), "registering metrics: ") {
 		t.Errorf("got error %v, want one that says what could not be done", err)
 	}
@@ -278,7 +279,7 @@ func TestDeliveryIsSampled(t *testing.T) {
 func TestDeliveryIsMeasuredFromDecodingToWriting(t *testing.T) {
 	sum := func() float64 {
 		registry := prometheus.NewPedanticRegistry()
-		registry.MustRegister(deliverySeconds)
+		registry.MustRegister(observe.DeliverySeconds)
 		families, err := registry.Gather()
 		if err != nil {
 			t.Fatal(err)
@@ -434,7 +435,7 @@ func TestMetricsOverReloads(t *testing.T) {
 		t.Errorf("%v events were delivered, want %v", got, rounds*perRound+rounds)
 	}
 	ended := 0.
-	for _, why := range endReasons {
+	for _, why := range observe.EndReasons {
 		ended += change(fmt.Sprintf("subscribers_ended_total{reason=%q}", why))
 	}
 	if ended != clients {

@@ -39,6 +39,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/cli"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
@@ -111,7 +112,7 @@ type Handler struct {
 	server    *caddyhttp.Server
 	door      frontDoor // of server
 	logger    *zap.Logger
-	announcer *announcer
+	announcer *observe.Announcer
 	sockets   carrier.Sockets // nil: the kernel's
 
 	lineage *lineage
@@ -120,7 +121,7 @@ type Handler struct {
 	left    atomic.Bool          // cleaned up
 	pool    atomic.Pointer[pool] // set by lineage
 	front   front
-	notices notices // of this configuration alone
+	notices observe.Notices // of this configuration alone
 }
 
 // CaddyModule returns the Caddy module information.
@@ -152,10 +153,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.settings, err = settings.New(h.Options, h.wraps()); err != nil {
 		return err
 	}
-	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+	if err := observe.Register(ctx.GetMetricsRegistry(), process{}); err != nil {
 		return err
 	}
-	if h.announcer, err = newAnnouncer(ctx); err != nil {
+	if h.announcer, err = observe.NewAnnouncer(ctx); err != nil {
 		return err
 	}
 	if h.server != nil {
@@ -183,7 +184,7 @@ func (h *Handler) Cleanup() error {
 	}
 	h.left.Store(true)
 	err := h.lineage.leave(h)
-	h.announcer.close()
+	h.announcer.Close()
 	return err
 }
 

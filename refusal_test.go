@@ -108,7 +108,7 @@ func TestNoPassesInTheWrappingForm(t *testing.T) {
 				time.Sleep(time.Second - 1)
 				s.get("/events", "Cookie", "carol").expectAnswer(200, "passed carol")
 				s.origin.idle()
-				if n := s.pool.stats.passed.Get(pass.Refused); n != 3 {
+				if n := s.pool.stats.Passed.Get(pass.Refused); n != 3 {
 					t.Errorf("%d requests counted as passed for a no, want 3", n)
 				}
 			})
@@ -188,7 +188,7 @@ func TestNotAStreamPassesOneToOne(t *testing.T) {
 				s.origin.next().accept()
 				carol.expect(primer(""))
 
-				if n := s.pool.stats.passed.Get(pass.NotStream); n != 2 {
+				if n := s.pool.stats.Passed.Get(pass.NotStream); n != 2 {
 					t.Errorf("%d requests counted as passed, want 2", n)
 				}
 			})

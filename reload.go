@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -20,22 +21,6 @@ import (
 // through a reload: the new handler is provisioned before the old one is
 // cleaned up, and joins its lineage.
 var lineages = caddy.NewUsagePool()
-
-// handlersShutOff counts the handlers in use that share nothing (see front).
-func handlersShutOff() (n int) {
-	lineages.Range(func(_, value any) bool {
-		l := value.(*lineage)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for _, h := range l.handlers {
-			if h.isShutOff() {
-				n++
-			}
-		}
-		return true
-	})
-	return n
-}
 
 // A lineage is the handlers of equal definition, over configurations, and the
 // pool that they share and hand on. In the endpoint form, the origin would give the
@@ -65,7 +50,7 @@ func joinLineage(key string, h *Handler) *lineage {
 	l.handlers = append(l.handlers, h)
 	h.number = strconv.FormatUint(handlers.Add(1), 36) + ":"
 	if l.shared != nil {
-		l.shared.logger.Store(h.logger)
+		l.shared.SetLogger(h.logger)
 	}
 	return l
 }
@@ -81,7 +66,7 @@ func (l *lineage) leave(h *Handler) error {
 	if own := h.pool.Load(); own != nil && own != l.shared {
 		orphan = own
 	} else if n := len(l.handlers); n > 0 && l.shared != nil {
-		l.shared.logger.Store(l.handlers[n-1].logger)
+		l.shared.SetLogger(l.handlers[n-1].logger)
 	} else if n == 0 {
 		orphan, l.shared = l.shared, nil
 	}
@@ -188,60 +173,19 @@ func (l *lineage) newestHandler() *Handler {
 
 // announcer returns who emits the events of p, or nil: a handler of the active
 // configuration, or else of the one that is about to become it.
-func (l *lineage) announcer(p *pool) *announcer {
+func (l *lineage) announcer(p *pool) *observe.Announcer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var found *announcer
+	var found *observe.Announcer
 	for _, h := range l.handlers {
 		if h.pool.Load() != p && l.shared != p {
 			continue
 		}
-		if found = h.announcer; found.active() {
+		if found = h.announcer; found.Active() {
 			break
 		}
 	}
 	return found
-}
-
-// alive has every pool of the process that has subscribers or upstreams, or may yet get
-// some, those of earlier configurations included.
-var alive poolSet
-
-type poolSet struct {
-	mu  sync.Mutex
-	set map[*pool]struct{}
-}
-
-func (s *poolSet) add(p *pool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.set == nil {
-		s.set = make(map[*pool]struct{})
-	}
-	s.set[p] = struct{}{}
-}
-
-func (s *poolSet) remove(p *pool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.set, p)
-}
-
-func (s *poolSet) has(p *pool) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.set[p]
-	return ok
-}
-
-func (s *poolSet) all() []*pool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make([]*pool, 0, len(s.set))
-	for p := range s.set {
-		all = append(all, p)
-	}
-	return all
 }
 
 // drain ends a pool whose handlers are gone. Its subscribers are ended over

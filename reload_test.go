@@ -199,7 +199,7 @@ func TestReloadOfAWrappingHandlerLeavesItConnected(t *testing.T) {
 		after := s.reload(Options{}, newOrigin(t))
 		s.cleanup()
 		write := make(chan struct{})
-		s.pool.logger.Store(zap.New(zapcore.RegisterHooks(s.pool.log().Core(), func(e zapcore.Entry) error {
+		s.pool.SetLogger(zap.New(zapcore.RegisterHooks(s.pool.Log().Core(), func(e zapcore.Entry) error {
 			if e.Message == "upstream connected" {
 				<-write
 			}

@@ -36,6 +36,20 @@ const (
 	learnedTime = time.Hour
 )
 
+// Refused implements relay.Observer: it remembers what is no event stream.
+func (p *pool) Refused(t *relay.Topic, out *relay.Outcome) {
+	if out.Verdict != relay.NotStream {
+		return
+	}
+	if out.Unhandled {
+		p.ExplainNothingBehind(t)
+	}
+	p.passing.Remember(t.Key(), pass.NotStream, notStreamMemory)
+}
+
+// notStreamMemory is how long a key is known to be no event stream.
+const notStreamMemory = time.Minute
+
 // Restricted implements relay.Observer: it remembers what is not shared.
 func (p *pool) Restricted(t *relay.Topic, out *relay.Outcome) {
 	switch restricted := &out.Restriction; {
@@ -47,7 +61,7 @@ func (p *pool) Restricted(t *relay.Topic, out *relay.Outcome) {
 		p.learn(upstreamOf(t).request, restricted.Vary)
 	}
 	if out.Verdict == relay.Personal {
-		p.explainRestriction(t, &out.Restriction)
+		p.ExplainRestriction(t, &out.Restriction)
 	}
 }
 

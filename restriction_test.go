@@ -230,7 +230,7 @@ func TestOwnWordOfTheFirstAnswer(t *testing.T) {
 			}
 			s.expectOwn(clients...)
 			s.expectOwn(s.get("/events", visitor...))
-			if n := s.pool.stats.passed.Get(word.why); n != uint64(len(clients))+1 {
+			if n := s.pool.stats.Passed.Get(word.why); n != uint64(len(clients))+1 {
 				t.Errorf("%d requests counted as passed for %s, want %d", n, word.why, len(clients)+1)
 			}
 			return

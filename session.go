@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -17,9 +18,9 @@ func (p *pool) carry(w http.ResponseWriter, r *http.Request, reader *relay.Reade
 	p.writeHeader(w, r, header)
 	reason, abort := s.Serve()
 	if reason == "" {
-		reason = reasonHandedOver
+		reason = observe.ReasonHandedOver
 	}
-	describeEnd(r, reader, string(reason))
+	observe.DescribeEnd(r, reader, string(reason))
 	if abort {
 		panic(http.ErrAbortHandler)
 	}
@@ -44,7 +45,7 @@ func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.
 
 // kept says why a connection that could have been handed over was not.
 func (p *pool) kept(reader *relay.Reader, why error) {
-	if c := p.log().Check(zapcore.DebugLevel, "delivering over the HTTP server"); c != nil {
+	if c := p.Log().Check(zapcore.DebugLevel, "delivering over the HTTP server"); c != nil {
 		c.Write(zap.String("topic", reader.Topic().Name()), zap.Uint64("subscriber", reader.Number()), zap.Error(why))
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 )
 
@@ -37,7 +38,7 @@ func (s *setup) fate(r *http.Request) pass.Reason {
 	}
 	before := make(map[pass.Reason]uint64)
 	for _, why := range reasons {
-		before[why] = s.pool.stats.passed.Get(why)
+		before[why] = s.pool.stats.Passed.Get(why)
 	}
 	client := s.serve(r)
 	synctest.Wait()
@@ -45,7 +46,7 @@ func (s *setup) fate(r *http.Request) pass.Reason {
 
 	fate := shared
 	for _, why := range reasons {
-		switch n := s.pool.stats.passed.Get(why) - before[why]; {
+		switch n := s.pool.stats.Passed.Get(why) - before[why]; {
 		case n == 1 && fate == shared:
 			fate = why
 		case n != 0:
@@ -441,7 +442,7 @@ func TestPassingAfterTheOriginsAnswerChangesNothing(t *testing.T) {
 				if len(c.header) != 0 {
 					t.Errorf("got response header %v, want none", c.header)
 				}
-				if got := s.pool.stats.passed.Get(tc.why); got != 1 {
+				if got := s.pool.stats.Passed.Get(tc.why); got != 1 {
 					t.Errorf("counted %d for %s, want 1", got, tc.why)
 				}
 			})
@@ -557,14 +558,14 @@ func TestHintsAreBounded(t *testing.T) {
 		if got := len(s.hints()); got != 0 {
 			t.Errorf("got %d lines for a name that nobody has chosen for a header, want none", got)
 		}
-		for i := range 2 * maxNotices {
+		for i := range 2 * observe.MaxNotices {
 			s.fate(streamRequest(fmt.Sprint("X-", i), "1"))
 		}
-		if got := len(s.hints()); got != maxNotices {
-			t.Errorf("got %d lines, want %d", got, maxNotices)
+		if got := len(s.hints()); got != observe.MaxNotices {
+			t.Errorf("got %d lines, want %d", got, observe.MaxNotices)
 		}
 		s.fate(withCertificate(streamRequest()))
-		if got := len(s.hints()); got != maxNotices+1 {
+		if got := len(s.hints()); got != observe.MaxNotices+1 {
 			t.Error("the names of headers have left no line for a certificate")
 		}
 	})

@@ -111,7 +111,7 @@ func TestAStrangerWhoIsNotLedHereSharesNothing(t *testing.T) {
 					s.get("/events").expectBody("passed ")
 				}
 				s.origin.idle()
-				if got := s.pool.stats.passed.Get(pass.Front); got != 3 {
+				if got := s.pool.stats.Passed.Get(pass.Front); got != 3 {
 					t.Errorf("%d requests passed because of the front, want 3", got)
 				}
 				if n := s.logs.FilterMessageSnippet("does not lead strangers here").Len(); n != 1 {
@@ -296,7 +296,7 @@ func TestAClientThatTheSiteTreatsOtherwisePasses(t *testing.T) {
 					}
 					s.get("/events").expectBody("passed ")
 					s.origin.idle() // the like of it pass at once
-					if got := s.pool.stats.passed.Get(pass.Differs); got != 2 {
+					if got := s.pool.stats.Passed.Get(pass.Differs); got != 2 {
 						t.Errorf("%d requests passed because they differ, want 2", got)
 					}
 					if n := s.logs.FilterMessageSnippet("otherwise than that of a stranger").Len(); n != 1 {

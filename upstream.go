@@ -5,9 +5,11 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
@@ -25,7 +27,7 @@ type upstream struct {
 
 	abandoned atomic.Int32 // sources that nobody listens to any more
 
-	outage outage // owned by the goroutine that feeds the topic
+	outage observe.Outage // owned by the goroutine that feeds the topic
 
 	mu sync.Mutex
 
@@ -90,7 +92,9 @@ func (c caller) Abandoned(more int) {
 }
 
 // Deaf implements origin.Caller.
-func (c caller) Deaf(address string) { c.logDeaf(address) }
+func (c caller) Deaf(address string) {
+	c.pool.Deaf(c.topic, address, time.Duration(c.pool.opts.IdleTimeout))
+}
 
 // Closing implements origin.Caller.
 func (c caller) Closing() <-chan struct{} { return c.topic.Closing() }

@@ -1,14 +1,14 @@
-package ssefanout
+package observe
 
 import (
 	"sync"
 	"time"
 )
 
-// notices bound what the log says of things that may come with every request.
+// Notices bound what the log says of things that may come with every request.
 // Whoever asks writes the line, if it is to be written. The zero value is ready
 // to use.
-type notices struct {
+type Notices struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
@@ -30,22 +30,24 @@ type given struct {
 
 // Names are often the clients' choice: they must not fill the log, nor memory.
 const (
-	maxNotices    = 20 // with a name
+	// MaxNotices is how many notices with a name are given.
+	MaxNotices = 20
+
 	maxNoticeName = 100
 )
 
 // noticePause is how long a notice that is counted is not given again.
 const noticePause = time.Minute
 
-// once reports whether a notice was not given yet, and is to be given now.
-func (n *notices) once(about any, name string) bool {
+// Once reports whether a notice was not given yet, and is to be given now.
+func (n *Notices) Once(about any, name string) bool {
 	if len(name) > maxNoticeName {
 		return false
 	}
 	key := notice{about, name}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if _, ok := n.given[key]; ok || name != "" && n.named >= maxNotices {
+	if _, ok := n.given[key]; ok || name != "" && n.named >= MaxNotices {
 		return false
 	}
 	if name != "" {
@@ -55,9 +57,9 @@ func (n *notices) once(about any, name string) bool {
 	return true
 }
 
-// count adds to a notice, and reports whether it is to be given now, and how much was
+// Count adds to a notice, and reports whether it is to be given now, and how much was
 // added since it last was. There is at most one line a minute, and none is delayed.
-func (n *notices) count(about any, more uint64) (since uint64, due bool) {
+func (n *Notices) Count(about any, more uint64) (since uint64, due bool) {
 	key, now := notice{about: about}, time.Now()
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -72,7 +74,7 @@ func (n *notices) count(about any, more uint64) (since uint64, due bool) {
 }
 
 // give keeps what is known of a notice. n.mu must be held.
-func (n *notices) give(key notice, g given) {
+func (n *Notices) give(key notice, g given) {
 	if n.given == nil {
 		n.given = make(map[notice]given)
 	}

@@ -1,4 +1,4 @@
-package ssefanout
+package observe
 
 import (
 	"fmt"
@@ -12,12 +12,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 )
 
-// An announcer emits the events of a handler through Caddy's events app: one at
+// An Announcer emits the events of a handler through Caddy's events app: one at
 // a time, in their order, and in a goroutine of its own that lives for as long as
 // there is something to emit, since whoever has subscribed to an event may take
 // any time to handle it. It belongs to one configuration, and is silent before
 // and after that is the active one.
-type announcer struct {
+type Announcer struct {
 	app    *caddyevents.App
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -42,26 +42,27 @@ const (
 	// maxAnnouncements bounds what waits for a slow handler of events.
 	maxAnnouncements = 1000
 
-	// activePoll is how often an announcer looks whether its configuration has
+	// ActivePoll is how often an announcer looks whether its configuration has
 	// become the active one.
-	activePoll = 50 * time.Millisecond
+	ActivePoll = 50 * time.Millisecond
 
 	// announcerGrace is how long a handler of an event may take to notice that
 	// its configuration is over.
 	announcerGrace = 2 * time.Second
 )
 
-func newAnnouncer(ctx caddy.Context) (*announcer, error) {
+// NewAnnouncer returns the announcer of a configuration.
+func NewAnnouncer(ctx caddy.Context) (*Announcer, error) {
 	app, err := ctx.App("events")
 	if err != nil {
 		return nil, fmt.Errorf("getting events app: %w", err)
 	}
-	return &announcer{app: app.(*caddyevents.App), ctx: ctx, logger: ctx.Logger()}, nil
+	return &Announcer{app: app.(*caddyevents.App), ctx: ctx, logger: ctx.Logger()}, nil
 }
 
-// active reports whether the configuration of a is the active one. The events app
+// Active reports whether the configuration of a is the active one. The events app
 // of any other must be left alone: it may be taking subscriptions yet.
-func (a *announcer) active() bool {
+func (a *Announcer) Active() bool {
 	if a == nil || a.ctx.Err() != nil {
 		return false
 	}
@@ -69,9 +70,9 @@ func (a *announcer) active() bool {
 	return err == nil && app == a.app
 }
 
-// announce emits an event whose data are the fields of a line in the log. It
+// Announce emits an event whose data are the fields of a line in the log. It
 // does not wait. A nil announcer has nobody to tell.
-func (a *announcer) announce(event string, fields []zap.Field) {
+func (a *Announcer) Announce(event string, fields []zap.Field) {
 	if a == nil {
 		return
 	}
@@ -86,7 +87,7 @@ func (a *announcer) announce(event string, fields []zap.Field) {
 
 // enqueue adds an event to those that wait, and reports whether it is the first that is
 // dropped, as too many do.
-func (a *announcer) enqueue(next announcement) (drops bool) {
+func (a *Announcer) enqueue(next announcement) (drops bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
@@ -104,7 +105,7 @@ func (a *announcer) enqueue(next announcement) (drops bool) {
 	return false
 }
 
-func (a *announcer) run() {
+func (a *Announcer) run() {
 	for {
 		a.mu.Lock()
 		if len(a.queue) == 0 || a.closed {
@@ -124,20 +125,20 @@ func (a *announcer) run() {
 
 // awaitActive waits until the configuration is the active one, and reports false
 // if it is over.
-func (a *announcer) awaitActive() bool {
-	for !a.active() {
+func (a *Announcer) awaitActive() bool {
+	for !a.Active() {
 		select {
 		case <-a.ctx.Done():
 			return false
-		case <-time.After(activePoll):
+		case <-time.After(ActivePoll):
 		}
 	}
 	return true
 }
 
-// close makes a silent. Its context has ended, which whoever handles an event
+// Close makes a silent. Its context has ended, which whoever handles an event
 // should notice; nobody waits for ever for one who does not.
-func (a *announcer) close() {
+func (a *Announcer) Close() {
 	if a == nil {
 		return
 	}

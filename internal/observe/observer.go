@@ -1,21 +1,21 @@
-package ssefanout
+// Package observe is what operators get to know. What the engine tells goes into the log, to
+// whoever has subscribed to Caddy's events, and into metrics. An operator should need no other
+// lines to know what happened, since when, who is waiting, and what is next.
+package observe
 
 import (
 	"errors"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
-
-// What the engine tells goes into the log, to whoever has subscribed to Caddy's events,
-// and into metrics. An operator should need no other lines to know what happened, since
-// when, who is waiting, and what is next.
 
 const (
 	// firstReminder is how long an outage lasts before the log says that it goes
@@ -25,15 +25,35 @@ const (
 	reminders     = time.Hour
 )
 
-// An outage is what the log has said of a topic without a connection.
-type outage struct {
+// An Outage is what the log has said of a topic without a connection.
+type Outage struct {
 	missing   bool      // that the origin is unavailable
 	oversized bool      // that an event is larger than allowed
 	remindAt  time.Time // when it says again that the outage goes on
 }
 
+// An Observer tells what the engine of one pool does. It implements relay.Observer, but for
+// what is to be remembered.
+type Observer struct {
+	// Announcer returns who emits events now, or nil.
+	Announcer func() *Announcer
+
+	// Outage returns what the log has said of a topic. It belongs to the goroutine that feeds
+	// the topic.
+	Outage func(*relay.Topic) *Outage
+
+	notices Notices
+	logger  atomic.Pointer[zap.Logger]
+}
+
+// SetLogger sets where lines go from now on.
+func (o *Observer) SetLogger(logger *zap.Logger) { o.logger.Store(logger) }
+
+// Log returns where lines go.
+func (o *Observer) Log() *zap.Logger { return o.logger.Load() }
+
 // Connected implements relay.Observer.
-func (p *pool) Connected(t *relay.Topic, c relay.Connected) {
+func (o *Observer) Connected(t *relay.Topic, c relay.Connected) {
 	fields := []zap.Field{
 		zap.String("last_event_id", c.LastEventID),
 		zap.Int("attempt", c.Attempt),
@@ -42,12 +62,12 @@ func (p *pool) Connected(t *relay.Topic, c relay.Connected) {
 	if c.Reloaded {
 		fields = append(fields, zap.String("reason", "reloaded"))
 	}
-	p.tell(t, zapcore.InfoLevel, "upstream connected", "upstream_connected", c.Address, fields...)
+	o.tell(t, zapcore.InfoLevel, "upstream connected", "upstream_connected", c.Address, fields...)
 }
 
 // Lost implements relay.Observer.
-func (p *pool) Lost(t *relay.Topic, l relay.Lost) {
-	now, seen := time.Now(), &upstreamOf(t).outage
+func (o *Observer) Lost(t *relay.Topic, l relay.Lost) {
+	now, seen := time.Now(), o.Outage(t)
 	duration, clean := l.For, l.Clean()
 	if l.Accepted {
 		seen.missing = false
@@ -89,11 +109,11 @@ func (p *pool) Lost(t *relay.Topic, l relay.Lost) {
 	if l.Outcome.Err != nil {
 		fields = append(fields, zap.String("error", l.Outcome.Explain()))
 	}
-	p.tell(t, level, message, event, l.Outcome.Address, fields...)
+	o.tell(t, level, message, event, l.Outcome.Address, fields...)
 }
 
 // Closed implements relay.Observer.
-func (p *pool) Closed(t *relay.Topic, c relay.Closed) {
+func (o *Observer) Closed(t *relay.Topic, c relay.Closed) {
 	fields := []zap.Field{
 		zap.String("reason", c.Reason),
 		zap.Duration("duration", c.For),
@@ -105,42 +125,28 @@ func (p *pool) Closed(t *relay.Topic, c relay.Closed) {
 	if c.Quiet {
 		level = zapcore.DebugLevel
 	}
-	p.tell(t, level, "upstream closed", "upstream_closed", c.Address, fields...)
+	o.tell(t, level, "upstream closed", "upstream_closed", c.Address, fields...)
 }
 
 // Stayed implements relay.Observer.
-func (p *pool) Stayed(t *relay.Topic, out *relay.Outcome) {
-	p.log().Warn("not switching the upstream to the new configuration, whose route has refused",
+func (o *Observer) Stayed(t *relay.Topic, out *relay.Outcome) {
+	o.Log().Warn("not switching the upstream to the new configuration, whose route has refused",
 		zap.String("topic", t.Name()),
 		zap.Int("status", out.Status),
 		zap.String("error", out.Explain()))
 }
 
 // Drained implements relay.Observer.
-func (p *pool) Drained(t *relay.Topic, out *relay.Outcome) {
-	p.log().Info("ending subscribers, as the new configuration does not lead them where it leads a stranger",
+func (o *Observer) Drained(t *relay.Topic, out *relay.Outcome) {
+	o.Log().Info("ending subscribers, as the new configuration does not lead them where it leads a stranger",
 		zap.String("topic", t.Name()),
 		zap.Int("subscribers", t.Subscribers()),
 		zap.String("reason", out.Explain()))
 }
 
-// Refused implements relay.Observer: it remembers what is no event stream.
-func (p *pool) Refused(t *relay.Topic, out *relay.Outcome) {
-	if out.Verdict != relay.NotStream {
-		return
-	}
-	if out.Unhandled {
-		p.explainNothingBehind(t)
-	}
-	p.passing.Remember(t.Key(), pass.NotStream, notStreamMemory)
-}
-
-// notStreamMemory is how long a key is known to be no event stream.
-const notStreamMemory = time.Minute
-
 // CaughtUp implements relay.Observer.
-func (p *pool) CaughtUp(t *relay.Topic, c relay.CaughtUp) {
-	p.log().Debug("catch-up ended",
+func (o *Observer) CaughtUp(t *relay.Topic, c relay.CaughtUp) {
+	o.Log().Debug("catch-up ended",
 		zap.String("topic", t.Name()),
 		zap.String("last_event_id", c.LastEventID),
 		zap.Int("events", c.Events),
@@ -151,9 +157,9 @@ func (p *pool) CaughtUp(t *relay.Topic, c relay.CaughtUp) {
 }
 
 // Dropped implements relay.Observer.
-func (p *pool) Dropped(catchups uint64, bound int) {
-	if n, due := p.notices.count(relay.EndSlow, catchups); due {
-		p.log().Warn("ending clients that are too slow to read what they have missed, as too much is held for them",
+func (o *Observer) Dropped(catchups uint64, bound int) {
+	if n, due := o.notices.Count(relay.EndSlow, catchups); due {
+		o.Log().Warn("ending clients that are too slow to read what they have missed, as too much is held for them",
 			zap.Uint64("catch_ups", n),
 			zap.Int("bytes_held_at_most", bound),
 			zap.String("hint", "they come back and go on where they are"))
@@ -161,20 +167,20 @@ func (p *pool) Dropped(catchups uint64, bound int) {
 }
 
 // Yielded implements relay.Observer.
-func (p *pool) Yielded(t *relay.Topic) {
-	if c := p.log().Check(zapcore.DebugLevel, "ending a topic to make room for another"); c != nil {
+func (o *Observer) Yielded(t *relay.Topic) {
+	if c := o.Log().Check(zapcore.DebugLevel, "ending a topic to make room for another"); c != nil {
 		c.Write(zap.String("topic", t.Name()))
 	}
-	if n, due := p.notices.count(relay.EndYielded, 1); due {
-		p.log().Warn("ending topics of the client address that has opened most, as a limit is reached",
+	if n, due := o.notices.Count(relay.EndYielded, 1); due {
+		o.Log().Warn("ending topics of the client address that has opened most, as a limit is reached",
 			zap.String("reason", string(relay.RejectTopics)),
 			zap.Uint64("topics", n))
 	}
 }
 
 // Left implements relay.Observer.
-func (p *pool) Left(s *relay.Subscriber, l relay.Left) {
-	if c := p.log().Check(zapcore.DebugLevel, "subscriber ended"); c != nil {
+func (o *Observer) Left(s *relay.Subscriber, l relay.Left) {
+	if c := o.Log().Check(zapcore.DebugLevel, "subscriber ended"); c != nil {
 		c.Write(zap.String("topic", s.Topic().Name()),
 			zap.Uint64("subscriber", s.Number()),
 			zap.Stringer("outcome", s.Outcome()),
@@ -186,18 +192,18 @@ func (p *pool) Left(s *relay.Subscriber, l relay.Left) {
 }
 
 // Delivered implements relay.Observer.
-func (p *pool) Delivered(took time.Duration) { deliverySeconds.Observe(took.Seconds()) }
+func (o *Observer) Delivered(took time.Duration) { DeliverySeconds.Observe(took.Seconds()) }
 
-// logDeaf says that the source of a connection that was silent for too long goes on.
-func (u *upstream) logDeaf(address string) {
-	u.pool.tell(u.topic, zapcore.WarnLevel, "waiting for a source that has not noticed that its request is over", "", address,
-		zap.Duration("idle_timeout", time.Duration(u.pool.opts.IdleTimeout)),
+// Deaf says that the source of a connection that was silent for too long goes on.
+func (o *Observer) Deaf(t *relay.Topic, address string, idleTimeout time.Duration) {
+	o.tell(t, zapcore.WarnLevel, "waiting for a source that has not noticed that its request is over", "", address,
+		zap.Duration("idle_timeout", idleTimeout),
 		zap.String("hint", "its next bytes end it, and the origin is asked again then; have the origin send comments, or raise idle_timeout"))
 }
 
 // tell writes a line of the log, and emits an event, if it has a name, with what
 // the line says.
-func (p *pool) tell(t *relay.Topic, level zapcore.Level, message, event, address string, fields ...zap.Field) {
+func (o *Observer) tell(t *relay.Topic, level zapcore.Level, message, event, address string, fields ...zap.Field) {
 	fields = append([]zap.Field{
 		zap.String("topic", t.Name()),
 		zap.Int("subscribers", t.Subscribers()),
@@ -205,11 +211,20 @@ func (p *pool) tell(t *relay.Topic, level zapcore.Level, message, event, address
 	if address != "" {
 		fields = append(fields, zap.String("upstream", address))
 	}
-	p.log().Log(level, message, fields...)
+	o.Log().Log(level, message, fields...)
 	if event != "" {
-		p.lineage.announcer(p).announce(event, fields)
+		o.Announcer().Announce(event, fields)
 	}
 }
 
-// Interface guards
-var _ relay.Observer = (*pool)(nil)
+// LimitReached says that clients are turned away, if why is a limit.
+func (o *Observer) LimitReached(why relay.Rejection) {
+	if !slices.Contains(relay.Limits, why) {
+		return
+	}
+	if n, due := o.notices.Count(why, 1); due {
+		o.Log().Warn("turning clients away, as a limit is reached",
+			zap.String("reason", string(why)),
+			zap.Uint64("clients", n))
+	}
+}

@@ -1,4 +1,4 @@
-package ssefanout
+package observe
 
 import (
 	"net/http"
@@ -11,22 +11,16 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
-// explainPass says how an operator can have such requests shared after all.
-func (h *Handler) explainPass(p *pool, why pass.Reason, r *http.Request) {
-	var header string
-	switch why {
-	case pass.Header:
-		header = pass.IdentifyingHeader(r, h.settings, h.surroundings) // of several, another with each request
-	case pass.Certificate:
-	default:
+// ExplainPass says how an operator can have requests shared after all that pass for a client
+// certificate or a header.
+func (o *Observer) ExplainPass(logger *zap.Logger, why pass.Reason, header string) {
+	if why != pass.Header && why != pass.Certificate || !o.notices.Once(why, header) {
 		return
 	}
-	if !p.notices.once(why, header) {
-		return
-	}
-	if c := h.logger.Check(zapcore.InfoLevel, "not sharing a request that may identify its client"); c != nil {
+	if c := logger.Check(zapcore.InfoLevel, "not sharing a request that may identify its client"); c != nil {
 		fields := []zap.Field{
 			zap.String("reason", string(why)),
 			zap.String("hint", "name it in vary if the stream depends on it, or set 'credentials strip' if the stream is public"),
@@ -38,42 +32,42 @@ func (h *Handler) explainPass(p *pool, why pass.Reason, r *http.Request) {
 	}
 }
 
-// explainDiffers says once for each fact that the site has made something else of a
+// ExplainDiffers says once for each fact that the site has made something else of a
 // client's request than of the stranger's.
-func (p *pool) explainDiffers(t *relay.Topic, fact string) {
-	if p.notices.once(pass.Differs, fact) {
-		p.log().Info("not sharing a request that the site has changed otherwise than that of a stranger",
+func (o *Observer) ExplainDiffers(t *relay.Topic, fact string) {
+	if o.notices.Once(pass.Differs, fact) {
+		o.Log().Info("not sharing a request that the site has changed otherwise than that of a stranger",
 			zap.String("topic", t.Name()),
 			zap.String("fact", fact),
 			zap.String("hint", "name it in vary if the stream depends on it, or change it behind sse_fanout if it does not"))
 	}
 }
 
-// explainNothingBehind says once that a handler of the wrapping form is the last one of
+// ExplainNothingBehind says once that a handler of the wrapping form is the last one of
 // its route.
-func (p *pool) explainNothingBehind(t *relay.Topic) {
-	if p.notices.once(pass.NotStream, "") {
-		p.log().Warn("nothing to share, as nothing behind sse_fanout has answered",
+func (o *Observer) ExplainNothingBehind(t *relay.Topic) {
+	if o.notices.Once(pass.NotStream, "") {
+		o.Log().Warn("nothing to share, as nothing behind sse_fanout has answered",
 			zap.String("topic", t.Name()),
 			zap.String("hint", "name upstreams in sse_fanout, or put it in front of the handler that answers, such as reverse_proxy, in the same block"))
 	}
 }
 
-// explainRefusal says once how an operator can have the origin judge by what a
+// ExplainRefusal says once how an operator can have the origin judge by what a
 // client has brought, if it may have refused the shared request for want of it.
-func (p *pool) explainRefusal(t *relay.Topic, no *relay.Outcome, r *http.Request) {
+func (o *Observer) ExplainRefusal(s *settings.Settings, t *relay.Topic, no *relay.Outcome, r *http.Request) {
 	switch {
-	case p.opts.Wrapping, no.Status != http.StatusUnauthorized && no.Status != http.StatusForbidden:
+	case s.Wrapping, no.Status != http.StatusUnauthorized && no.Status != http.StatusForbidden:
 		return
-	case len(p.opts.VaryPlaceholders) > 0:
+	case len(s.VaryPlaceholders) > 0:
 		return // the origin may get credentials by a placeholder
 	}
 	for _, name := range []string{"Authorization", "Cookie"} {
-		if len(r.Header[name]) == 0 || slices.Contains(p.opts.VaryHeaders, name) {
+		if len(r.Header[name]) == 0 || slices.Contains(s.VaryHeaders, name) {
 			continue
 		}
-		if p.notices.once(pass.Refused, "") {
-			p.log().Warn("the origin has refused a shared request, which is without the credentials of its client",
+		if o.notices.Once(pass.Refused, "") {
+			o.Log().Warn("the origin has refused a shared request, which is without the credentials of its client",
 				zap.String("topic", t.Name()),
 				zap.Int("status", no.Status),
 				zap.String("header", name),
@@ -83,16 +77,16 @@ func (p *pool) explainRefusal(t *relay.Topic, no *relay.Outcome, r *http.Request
 	}
 }
 
-// explainRestriction says once for each reason why streams are not shared, and
+// ExplainRestriction says once for each reason why streams are not shared, and
 // what could be done.
-func (p *pool) explainRestriction(t *relay.Topic, restricted *relay.Restriction) {
+func (o *Observer) ExplainRestriction(t *relay.Topic, restricted *relay.Restriction) {
 	explain := func(why pass.Reason, header, message, hint string) {
-		if p.notices.once(why, header) {
+		if o.notices.Once(why, header) {
 			fields := []zap.Field{zap.String("topic", t.Name()), zap.String("reason", string(why)), zap.String("hint", hint)}
 			if header != "" {
 				fields = append(fields, zap.String("header", header))
 			}
-			p.log().Info(message, fields...)
+			o.Log().Info(message, fields...)
 		}
 	}
 	switch pass.Reason(restricted.Pass) {
@@ -113,16 +107,16 @@ func (p *pool) explainRestriction(t *relay.Topic, restricted *relay.Restriction)
 	}
 }
 
-// explainPrivate says once that an answer that is shared claims to be private.
+// ExplainPrivate says once that an answer that is shared claims to be private.
 // Frameworks send that on everything, so it means nothing by itself.
-func (p *pool) explainPrivate(t *relay.Topic, header http.Header) {
+func (o *Observer) ExplainPrivate(t *relay.Topic, header http.Header) {
 	for directive := range fields.Items(header["Cache-Control"]) {
 		name, _, _ := strings.Cut(directive, "=")
 		if !strings.EqualFold(strings.TrimSpace(name), "private") {
 			continue
 		}
-		if p.notices.once("private", "") {
-			p.log().Info("sharing an event stream whose answer says that it is private",
+		if o.notices.Once("private", "") {
+			o.Log().Info("sharing an event stream whose answer says that it is private",
 				zap.String("topic", t.Name()),
 				zap.String("header", "Cache-Control"),
 				zap.String("hint", "many frameworks say so of everything; if the stream depends on its client, name what tells it in vary"))

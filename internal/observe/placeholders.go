@@ -1,4 +1,4 @@
-package ssefanout
+package observe
 
 import (
 	"net/http"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/view"
 )
 
 // What other handlers of a client's request, and its line in the access log, get
@@ -19,32 +20,32 @@ const placeholderPrefix = "http.sse_fanout."
 // What becomes of a request that is not served as a subscriber; a relay.Joining is
 // what becomes of one that is.
 const (
-	outcomePassed   = "passed"
-	outcomeRejected = "rejected"
-	outcomeRefused  = "refused"
+	OutcomePassed   = "passed"
+	OutcomeRejected = "rejected"
+	OutcomeRefused  = "refused"
 )
 
-// reasonHandedOver is why a request has ended whose connection was handed over: its
+// ReasonHandedOver is why a request has ended whose connection was handed over: its
 // stream goes on, and nobody can say yet how it will end.
-const reasonHandedOver = "handed_over"
+const ReasonHandedOver = "handed_over"
 
 // accessLogKey is the field of the access log that has the rest as its fields:
 // other handlers have topics, events and reasons too.
 const accessLogKey = "sse_fanout"
 
-// describeTopic tells which topic r has joined.
-func describeTopic(r *http.Request, t *relay.Topic) {
+// DescribeTopic tells which topic r has joined.
+func DescribeTopic(r *http.Request, t *relay.Topic) {
 	repl := request.ReplacerOf(r)
 	repl.Set(placeholderPrefix+"topic", t.Name())
-	repl.Set(placeholderPrefix+"topic.id", topicIDOf(t))
+	repl.Set(placeholderPrefix+"topic.id", view.TopicID(t))
 }
 
-// describe tells what has become of r, and why.
-func describe(r *http.Request, outcome, reason string) {
+// Describe tells what has become of r, and why.
+func Describe(r *http.Request, outcome, reason string) {
 	repl := request.ReplacerOf(r)
 	repl.Set(placeholderPrefix+"outcome", outcome)
 	repl.Set(placeholderPrefix+"reason", reason)
-	if outcome == outcomePassed {
+	if outcome == OutcomePassed {
 		return // another handler's request now: its line stays as it was
 	}
 	fields := []zap.Field{zap.String("outcome", outcome), zap.String("reason", reason)}
@@ -54,8 +55,8 @@ func describe(r *http.Request, outcome, reason string) {
 	extendAccessLog(r, fields)
 }
 
-// describeEnd tells how a subscriber was served for as long as its request lasted.
-func describeEnd(r *http.Request, s *relay.Reader, reason string) {
+// DescribeEnd tells how a subscriber was served for as long as its request lasted.
+func DescribeEnd(r *http.Request, s *relay.Reader, reason string) {
 	outcome := s.Outcome().String()
 	events, bytes := s.Delivered()
 	repl := request.ReplacerOf(r)
