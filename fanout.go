@@ -193,7 +193,7 @@ func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Rea
 		if passed := p.passing.Recall(a.handler.frontKey(key)); passed != "" {
 			return nil, "", passed
 		}
-		if a.handler.asksNothing() {
+		if a.handler.front.AsksNothing() {
 			v.Barred = pass.Front
 		}
 		v.Gate = a

@@ -354,8 +354,8 @@ func TestAccessControlInFrontHolds(t *testing.T) {
 	)
 	private := newLiveOrigin(t)
 	public := newLiveOrigin(t)
-	sites := func(first, second string) func(*site) (string, string) {
-		return func(s *site) (string, string) {
+	sites := func(first, second string) func(*liveSite) (string, string) {
+		return func(s *liveSite) (string, string) {
 			other := freePort(t)
 			s.loadSites(fmt.Sprintf("http://:%d {\n%s\n}\nhttp://:%d {\n%s\n}", s.http, first, other, second))
 			return s.url + "/events", fmt.Sprintf("http://127.0.0.1:%d/events", other)
@@ -363,14 +363,14 @@ func TestAccessControlInFrontHolds(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name string
-		load func(*site) (private, public string)
+		load func(*liveSite) (private, public string)
 	}{
-		{"equal URIs after handle_path", func(s *site) (string, string) {
+		{"equal URIs after handle_path", func(s *liveSite) (string, string) {
 			s.load("handle_path /private/* {\n" + auth + wrapped + private.addr + "\n}\n" +
 				"handle_path /public/* {\n" + wrapped + public.addr + "\n}")
 			return s.url + "/private/events", s.url + "/public/events"
 		}},
-		{"equal handlers behind different matchers", func(s *site) (string, string) {
+		{"equal handlers behind different matchers", func(s *liveSite) (string, string) {
 			s.load("@private header Authorization *\n" +
 				"handle @private {\n" + auth + wrapped + private.addr + "\n}\n" +
 				"handle {\n" + wrapped + public.addr + "\n}")

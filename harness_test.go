@@ -274,8 +274,8 @@ func (s *setup) lead(front func(w http.ResponseWriter, r *http.Request, h caddyh
 	s.front.Store(&front)
 }
 
-// enter implements frontDoor.
-func (s *setup) enter(w http.ResponseWriter, r *http.Request) {
+// Enter implements site.Door.
+func (s *setup) Enter(w http.ResponseWriter, r *http.Request) {
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.handler.server)
 	if err := s.pass(w, r); err != nil {
 		status := http.StatusInternalServerError
@@ -310,12 +310,12 @@ func (s *setup) behind(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// surroundings implements frontDoor.
-func (s *setup) surroundings(*Handler) *survey.Surroundings { return &s.around }
+// Surroundings implements site.Door.
+func (s *setup) Surroundings() *survey.Surroundings { return &s.around }
 
-// isActive implements frontDoor: whether a configuration has started shows by its first
+// IsActive implements site.Door: whether a configuration has started shows by its first
 // request.
-func (s *setup) isActive() bool { return false }
+func (s *setup) IsActive() bool { return false }
 
 // settingsOf returns the settings that a handler gets from its options.
 func settingsOf(t testing.TB, h *Handler) *settings.Settings {

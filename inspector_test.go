@@ -47,7 +47,7 @@ func (q *quickInspector) Provision(ctx caddy.Context) error {
 }
 
 // request makes a request and returns the answer, and what it says.
-func (s *site) request(method, path string, header ...string) (*http.Response, string) {
+func (s *liveSite) request(method, path string, header ...string) (*http.Response, string) {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, nil)
 	if err != nil {

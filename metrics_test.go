@@ -307,7 +307,7 @@ func TestDeliveryIsMeasuredFromDecodingToWriting(t *testing.T) {
 
 // scrape reads the metrics that a Caddy exports, and checks that none is there
 // twice.
-func (s *site) scrape() map[string]float64 {
+func (s *liveSite) scrape() map[string]float64 {
 	s.t.Helper()
 	var resp *http.Response
 	waitFor(s.t, "an answer to a scrape", func() (ok bool) {

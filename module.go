@@ -42,6 +42,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
 )
 
 func init() {
@@ -110,7 +111,7 @@ type Handler struct {
 
 	settings  *settings.Settings
 	server    *caddyhttp.Server
-	door      frontDoor // of server
+	door      site.Door // of server
 	logger    *zap.Logger
 	announcer *observe.Announcer
 	sockets   carrier.Sockets // nil: the kernel's
@@ -120,7 +121,7 @@ type Handler struct {
 	served  atomic.Bool          // a client's request has come: the configuration has started
 	left    atomic.Bool          // cleaned up
 	pool    atomic.Pointer[pool] // set by lineage
-	front   front
+	front   site.Front
 	notices observe.Notices // of this configuration alone
 }
 
@@ -137,8 +138,6 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	h.door = serverDoor{h.server}
-
 	key, err := h.lineageKey()
 	if err != nil {
 		return err
@@ -153,6 +152,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.settings, err = settings.New(h.Options, h.wraps()); err != nil {
 		return err
 	}
+	h.door = site.NewDoor(h.server, h, h.settings)
 	if err := observe.Register(ctx.GetMetricsRegistry(), process{}); err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (h *Handler) lineageKey() (string, error) {
 
 // isStarted reports whether the configuration of h has taken effect.
 func (h *Handler) isStarted() bool {
-	return h.served.Load() || h.door != nil && h.door.isActive()
+	return h.served.Load() || h.door != nil && h.door.IsActive()
 }
 
 // ServeHTTP shares r, or passes it on untouched.

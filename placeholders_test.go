@@ -95,7 +95,7 @@ func TestPlaceholdersOfARejection(t *testing.T) {
 
 // accessLog returns the lines of the access log for a path, as far as they are
 // ours.
-func (s *site) accessLog(path string) (lines []map[string]any) {
+func (s *liveSite) accessLog(path string) (lines []map[string]any) {
 	s.t.Helper()
 	data, err := os.ReadFile(s.log)
 	if err != nil {

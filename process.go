@@ -33,7 +33,7 @@ func (process) ShutOff() (n int) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		for _, h := range l.handlers {
-			if h.isShutOff() {
+			if h.front.IsShutOff() {
 				n++
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
@@ -101,7 +102,7 @@ func TestAStrangerWhoIsNotLedHereSharesNothing(t *testing.T) {
 		"403":                  status(403),
 		"404":                  status(404),
 		"abort":                func(http.ResponseWriter) error { panic(http.ErrAbortHandler) },
-		"another instance":     func(http.ResponseWriter) error { return errElsewhere },
+		"another instance":     func(http.ResponseWriter) error { return site.ErrElsewhere },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -117,14 +118,14 @@ func TestAStrangerWhoIsNotLedHereSharesNothing(t *testing.T) {
 				if n := s.logs.FilterMessageSnippet("does not lead strangers here").Len(); n != 1 {
 					t.Errorf("the log says so %d times, want once", n)
 				}
-				if !s.handler.isShutOff() {
+				if !s.handler.front.IsShutOff() {
 					t.Error("the handler counts as one that shares")
 				}
 				s.lead(nil)
-				time.Sleep(frontMemory + 1)
+				time.Sleep(site.FrontMemory + 1)
 				s.get("/events")
 				s.origin.next().accept()
-				if s.handler.isShutOff() {
+				if s.handler.front.IsShutOff() {
 					t.Error("the handler counts as one that shares nothing")
 				}
 			})
@@ -200,15 +201,15 @@ func TestABannedStrangerCostsLittle(t *testing.T) {
 		banned := answerStrangers(func(w http.ResponseWriter) error { strangers++; w.WriteHeader(403); return nil })
 		s.get("/running")
 		up := s.origin.next().accept()
-		time.Sleep(frontMemory)
+		time.Sleep(site.FrontMemory)
 		s.lead(banned)
 		for range 100 {
 			for _, path := range []string{"/a", "/b", "/c", "/d", "/e", "/f"} {
 				s.get(path).expectBody("passed ")
 			}
 		}
-		if strangers != frontFailures {
-			t.Errorf("the site was asked %d times, want %d", strangers, frontFailures)
+		if strangers != site.FrontFailures {
+			t.Errorf("the site was asked %d times, want %d", strangers, site.FrontFailures)
 		}
 		c := s.get("/running")
 		up.events(1, 1)
@@ -223,7 +224,7 @@ func TestManyClientsOfOneKeyDoNotShutOffTheHandler(t *testing.T) {
 		hung := make(chan struct{})
 		s.lead(answerStrangers(func(w http.ResponseWriter) error { <-hung; w.WriteHeader(403); return nil }))
 		var waiting []*client
-		for range 2 * frontFailures {
+		for range 2 * site.FrontFailures {
 			waiting = append(waiting, s.get("/private"))
 		}
 		close(hung)
@@ -465,7 +466,7 @@ func TestTheSiteChangesItsMind(t *testing.T) {
 		if !c.ended() {
 			t.Error("the client of what was goes on")
 		}
-		time.Sleep(frontMemory)
+		time.Sleep(site.FrontMemory)
 		s.get("/events")
 		s.origin.next().accept()
 	})

@@ -3,7 +3,6 @@ package ssefanout
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
 )
 
 // An upstream is how the origin of one topic is reached: through the source of the newest
@@ -27,13 +27,9 @@ type upstream struct {
 
 	abandoned atomic.Int32 // sources that nobody listens to any more
 
+	homes site.Homes // wrapping form
+
 	outage observe.Outage // owned by the goroutine that feeds the topic
-
-	mu sync.Mutex
-
-	// Guarded by mu.
-	homes homes // wrapping form
-	via   home  // that the shared connection has come through
 }
 
 // upstreamOf returns the upstream of a topic.
@@ -53,9 +49,7 @@ func (u *upstream) Follow(ctx context.Context, from relay.Resumption, sink relay
 		Session:      string(pass.Session),
 		Accepting: func() {
 			if sink.Shared() {
-				u.mu.Lock()
-				defer u.mu.Unlock()
-				u.via = q.via
+				u.homes.Connected(q.via)
 			}
 		},
 	}, sink)
@@ -65,13 +59,13 @@ func (u *upstream) Follow(ctx context.Context, from relay.Resumption, sink relay
 
 // complete adds to an outcome what the site has had to say. Its source has ended with err.
 func (u *upstream) complete(ctx context.Context, out relay.Outcome, err error, q *inquiry) relay.Outcome {
-	out.Elsewhere = errors.Is(out.Err, errMoved)
+	out.Elsewhere = errors.Is(out.Err, site.ErrMoved)
 	out.FallsBack = u.fallsBack(out.Err)
 	out.Err = origin.PlainError(out.Err)
-	if front, ok := errors.AsType[*frontError](err); ok && ctx.Err() == nil {
-		out.RetryAfter = front.retryAfter
-		if front.definite {
-			out.Verdict, out.Status, out.Front = relay.Elsewhere, front.status, front.Error()
+	if front, ok := errors.AsType[*site.FrontError](err); ok && ctx.Err() == nil {
+		out.RetryAfter = front.RetryAfter
+		if front.Definite {
+			out.Verdict, out.Status, out.Front = relay.Elsewhere, front.Status, front.Error()
 		}
 	}
 	if r := q.answer.Request(); r != nil && ctx.Err() == nil {
@@ -112,9 +106,7 @@ func (u *upstream) Moved() bool {
 // stranger has not got through.
 func (u *upstream) LeftBehind() bool {
 	newest := u.pool.lineage.newestHandler()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return newest != nil && len(u.homes) > 0 && u.homes.in(newest) == nil
+	return newest != nil && u.homes.LeaveBehind(newest.server)
 }
 
 // seek makes the topic go on through the configuration of h, if that is the newest and
@@ -127,19 +119,13 @@ func (u *upstream) seek(h *Handler) {
 
 // isConnectedThrough reports whether the connection goes through the configuration of h.
 func (u *upstream) isConnectedThrough(h *Handler) bool {
-	connected := u.topic.IsConnected()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return connected && u.via.isIn(h)
+	return u.topic.IsConnected() && u.homes.IsVia(h.server)
 }
 
 // isConnectedThroughAnother reports whether the stranger has been through other
 // configurations than that of h alone, or the connection goes through one.
 func (u *upstream) isConnectedThroughAnother(h *Handler) bool {
-	connected := u.topic.IsConnected()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return len(u.homes) > 0 && (u.homes.in(h) == nil || connected && !u.via.isIn(h))
+	return u.homes.AreElsewhere(h.server, u.topic.IsConnected())
 }
 
 // Interface guards
