@@ -39,6 +39,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/cli"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/conns"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
@@ -160,7 +161,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if h.server != nil {
-		watchServer(h.server)
+		conns.Watch(h.server, endAllIfExiting)
 		if h.server.WriteTimeout > 0 {
 			h.logger.Warn("the server's write timeout cuts every stream after this time; "+
 				"set stream_timeout below it, so that streams end at an event boundary and spread",
@@ -236,6 +237,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.pass(p, w, r, next, why)
 	}
 	return err
+}
+
+// closeConnIfLeft makes the answer the last of its connection when the server of
+// h is being shut down. A connection of HTTP/2 that was only just made then is
+// not told otherwise to end: Caddy would wait for it as long as its client likes,
+// and its client would go on asking a configuration that is gone.
+func (h *Handler) closeConnIfLeft(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor < 3 && (h.left.Load() || caddy.Exiting()) {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // Interface guards

@@ -1,4 +1,6 @@
-package ssefanout
+// Package conns looks after the connections of servers that have no request. On exit, Caddy would
+// wait for them.
+package conns
 
 import (
 	"crypto/tls"
@@ -37,8 +39,9 @@ var watched struct {
 	servers map[weak.Pointer[caddyhttp.Server]]struct{}
 }
 
-// watchServer lets a server tell of its connections and its end.
-func watchServer(server *caddyhttp.Server) {
+// Watch lets a server tell of its connections and its end, and calls shutdown when it is shut
+// down.
+func Watch(server *caddyhttp.Server, shutdown func()) {
 	watched.mu.Lock()
 	defer watched.mu.Unlock()
 	key := weak.Make(server)
@@ -54,13 +57,13 @@ func watchServer(server *caddyhttp.Server) {
 		watched.servers = make(map[weak.Pointer[caddyhttp.Server]]struct{})
 	}
 	watched.servers[key] = struct{}{}
-	server.RegisterOnShutdown(endAllIfExiting)
+	server.RegisterOnShutdown(shutdown)
 	server.RegisterOnShutdown(closeQuietIfExiting)
 	server.RegisterConnContext(carrier.WithConn)
 	server.RegisterConnState(noteConn)
 }
 
-// noteConn takes note of a connection's state.
+// noteConn keeps which connections are quiet.
 func noteConn(c net.Conn, state http.ConnState) {
 	secure, ok := c.(*tls.Conn)
 	if _, plain := c.(*net.TCPConn); !ok && !plain {
@@ -110,15 +113,5 @@ func closeIfQuiet(some ...net.Conn) {
 	quietConns.mu.Unlock()
 	for _, c := range quiet {
 		_ = c.Close()
-	}
-}
-
-// closeConnIfLeft makes the answer the last of its connection when the server of
-// h is being shut down. A connection of HTTP/2 that was only just made then is
-// not told otherwise to end: Caddy would wait for it as long as its client likes,
-// and its client would go on asking a configuration that is gone.
-func (h *Handler) closeConnIfLeft(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor < 3 && (h.left.Load() || caddy.Exiting()) {
-		w.Header().Set("Connection", "close")
 	}
 }

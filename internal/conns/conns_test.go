@@ -1,4 +1,4 @@
-package ssefanout
+package conns
 
 import (
 	"reflect"
@@ -11,7 +11,7 @@ import (
 func TestServerIsWatchedOnce(t *testing.T) {
 	server := new(caddyhttp.Server)
 	for range 20 {
-		watchServer(server)
+		Watch(server, func() {})
 	}
 	for hooks, want := range map[string]int{"connStateFuncs": 1, "connContextFuncs": 1, "onShutdownFuncs": 2} {
 		if got := reflect.ValueOf(server).Elem().FieldByName(hooks).Len(); got != want {
