@@ -1,14 +1,12 @@
 package ssefanout
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +18,6 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/arguments"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/inspector"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/view"
 )
 
@@ -78,9 +75,6 @@ const (
 	// snapshotHistory is how many snapshots a newcomer gets at once, so that it
 	// sees what has been, if somebody has listened.
 	snapshotHistory = 60
-
-	// maxSnapshotTopics bounds the size of a snapshot. The admin API lists all.
-	maxSnapshotTopics = 100
 
 	// snapshotName is the name of the file, and snapshotHost stands for whatever
 	// host the page was asked for at: it makes no difference.
@@ -202,10 +196,10 @@ func (s snapshots) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp
 	control := http.NewResponseController(w)
 	ticker := time.NewTicker(s.every)
 	defer ticker.Stop()
-	var seen watcher
+	var seen view.Watcher
 	for {
 		now := time.Now()
-		data, err := json.Marshal(seen.look(now))
+		data, err := json.Marshal(seen.Look(now, topicsOf("")))
 		if err != nil {
 			return fmt.Errorf("encoding a snapshot: %w", err)
 		}
@@ -221,56 +215,6 @@ func (s snapshots) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp
 			return nil
 		}
 	}
-}
-
-// An overview is all that the page shows of the topics at one moment.
-type overview struct {
-	Time            int64   `json:"time"` // Unix, in milliseconds
-	TopicCount      int     `json:"topic_count"`
-	Subscribers     int     `json:"subscribers"`
-	EventsPerSecond float64 `json:"events_per_second"`
-
-	// Down counts the topics that have subscribers, but no connection.
-	Down int `json:"down"`
-
-	// Topics are those with the most subscribers.
-	Topics []view.Topic `json:"topics"`
-}
-
-// A watcher remembers what it has seen last, so that the rates that it tells
-// are those of the time in between. A line over time that each second shows the
-// average of the last ten would show neither a burst nor its end.
-type watcher struct {
-	at       time.Time
-	received map[*relay.Topic]uint64
-}
-
-func (w *watcher) look(now time.Time) overview {
-	topics := topicsOf("")
-	received := make(map[*relay.Topic]uint64, len(topics))
-	all := overview{Time: now.UnixMilli(), Topics: make([]view.Topic, 0, len(topics))}
-	for _, t := range topics {
-		v := view.Of(t)
-		received[t] = v.Received
-		if before, ok := w.received[t]; ok {
-			v.EventsPerSecond = float64(v.Received-before) / max(now.Sub(w.at).Seconds(), 0.001)
-		}
-		all.TopicCount++
-		all.Subscribers += v.Subscribers + v.Waiting
-		all.EventsPerSecond += v.EventsPerSecond
-		if v.State == relay.StateReconnecting || v.State == relay.StateOpening && v.Upstream.Attempts > 0 {
-			all.Down++
-		}
-		all.Topics = append(all.Topics, v)
-	}
-	w.at, w.received = now, received
-	if len(all.Topics) > maxSnapshotTopics {
-		slices.SortStableFunc(all.Topics, func(a, b view.Topic) int {
-			return cmp.Compare(b.Subscribers+b.Waiting, a.Subscribers+a.Waiting)
-		})
-		all.Topics = all.Topics[:maxSnapshotTopics]
-	}
-	return all
 }
 
 func parseInspector(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
