@@ -6,111 +6,19 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/cors"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/keymemory"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
-
-// A pool is the topics of one handler. It outlives the handler: first over a
-// reload that leaves the handler's configuration as it was, then for as long as
-// it takes to end its subscribers.
-type pool struct {
-	observe.Observer
-
-	lineage *lineage
-	opts    *settings.Settings
-	relay   *relay.Relay
-	stats   *observe.Stats
-	direct  *direct.Writer
-	carrier carrier.Carrier
-	places  pass.Places
-
-	passing keymemory.Memory[pass.Reason] // the keys whose requests pass one to one at once, and why
-	varying keymemory.Memory[[]string]    // the headers that have joined a key
-
-	retired chan struct{} // closed when the relay is over, and nothing of it goes on
-}
-
-func newPool(l *lineage, h *Handler) *pool {
-	opts := h.settings
-	p := &pool{
-		lineage: l,
-		opts:    opts,
-		stats:   counted,
-		retired: make(chan struct{}),
-	}
-	sockets := h.sockets
-	if sockets == nil {
-		sockets = carrier.Kernel{}
-	}
-	p.relay = relay.New(opts.Relay(), p, &p.stats.Stats)
-	p.direct = direct.NewWriter(direct.Options{
-		Timeout:  p.dispatchTimeout(),
-		Panicked: p.panicked,
-		Network:  sockets.Network,
-	})
-	p.carrier = carrier.Carrier{
-		Timeout:   p.dispatchTimeout(),
-		Direct:    p.direct,
-		HandsOver: opts.Direct != "off",
-		Sockets:   sockets,
-		Kept:      p.kept,
-		Delivered: p.Delivered,
-	}
-	p.places = pass.Places{
-		Relay:    p.relay,
-		Limits:   opts.MaxSubscribers,
-		Streams:  &p.stats.PassedStreams,
-		TurnAway: p.turnAway,
-	}
-	p.Announcer = func() *observe.Announcer { return l.announcer(p) }
-	p.Outage = func(t *relay.Topic) *observe.Outage { return &upstreamOf(t).outage }
-	p.SetLogger(h.logger)
-	alive.add(p)
-	if caddy.Exiting() {
-		// Whoever ends all pools may have looked for them before.
-		p.relay.End(relay.Ending{Reason: relay.EndExiting})
-	}
-	return p
-}
-
-// panicked logs a panic in a callback of direct delivery, as net/http does of a handler's.
-func (p *pool) panicked(value any) {
-	p.Log().Error("a callback has panicked", zap.Any("panic", value), zap.Stack("stack"))
-}
-
-// Retired implements relay.Observer.
-func (p *pool) Retired() {
-	p.direct.Close()
-	alive.remove(p)
-	close(p.retired)
-}
-
-func (p *pool) dispatchTimeout() time.Duration { return time.Duration(p.opts.DispatchTimeout) }
-
-// source returns what answers upstream requests from now on, unless the pool is
-// over.
-func (p *pool) source() (source, bool) {
-	if p.relay.IsOver() {
-		return source{}, false
-	}
-	return p.lineage.source()
-}
 
 // An unknownPlaceholder is the place in VaryPlaceholders of one that a request did not have.
 type unknownPlaceholder int
@@ -129,20 +37,12 @@ func (h *Handler) newTopicRequest(r *http.Request) *request.Topic {
 	return req
 }
 
-// joinAgainError tells a client, as an error, to join again: with these headers in
-// its key, as the origin's answers vary by them, or as before, if there are none.
-type joinAgainError []string
-
-func (names joinAgainError) Error() string {
-	return "joining again with a key that has " + strings.Join(names, ", ")
-}
-
 // maxJoins is how often a client joins that meets topics which are over.
 const maxJoins = 3
 
 // serve makes r a subscriber of the topic for req, as often as it must join again,
 // and returns when its stream has ended. If nothing was written because r must pass
-// one to one, the error is a Reason.
+// one to one, the error is a pass.Reason.
 func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *request.Topic, h *Handler) error {
 	a := &arrival{handler: h}
 	if p.opts.Wrapping {

@@ -1,7 +1,7 @@
 package ssefanout
 
 import (
-	"net/http"
+	"strings"
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
@@ -15,12 +15,6 @@ func restrictionError(r *relay.Restriction) error {
 		return pass.Reason(r.Pass)
 	}
 	return joinAgainError(r.Vary)
-}
-
-// restrictionOf returns what the header of an answer says against sharing it with
-// the clients of the topic.
-func (u *upstream) restrictionOf(header http.Header) relay.Restriction {
-	return pass.RestrictionOf(u.pool.opts, header, u.request.Learned)
 }
 
 const (
@@ -75,4 +69,12 @@ func (p *pool) learn(req *request.Topic, names []string) {
 		}
 		return all
 	})
+}
+
+// joinAgainError tells a client, as an error, to join again: with these headers in
+// its key, as the origin's answers vary by them, or as before, if there are none.
+type joinAgainError []string
+
+func (names joinAgainError) Error() string {
+	return "joining again with a key that has " + strings.Join(names, ", ")
 }

@@ -3,9 +3,6 @@ package ssefanout
 import (
 	"net/http"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
@@ -41,11 +38,4 @@ func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.
 	header.Set("X-Accel-Buffering", "no")
 	header.Set("Incremental", "?1")
 	w.WriteHeader(http.StatusOK)
-}
-
-// kept says why a connection that could have been handed over was not.
-func (p *pool) kept(reader *relay.Reader, why error) {
-	if c := p.Log().Check(zapcore.DebugLevel, "delivering over the HTTP server"); c != nil {
-		c.Write(zap.String("topic", reader.Topic().Name()), zap.Uint64("subscriber", reader.Number()), zap.Error(why))
-	}
 }

@@ -13,13 +13,6 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
 )
 
-// A source answers upstream requests.
-type source struct {
-	// serve makes an inquiry, and returns when the source has answered to the end.
-	// Its error may be a site.FrontError, or site.ErrMoved.
-	serve func(ctx context.Context, q *inquiry) error
-}
-
 // nothingBehind is what stands behind the source of the endpoint form: a
 // configured handler that does not answer has nobody to leave it to.
 var nothingBehind = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
@@ -56,15 +49,4 @@ func (h *Handler) newEndpointRequest(ctx context.Context, q *inquiry) *http.Requ
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), q.answer, server)
 	q.upstream.request.Apply(r)
 	return r
-}
-
-// fallsBack reports whether an error of the source is one for which the site has routes
-// of its own (handle_errors). Then those who wait for a first answer get what these bring,
-// as they would without us.
-func (u *upstream) fallsBack(err error) bool {
-	if _, ok := errors.AsType[caddyhttp.HandlerError](err); !ok || !u.pool.opts.Wrapping {
-		return false
-	}
-	h := u.pool.lineage.newestHandler()
-	return h != nil && h.server != nil && h.server.Errors != nil && len(h.server.Errors.Routes) > 0
 }

@@ -32,15 +32,15 @@ type Outage struct {
 	remindAt  time.Time // when it says again that the outage goes on
 }
 
+// A Source is a relay.Source that keeps what the log has said of its topic. It belongs to the
+// goroutine that feeds the topic.
+type Source interface{ Outage() *Outage }
+
 // An Observer tells what the engine of one pool does. It implements relay.Observer, but for
 // what is to be remembered.
 type Observer struct {
 	// Announcer returns who emits events now, or nil.
 	Announcer func() *Announcer
-
-	// Outage returns what the log has said of a topic. It belongs to the goroutine that feeds
-	// the topic.
-	Outage func(*relay.Topic) *Outage
 
 	notices Notices
 	logger  atomic.Pointer[zap.Logger]
@@ -67,7 +67,7 @@ func (o *Observer) Connected(t *relay.Topic, c relay.Connected) {
 
 // Lost implements relay.Observer.
 func (o *Observer) Lost(t *relay.Topic, l relay.Lost) {
-	now, seen := time.Now(), o.Outage(t)
+	now, seen := time.Now(), t.Source().(Source).Outage()
 	duration, clean := l.For, l.Clean()
 	if l.Accepted {
 		seen.missing = false
