@@ -163,7 +163,7 @@ func TestAdminStates(t *testing.T) {
 		expect("ending")
 		c.leave()
 		expect()
-		s.handler.lineage = joinLineage(s.lineageName, s.handler) // for the cleanup of the test
+		s.handler.lineage = joinLineage(s.lineageName, &s.handler.instance) // for the cleanup of the test
 		s.resolve()
 	})
 }

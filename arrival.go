@@ -12,7 +12,7 @@ import (
 // An arrival is a client that has come to a topic of the wrapping form, and what decides
 // whether it may share it. For the endpoint form, it is the handler alone.
 type arrival struct {
-	handler *Handler
+	handler *instance
 	facts   request.Facts
 
 	mayJoinAgain bool // should the topic turn out to be over
@@ -43,14 +43,14 @@ func (a *arrival) Judge(t *relay.Topic, late, unled bool) (why error, known bool
 		u.pool.ExplainDiffers(t, j.Differs)
 		return j.Why, true
 	case j.Why != "":
-		a.handler.frontFailed(u, "the stranger is led to another handler")
+		a.handler.frontFailed(u.pool, t, "the stranger is led to another handler")
 		return j.Why, true
 	case j.Known:
 		return nil, true
 	case j.Settled && outdated:
 		return errOutdated, true
 	case unled:
-		a.handler.frontFailed(u, "the site has not answered the stranger in time")
+		a.handler.frontFailed(u.pool, t, "the site has not answered the stranger in time")
 		return pass.Front, true
 	}
 	return nil, false

@@ -25,7 +25,7 @@ type unknownPlaceholder int
 
 // newTopicRequest extracts from r what defines its topic. It says once of each placeholder
 // in vary if it is unknown.
-func (h *Handler) newTopicRequest(r *http.Request) *request.Topic {
+func (h *instance) newTopicRequest(r *http.Request) *request.Topic {
 	req := request.NewTopic(r, h.settings)
 	for i, name := range h.settings.VaryPlaceholders {
 		if !req.HasPlaceholder(name) && h.notices.Once(unknownPlaceholder(i), "") {
@@ -43,7 +43,7 @@ const maxJoins = 3
 // serve makes r a subscriber of the topic for req, as often as it must join again,
 // and returns when its stream has ended. If nothing was written because r must pass
 // one to one, the error is a pass.Reason.
-func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *request.Topic, h *Handler) error {
+func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *request.Topic, h *instance) error {
 	a := &arrival{handler: h}
 	if p.opts.Wrapping {
 		a.facts = h.factsOf(r)
@@ -103,7 +103,7 @@ func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Rea
 
 // subscribe makes r a subscriber of the topic for req and returns when its stream has
 // ended. If nothing was written because r must pass one to one, the error is a
-// Reason, and if it must join another topic, a joinAgainError.
+// pass.Reason, and if it must join another topic, a joinAgainError.
 func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *request.Topic, a *arrival) error {
 	reader, rejected, err := p.join(r, req, a)
 	switch {
@@ -142,7 +142,7 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *request.To
 func (p *pool) serveRefusal(w http.ResponseWriter, r *http.Request, t *relay.Topic, no *relay.Outcome, a *arrival) error {
 	switch {
 	case no.Verdict == relay.Elsewhere:
-		a.handler.frontFailed(upstreamOf(t), no.Front)
+		a.handler.frontFailed(p, t, no.Front)
 		return pass.Front
 	case no.IsPersonal(p.opts.Wrapping):
 		return restrictionError(&no.Restriction)
@@ -187,7 +187,7 @@ func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, co
 }
 
 // ExplainPass says how an operator can have requests like r shared after all.
-func (h *Handler) explainPass(p *pool, why pass.Reason, r *http.Request) {
+func (h *instance) explainPass(p *pool, why pass.Reason, r *http.Request) {
 	var header string
 	if why == pass.Header {
 		header = pass.IdentifyingHeader(r, h.settings, h.surroundings) // of several, another with each request
@@ -197,7 +197,7 @@ func (h *Handler) explainPass(p *pool, why pass.Reason, r *http.Request) {
 
 // pass sends r on one to one. If it is answered with an event stream, its client
 // counts for the limits like a subscriber.
-func (h *Handler) pass(p *pool, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why pass.Reason) error {
+func (h *instance) pass(p *pool, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why pass.Reason) error {
 	pw := pass.NewWriter(&p.places, w, r)
 	if why.PresumesStream() && fields.WantsOnlyEventStream(r.Header) {
 		// The origin need not be asked for what its client could not have.

@@ -296,14 +296,14 @@ func TestOneUpstreamWhateverComesAndGoes(t *testing.T) {
 	}
 	t.Logf("seed %d", seed)
 	source := &busySource{t: t, seed: seed}
-	h := &Handler{source: source, logger: zap.NewNop(), server: new(caddyhttp.Server), Options: Options{
+	h := &Handler{instance: instance{source: source, logger: zap.NewNop(), server: new(caddyhttp.Server)}, Options: Options{
 		Linger:    Linger{Duration: caddy.Duration(time.Millisecond), Topics: 1},
 		Reconnect: Reconnect{Min: caddy.Duration(time.Millisecond), Max: caddy.Duration(2 * time.Millisecond)},
 		Catchup:   noCatchup,
 	}}
 	h.settings = settingsOf(t, h)
-	h.lineage = joinLineage(t.Name(), h)
-	p := h.lineage.poolOf(h)
+	h.lineage = joinLineage(t.Name(), &h.instance)
+	p := h.lineage.poolOf(&h.instance)
 
 	var clients sync.WaitGroup
 	for i := range uint64(16) {

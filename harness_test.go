@@ -340,7 +340,7 @@ func newSetup(t *testing.T, opts Options) *setup {
 func newSetupWithBacklog(t *testing.T, opts Options, bytes int) *setup {
 	t.Helper()
 	s := &setup{t: t, origin: newOrigin(t), backlogBytes: bytes}
-	s.handler = &Handler{Options: opts, source: s.origin, sockets: overSockets}
+	s.handler = &Handler{Options: opts, instance: instance{source: s.origin, sockets: overSockets}}
 	s.provision()
 	return s
 }
@@ -350,7 +350,7 @@ func newSetupWithBacklog(t *testing.T, opts Options, bytes int) *setup {
 func newWrappingSetup(t *testing.T, opts Options) *setup {
 	t.Helper()
 	s := &setup{t: t, origin: newOrigin(t)}
-	s.handler = &Handler{Options: opts, sockets: overSockets}
+	s.handler = &Handler{Options: opts, instance: instance{sockets: overSockets}}
 	s.provision()
 	return s
 }
@@ -376,7 +376,7 @@ func (s *setup) provision() {
 		s.lineageName = fmt.Sprint("test ", setups.Add(1))
 		counted = new(observe.Stats) // as in a process that has just started
 	}
-	h.lineage = joinLineage(s.lineageName, h)
+	h.lineage = joinLineage(s.lineageName, &h.instance)
 	s.resolve()
 	s.t.Cleanup(func() {
 		_ = h.Cleanup()

@@ -110,7 +110,7 @@ func snapshotTopics(every, linger time.Duration) *Handler {
 			Linger: Linger{Duration: caddy.Duration(linger)},
 			Retry:  caddy.Duration(time.Second),
 		},
-		source: caddyhttp.MiddlewareHandler(snapshots{every}),
+		instance: instance{source: snapshots{every}},
 	}
 }
 

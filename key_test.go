@@ -164,7 +164,7 @@ func TestUnknownPlaceholderIsWarnedOfOnce(t *testing.T) {
 func TestUnknownPlaceholderCostsNothingOnceItIsTold(t *testing.T) {
 	r := caddyhttp.PrepareRequest(streamRequest(), caddy.NewReplacer(), httptest.NewRecorder(), new(caddyhttp.Server))
 	allocations := func(vary ...string) float64 {
-		h := &Handler{Options: Options{Vary: vary}, source: new(spy), logger: zap.NewNop()}
+		h := &Handler{Options: Options{Vary: vary}, instance: instance{source: new(spy), logger: zap.NewNop()}}
 		h.settings = settingsOf(t, h)
 		return testing.AllocsPerRun(100, func() { h.newTopicRequest(r) })
 	}

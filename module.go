@@ -26,7 +26,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -107,23 +106,8 @@ type Handler struct {
 	// reverse_proxy. Absent means the next handler of the route.
 	SourceRaw json.RawMessage `json:"source,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
-	source        caddyhttp.MiddlewareHandler
 	sourceSegment *caddyfile.Dispenser // of the Caddyfile's source, until it is finalized
-
-	settings  *settings.Settings
-	server    *caddyhttp.Server
-	door      site.Door // of server
-	logger    *zap.Logger
-	announcer *observe.Announcer
-	sockets   carrier.Sockets // nil: the kernel's
-
-	lineage *lineage
-	number  string               // tells it from the other handlers of the process, set by joinLineage
-	served  atomic.Bool          // a client's request has come: the configuration has started
-	left    atomic.Bool          // cleaned up
-	pool    atomic.Pointer[pool] // set by lineage
-	front   site.Front
-	notices observe.Notices // of this configuration alone
+	instance
 }
 
 // CaddyModule returns the Caddy module information.
@@ -168,7 +152,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 				zap.Duration("write_timeout", time.Duration(h.server.WriteTimeout)))
 		}
 	}
-	h.lineage = joinLineage(key, h)
+	h.lineage = joinLineage(key, &h.instance)
 	return nil
 }
 
@@ -184,14 +168,9 @@ func (h *Handler) Cleanup() error {
 		return nil
 	}
 	h.left.Store(true)
-	err := h.lineage.leave(h)
+	err := h.lineage.leave(&h.instance)
 	h.announcer.Close()
 	return err
-}
-
-// wraps reports whether this is the wrapping form.
-func (h *Handler) wraps() bool {
-	return h.source == nil
 }
 
 // lineageKey is the definition of this handler: the server's addresses (its name
@@ -208,18 +187,13 @@ func (h *Handler) lineageKey() (string, error) {
 	return addresses + "\n" + string(config), nil
 }
 
-// isStarted reports whether the configuration of h has taken effect.
-func (h *Handler) isStarted() bool {
-	return h.served.Load() || h.door != nil && h.door.IsActive()
-}
-
 // ServeHTTP shares r, or passes it on untouched.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if q := inquiryOf(r); q != nil {
-		return q.serve(h, r, next)
+		return q.serve(&h.instance, r, next)
 	}
 	h.served.Store(true)
-	p := h.lineage.poolOf(h)
+	p := h.lineage.poolOf(&h.instance)
 	if why := pass.Why(r, h.settings, h.surroundings); why != "" {
 		if why == pass.Method && h.settings.CORS.AnswersPreflight(r) {
 			return h.settings.CORS.ServePreflight(w, r)
@@ -231,22 +205,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	req := h.newTopicRequest(r)
 	h.closeConnIfLeft(w, r)
 	carrier.CloseIfUnread(w, r)
-	err := p.serve(w, r, req, h)
+	err := p.serve(w, r, req, &h.instance)
 	if why, ok := errors.AsType[pass.Reason](err); ok {
 		w.Header().Del("Connection")
 		return h.pass(p, w, r, next, why)
 	}
 	return err
-}
-
-// closeConnIfLeft makes the answer the last of its connection when the server of
-// h is being shut down. A connection of HTTP/2 that was only just made then is
-// not told otherwise to end: Caddy would wait for it as long as its client likes,
-// and its client would go on asking a configuration that is gone.
-func (h *Handler) closeConnIfLeft(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor < 3 && (h.left.Load() || caddy.Exiting()) {
-		w.Header().Set("Connection", "close")
-	}
 }
 
 // Interface guards

@@ -57,7 +57,7 @@ func (e *endless) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 func newForm(t *testing.T, form string, opts Options, source caddyhttp.MiddlewareHandler) (s *setup, ask func(ip string, r *http.Request) *client) {
 	t.Helper()
 	s = &setup{t: t, origin: newOrigin(t), next: source}
-	s.handler = &Handler{Options: opts, sockets: overSockets}
+	s.handler = &Handler{Options: opts, instance: instance{sockets: overSockets}}
 	if form == "endpoint" {
 		s.handler.source = source
 	}

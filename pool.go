@@ -38,7 +38,7 @@ type pool struct {
 	retired chan struct{} // closed when the relay is over, and nothing of it goes on
 }
 
-func newPool(l *lineage, h *Handler) *pool {
+func newPool(l *lineage, h *instance) *pool {
 	opts := h.settings
 	p := &pool{
 		lineage: l,

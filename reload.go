@@ -32,7 +32,7 @@ type lineage struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	handlers []*Handler // the newest last
+	handlers []*instance // the newest last
 	shared   *pool
 }
 
@@ -40,7 +40,7 @@ type lineage struct {
 var handlers atomic.Uint64
 
 // joinLineage makes h a part of its lineage.
-func joinLineage(key string, h *Handler) *lineage {
+func joinLineage(key string, h *instance) *lineage {
 	value, _, _ := lineages.LoadOrNew(key, func() (caddy.Destructor, error) {
 		return &lineage{key: key}, nil
 	})
@@ -57,10 +57,10 @@ func joinLineage(key string, h *Handler) *lineage {
 
 // leave takes h out of its lineage. A pool that nobody has inherited is drained:
 // its clients come back, and find the new configuration.
-func (l *lineage) leave(h *Handler) error {
+func (l *lineage) leave(h *instance) error {
 	l.mu.Lock()
 	rolledBack := slices.Index(l.handlers, h) == len(l.handlers)-1 // otherwise those that replace h come later
-	l.handlers = slices.DeleteFunc(l.handlers, func(other *Handler) bool { return other == h })
+	l.handlers = slices.DeleteFunc(l.handlers, func(other *instance) bool { return other == h })
 	heir := l.shared
 	var orphan *pool
 	if own := h.pool.Load(); own != nil && own != l.shared {
@@ -85,7 +85,7 @@ func (l *lineage) leave(h *Handler) error {
 // comeBack makes the topics go on through the newest configuration that are connected
 // through that of h, which was rolled back. The others keep the connection they have,
 // which may be one of an older configuration that leads to the same origin.
-func (p *pool) comeBack(h *Handler) {
+func (p *pool) comeBack(h *instance) {
 	current, _ := p.relay.Topics()
 	for _, t := range current {
 		if upstreamOf(t).isConnectedThrough(h) {
@@ -99,7 +99,7 @@ func (l *lineage) Destruct() error { return nil }
 
 // poolOf returns the pool of h, which is made for the first request: a
 // configuration that is only validated needs none.
-func (l *lineage) poolOf(h *Handler) *pool {
+func (l *lineage) poolOf(h *instance) *pool {
 	if p := h.pool.Load(); p != nil {
 		return p
 	}
@@ -127,7 +127,7 @@ func (l *lineage) poolOf(h *Handler) *pool {
 // else the newest. A source of an unloaded configuration is half dead, its health
 // checks stopped and its contexts cancelled, and a configuration that has not
 // started may be rolled back. l.mu must be held.
-func (l *lineage) newest() (newest *Handler, started bool) {
+func (l *lineage) newest() (newest *instance, started bool) {
 	n := len(l.handlers)
 	if n == 0 {
 		return nil, false
@@ -158,13 +158,13 @@ func (l *lineage) source() (source, bool) {
 }
 
 // isNewest reports whether h is of the newest configuration that has started.
-func (l *lineage) isNewest(h *Handler) bool {
+func (l *lineage) isNewest(h *instance) bool {
 	newest := l.newestHandler()
 	return newest != nil && newest.server == h.server
 }
 
 // newestHandler is newest for those who do not hold l.mu.
-func (l *lineage) newestHandler() *Handler {
+func (l *lineage) newestHandler() *instance {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h, _ := l.newest()

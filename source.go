@@ -21,7 +21,7 @@ var nothingBehind = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Reques
 })
 
 // upstreamSource returns what answers the upstream requests of the topics of h.
-func (h *Handler) upstreamSource() source {
+func (h *instance) upstreamSource() source {
 	if h.wraps() {
 		return source{func(ctx context.Context, q *inquiry) error {
 			r := q.stranger(context.WithValue(ctx, inquiryKey{}, q), h.server)
@@ -39,7 +39,7 @@ func (h *Handler) upstreamSource() source {
 
 // newEndpointRequest makes the request that opens a topic's upstream in the
 // endpoint form: a function of what defines the topic, and of what to resume with (R1).
-func (h *Handler) newEndpointRequest(ctx context.Context, q *inquiry) *http.Request {
+func (h *instance) newEndpointRequest(ctx context.Context, q *inquiry) *http.Request {
 	server := h.server
 	if server == nil {
 		server = new(caddyhttp.Server)

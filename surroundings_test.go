@@ -11,9 +11,9 @@ import (
 )
 
 // theHandler returns the only handler of the wrapping form that is in use.
-func theHandler(t *testing.T) *Handler {
+func theHandler(t *testing.T) *instance {
 	t.Helper()
-	var found []*Handler
+	var found []*instance
 	lineages.Range(func(_, value any) bool {
 		l := value.(*lineage)
 		l.mu.Lock()

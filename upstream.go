@@ -115,20 +115,20 @@ func (u *upstream) LeftBehind() bool {
 
 // seek makes the topic go on through the configuration of h, if that is the newest and
 // the topic is connected through others alone.
-func (u *upstream) seek(h *Handler) {
+func (u *upstream) seek(h *instance) {
 	if u.pool.opts.Wrapping && u.pool.lineage.isNewest(h) && u.isConnectedThroughAnother(h) {
 		u.topic.Reroute()
 	}
 }
 
 // isConnectedThrough reports whether the connection goes through the configuration of h.
-func (u *upstream) isConnectedThrough(h *Handler) bool {
+func (u *upstream) isConnectedThrough(h *instance) bool {
 	return u.topic.IsConnected() && u.homes.IsVia(h.server)
 }
 
 // isConnectedThroughAnother reports whether the stranger has been through other
 // configurations than that of h alone, or the connection goes through one.
-func (u *upstream) isConnectedThroughAnother(h *Handler) bool {
+func (u *upstream) isConnectedThroughAnother(h *instance) bool {
 	return u.homes.AreElsewhere(h.server, u.topic.IsConnected())
 }
 
@@ -188,7 +188,7 @@ func (q *inquiry) stranger(ctx context.Context, server *caddyhttp.Server) *http.
 
 // serve is called when the stranger has reached h: it asks the source, which is
 // next. Handlers in front get neither its response nor its error.
-func (q *inquiry) serve(h *Handler, r *http.Request, next caddyhttp.Handler) error {
+func (q *inquiry) serve(h *instance, r *http.Request, next caddyhttp.Handler) error {
 	if q.HasArrived() {
 		// A second line of this module, behind the one that shares.
 		return next.ServeHTTP(q.answer, r)
@@ -209,7 +209,7 @@ func (q *inquiry) serve(h *Handler, r *http.Request, next caddyhttp.Handler) err
 
 // arrive is called when the stranger of a topic has reached h, with its request as the
 // site has made it. An error means that the topic is not to be served from there.
-func (q *inquiry) arrive(h *Handler, r *http.Request) error {
+func (q *inquiry) arrive(h *instance, r *http.Request) error {
 	u := q.upstream
 	if !u.request.Matches(r.Header, h.settings.VaryHeaders) {
 		// What stands in front has changed what the topic's key was made from.
