@@ -3,9 +3,7 @@ package ssefanout
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"strconv"
-	"strings"
 
 	"go.uber.org/zap"
 
@@ -156,18 +154,6 @@ func (p *pool) serveRefusal(w http.ResponseWriter, r *http.Request, t *relay.Top
 		return pass.Refused
 	}
 	return answerRefusal(w, r, no, &p.opts.CORS)
-}
-
-// needsOriginsWord reports whether only the origin can tell if the page behind r
-// may read the stream. Such a client cannot be held without it: a browser gives
-// up for good on an answer that does not allow its page.
-func (p *pool) needsOriginsWord(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" || p.opts.CORS.Enabled() {
-		return false
-	}
-	u, err := url.Parse(origin)
-	return err != nil || !strings.EqualFold(u.Host, r.Host)
 }
 
 // answerRefusal answers a client with the origin's no.

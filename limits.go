@@ -3,7 +3,9 @@ package ssefanout
 import (
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -55,4 +57,16 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Reject
 		_ = control.Flush()
 	}
 	return nil // the header is out: an error page would end up in the stream
+}
+
+// needsOriginsWord reports whether only the origin can tell if the page behind r
+// may read the stream. Such a client cannot be held without it: a browser gives
+// up for good on an answer that does not allow its page.
+func (p *pool) needsOriginsWord(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || p.opts.CORS.Enabled() {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, r.Host)
 }

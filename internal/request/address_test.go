@@ -34,7 +34,7 @@ func TestCountedAddress(t *testing.T) {
 		{"/run/socket", ""},
 	} {
 		if got := CountedAddress(tc.ip); got != tc.want {
-			t.Errorf("countedAddress(%q) = %q, want %q", tc.ip, got, tc.want)
+			t.Errorf("CountedAddress(%q) = %q, want %q", tc.ip, got, tc.want)
 		}
 	}
 }
