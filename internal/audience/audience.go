@@ -38,7 +38,7 @@ const (
 const positionType = "sse_fanout"
 
 // Of tells by a request who reads the answer. An EventSource asks for an event
-// stream alone, past all caches. In doubt, a client is none. The option primer may have
+// stream alone, past all caches. In doubt, it is not a browser. The option primer may have
 // decided it.
 func Of(r *http.Request, primer string) Kind {
 	accept, cache, pragma := r.Header["Accept"], r.Header["Cache-Control"], r.Header["Pragma"]

@@ -49,7 +49,7 @@ func (c *Policy) Enabled() bool {
 	return c.any || len(c.origins) > 0
 }
 
-// Apply takes over the headers of the origin's answer that speak of CORS.
+// Apply replaces the CORS headers of the origin's answer with those of the policy.
 func (c *Policy) Apply(header http.Header, r *http.Request) {
 	if !c.Enabled() {
 		return
