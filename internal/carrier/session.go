@@ -14,7 +14,7 @@ import (
 
 // A Carrier is what the clients of a relay have in common.
 type Carrier struct {
-	// Timeout is how long a write may make no progress.
+	// Timeout is how long a client may take nothing of what is written to it.
 	Timeout time.Duration
 
 	// Direct is what takes connections over, and HandsOver whether it is given any.
@@ -99,9 +99,13 @@ func CloseIfUnread(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// MaxWrite bounds what one write may take, so that a slow client that makes
-// progress is not taken for one that does not.
-const MaxWrite = 64 << 10
+const (
+	// maxWrite bounds what one write may take.
+	maxWrite = 64 << 10
+
+	// maxPiece bounds it where only a write that is done tells of progress.
+	maxPiece = 16 << 10
+)
 
 // run sends all that comes, until the stream ends or the connection is handed over.
 func (s *Session) run(gone <-chan struct{}) relay.EndReason {
@@ -155,9 +159,10 @@ func (s *Session) failed(err error) relay.EndReason {
 
 // write sends what is given and flushes it.
 func (s *Session) write(parts ...[]byte) error {
+	piece := s.deadline.piece()
 	for _, p := range parts {
 		for len(p) > 0 {
-			n := min(len(p), MaxWrite)
+			n := min(len(p), piece)
 			s.deadline.set(s.carrier.Timeout, s.reader.IsExiting())
 			if _, err := s.w.Write(p[:n]); err != nil { //nolint:gosec // an event stream is no page
 				return err
