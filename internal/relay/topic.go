@@ -55,7 +55,7 @@ type Topic struct {
 	link        life[link, linkEvent]
 	trust       life[trust, trustEvent]
 	refusal     *Outcome // of its link, once that is refused
-	admitted    bool     // subscribers were accepted: a no of the origin ends nothing at once
+	admitted    bool     // subscribers were admitted: a no of the origin is believed after BeliefTime
 	expiry      *time.Timer
 	handshake   *time.Timer         // of the first connection, until it is known whether it begins a session
 	changed     chan struct{}       // closed when one of the following changes
@@ -247,8 +247,8 @@ func (t *Topic) noticed() hub.Cursor {
 	return t.notice
 }
 
-// logEnd returns where the log ends. It has no id if the log has come to none since
-// its last notice of a gap: what came before is no neighbour of what comes next.
+// logEnd returns where the log ends. Its id is empty if no event has set one since the last
+// notice of a gap: events are missing between an id from before and what comes next.
 func (t *Topic) logEnd() hub.Position {
 	end := t.log.Newest()
 	t.mu.Lock()
