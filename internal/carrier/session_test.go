@@ -53,7 +53,7 @@ func newDelivery(tb testing.TB) (deliver func()) {
 	tb.Cleanup(reader.Close)
 	c := &Carrier{Timeout: time.Second, Sockets: Kernel{}}
 	w := discarding{make(http.Header)}
-	s := c.Begin(w, httptest.NewRequest(http.MethodGet, "/", nil), reader)
+	s := c.Begin(w, httptest.NewRequest(http.MethodGet, "/", nil), reader, nil)
 	event := []byte("id: 1\ndata: x\n\n")
 	return func() {
 		if err := s.write(event); err != nil {

@@ -6,6 +6,11 @@ import "encoding/binary"
 // particular system.
 const Header = "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
+// Flush is an empty stored block. It comes behind the last stored block of a write: Go's decoder
+// gives its reader what it has at such a block, and not at the end of others. (A piece ends with
+// one by itself.)
+const Flush = "\x00\x00\x00\xff\xff"
+
 // MaxStored is how many bytes a stored block takes (RFC 1951, section 3.2.4).
 const MaxStored = 1<<16 - 1
 

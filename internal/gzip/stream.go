@@ -30,7 +30,7 @@ func (s *Stream) MoveTo(m Mark) { s.mark = m }
 // Private says that p is sent to this reader alone, in stored blocks.
 func (s *Stream) Private(p []byte) {
 	if len(p) > 0 {
-		s.leaveStep()
+		s.Leave()
 		s.own = s.own.Add(p)
 	}
 }
@@ -88,7 +88,8 @@ func (s *Stream) enter(at hub.Cursor) (limit hub.Cursor, ok bool) {
 	return limit, ok
 }
 
-func (s *Stream) leaveStep() {
+// Leave makes the reader get stored blocks until the next restart point.
+func (s *Stream) Leave() {
 	if !s.isInStep {
 		return
 	}
@@ -107,9 +108,13 @@ func (s *Stream) leftStep() {
 // End returns the end of the member, with words in front of it that are sent to this reader
 // alone.
 func (s *Stream) End(words []byte) []byte {
-	s.leaveStep()
+	s.Leave()
 	s.own = s.own.Add(words)
-	return appendEnd(AppendStored(nil, words), s.own)
+	b := AppendStored(nil, words)
+	if len(words) > 0 {
+		b = append(b, Flush...)
+	}
+	return appendEnd(b, s.own)
 }
 
 // Close is called when nothing more is read.

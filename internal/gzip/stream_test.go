@@ -83,6 +83,7 @@ func (r *reader) read() bool {
 	}
 	if len(b.Stored) > 0 {
 		r.sent.Write(AppendStored(nil, b.Stored))
+		r.sent.WriteString(Flush)
 	} else {
 		r.sent.Write(b.Bytes)
 		r.pieces++
