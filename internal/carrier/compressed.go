@@ -53,7 +53,7 @@ func (s *Session) sendCompressed(step relay.Step) error {
 
 // sendPrivately sends words for this client alone.
 func (s *Session) sendPrivately(words ...[]byte) error {
-	var parts [][]byte
+	parts := make([][]byte, 0, 3*len(words))
 	size := 0
 	for _, w := range words {
 		s.gzip.Private(w)

@@ -280,12 +280,11 @@ func TestJoinersGetInStep(t *testing.T) {
 		publish()
 		old.readAll()
 		joined := p.join(0)
-		stored := 0
 		for joined.pieces == 0 {
 			publish()
 			old.readAll()
 			joined.readAll()
-			if stored = joined.want.Len(); stored > minDistance+2000 {
+			if stored := joined.want.Len(); stored > minDistance+2000 {
 				t.Fatalf("not in step after %d bytes", stored)
 			}
 		}
