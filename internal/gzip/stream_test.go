@@ -8,7 +8,9 @@ import (
 	"hash/crc32"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -485,4 +487,40 @@ func BenchmarkPiece(b *testing.B) {
 			b.ReportMetric(float64(plain)/float64(sent), "ratio")
 		})
 	}
+}
+
+// Readers, each in a goroutine of its own, come and go while a publisher goes on.
+func TestReadersAtOnce(t *testing.T) {
+	p := newPlay(t, DefaultLevel)
+	const events, readers = 500, 16
+	random := rand.New(rand.NewPCG(1, 0)) //nolint:gosec // repeatable
+	for i := range events {
+		p.published = append(p.published, wire(random, i, 100))
+	}
+	var all sync.WaitGroup
+	for range readers {
+		all.Go(func() {
+			r := &reader{play: p}
+			for from := hub.Cursor(0); from < events; from = r.cursor {
+				s, ok := p.rendition.Join()
+				if !ok {
+					t.Error("no compressor is to be had")
+					return
+				}
+				r = &reader{play: p, stream: s, cursor: from}
+				r.sent.WriteString(Header)
+				for r.cursor < min(from+100, events) {
+					if !r.read() {
+						runtime.Gosched()
+					}
+				}
+				r.end("")
+			}
+		})
+	}
+	for _, wire := range p.published {
+		p.log.Publish(hub.Entry{Wire: []byte(wire)})
+		runtime.Gosched()
+	}
+	all.Wait()
 }
