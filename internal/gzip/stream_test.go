@@ -524,3 +524,23 @@ func TestReadersAtOnce(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// A reader for whom nobody else is in step needs no stored blocks, wherever it begins.
+func TestFirstReaderGetsPieces(t *testing.T) {
+	p := newPlay(t, DefaultLevel)
+	for i := range 10 {
+		p.publish(wire(rand.New(rand.NewPCG(uint64(i), 0)), i, 200)) //nolint:gosec // repeatable
+	}
+	waiting := p.join(0)
+	behind := p.join(5)
+	behind.read()
+	if behind.pieces != 1 {
+		t.Error("it got a stored block")
+	}
+	behind.readAll()
+	p.log.Beat()
+	behind.readAll()
+	behind.readAll() // one heartbeat
+	behind.end("")
+	waiting.end("")
+}
