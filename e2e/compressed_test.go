@@ -53,24 +53,26 @@ func TestDecodersOfCompressedStreams(t *testing.T) {
 	published.Go(func() {
 		for publishing.Err() == nil {
 			origin.publish()
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(200 * time.Millisecond) // each event takes a page an exchange of messages with its test
 		}
 	})
 
 	// They join at several distances from a restart point.
 	var apps []*app
-	for range 6 {
+	for round := range 6 {
 		for _, l := range decoders {
+			if l.browser != nil && round%3 != 0 {
+				continue
+			}
 			for _, form := range []string{"endpoint", "wrapping"} {
 				a := &app{library: l, form: form, tap: newTap(t, strings.TrimPrefix(caddy.http, "http://"))}
 				running.Go(func() { a.run(ctx, target{url: "http://" + a.tap.addr + "/" + form}) })
 				apps = append(apps, a)
 			}
 		}
-		// Four of these make the way from one restart point to the next.
 		before, _, _ := origin.state()
 		eventually(t, 30*time.Second, func() error {
-			if now, _, _ := origin.state(); now < before+150 {
+			if now, _, _ := origin.state(); now < before+14 {
 				return context.DeadlineExceeded
 			}
 			return nil
@@ -79,7 +81,7 @@ func TestDecodersOfCompressedStreams(t *testing.T) {
 	await(t, apps, "in the stream", func(a *app) bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		return a.count > 100
+		return a.count > 50
 	})
 	for _, a := range apps[len(apps)/2:] {
 		a.tap.cut() // they come back with an id
@@ -87,7 +89,7 @@ func TestDecodersOfCompressedStreams(t *testing.T) {
 	await(t, apps, "back", func(a *app) bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		return a.count > 700
+		return a.count > 180
 	})
 	// In the quiet, everything has come without an event that follows.
 	stop()

@@ -500,14 +500,13 @@ func TestReadersAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range readers {
 		all.Go(func() {
-			r := &reader{play: p}
-			for from := hub.Cursor(0); from < events; from = r.cursor {
+			for from := hub.Cursor(0); from < events; {
 				s, ok := p.rendition.Join()
 				if !ok {
 					t.Error("no compressor is to be had")
 					return
 				}
-				r = &reader{play: p, stream: s, cursor: from}
+				r := &reader{play: p, stream: s, cursor: from}
 				r.sent.WriteString(Header)
 				for r.cursor < min(from+100, events) {
 					if !r.read() {
@@ -515,6 +514,7 @@ func TestReadersAtOnce(t *testing.T) {
 					}
 				}
 				r.end("")
+				from = r.cursor
 			}
 		})
 	}
