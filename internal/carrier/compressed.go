@@ -17,7 +17,8 @@ func (s *Session) beginCompressed(words []byte) error {
 // rendition has it, which may be less than the step, or a heartbeat before it.
 func (s *Session) sendCompressed(step relay.Step) error {
 	z := s.gzip
-	if z.Rendition() == nil || !step.IsShared() || step.IsBeat() && !z.IsInStep() {
+	joins := step.IsBeat() && !z.IsInStep()
+	if z.Rendition() == nil || !step.IsShared() || joins && !z.Enter(s.reader.Cursor(), s.reader.Beat()) {
 		if err := s.sendPrivately(step.Words, step.Bytes); err != nil {
 			return err
 		}
@@ -31,6 +32,13 @@ func (s *Session) sendCompressed(step relay.Step) error {
 	}
 	batch := z.Next(s.reader.Cursor())
 	switch {
+	case batch.IsEmpty() && joins:
+		// The heartbeat stands before the restart point.
+		if err := s.sendPrivately(step.Bytes); err != nil {
+			return err
+		}
+		s.reader.Sent(step)
+		return nil
 	case batch.IsEmpty() && step.IsBeat() && !batch.Lagged:
 		s.reader.Sent(step) // it was in the rendition already
 		return nil

@@ -55,7 +55,7 @@ func (s *Session) handOver() bool {
 	c := s.carrier
 	coding := ""
 	if s.gzip != nil {
-		if !s.gzip.Enter(s.reader.Cursor()) {
+		if !s.gzip.Enter(s.reader.Cursor(), s.reader.Beat()) {
 			return false // what it needs meanwhile, nobody shares
 		}
 		coding = Gzip

@@ -63,16 +63,20 @@ func (s *Stream) Took(b *Batch) {
 	}
 }
 
-// Enter lets a reader at a cursor get in step if the rendition has a restart point there, or
-// will have. It reports whether it is.
-func (s *Stream) Enter(at hub.Cursor) bool {
+// Enter lets a reader at a cursor, which has had so many heartbeats of the log, get in step if
+// the rendition has a restart point there, or will have. It reports whether it is.
+func (s *Stream) Enter(at hub.Cursor, beat uint64) bool {
 	r := s.rendition
 	if r == nil {
 		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	first := !s.isInStep && r.inStep == 0
 	_, ok := s.enter(at)
+	if first && ok && s.mark.Is(r.end) {
+		r.beat = beat // nobody else waits for those that it has had
+	}
 	return ok
 }
 

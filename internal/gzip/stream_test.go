@@ -300,11 +300,11 @@ func TestJoinersGetInStep(t *testing.T) {
 			p.publish("data: 1\n\n")
 			old.readAll()
 			joined := p.join(0)
-			if joined.stream.Enter(joined.cursor) {
+			if joined.stream.Enter(joined.cursor, 0) {
 				t.Error("in step at once")
 			}
 			time.Sleep(patience)
-			if !joined.stream.Enter(joined.cursor) {
+			if !joined.stream.Enter(joined.cursor, 0) {
 				t.Error("not in step though it has waited")
 			}
 			p.publish("data: 2\n\n")
@@ -408,7 +408,7 @@ func TestStoredAlone(t *testing.T) {
 	p := newPlay(t, DefaultLevel)
 	r := &reader{play: p, stream: new(Stream)}
 	r.sent.WriteString(Header)
-	if r.stream.Enter(0) {
+	if r.stream.Enter(0, 0) {
 		t.Error("in step with nothing")
 	}
 	r.tell(strings.Repeat("x", 3*MaxStored))
@@ -543,4 +543,23 @@ func TestFirstReaderGetsPieces(t *testing.T) {
 	behind.readAll() // one heartbeat
 	behind.end("")
 	waiting.end("")
+}
+
+// A reader that has had a heartbeat by itself does not get it again.
+func TestHeartbeatComesOnce(t *testing.T) {
+	p := newPlay(t, DefaultLevel)
+	r := p.join(0)
+	p.log.Beat()
+	r.tell(testHeartbeat)
+	if !r.stream.Enter(r.cursor, 1) {
+		t.Fatal("not in step")
+	}
+	if r.read() {
+		t.Error("it got another")
+	}
+	p.log.Beat()
+	if !r.read() {
+		t.Error("it did not get the next")
+	}
+	r.end("")
 }

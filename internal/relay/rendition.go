@@ -56,6 +56,9 @@ func (s *Reader) Compressed(must bool) *gzip.Stream {
 // Cursor returns the place in its log behind all that was sent.
 func (s *Reader) Cursor() hub.Cursor { return s.cursor }
 
+// Beat returns how many heartbeats of its log the client has had.
+func (s *Reader) Beat() uint64 { return s.beat }
+
 // IsShared reports whether the Bytes of a step are what all readers of the topic get at its
 // cursor: a rendition has them, too.
 func (step *Step) IsShared() bool { return step.shared }
