@@ -73,6 +73,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	    stream_timeout     off|<duration>
 //	    dispatch_timeout   <duration>
 //	    direct             on|off
+//	    compress           off|gzip [<level>] [from <subscribers>] [credentials]
 //	    stream_close_delay <duration>
 //
 //	    # with upstreams
@@ -109,6 +110,10 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 // "wait". A browser's EventSource gives up for good then.
 //
 // "linger off" or "linger 0" closes a topic with its last subscriber.
+//
+// "compress gzip" compresses each topic once for all of its clients that accept gzip. It is an
+// error where "vary" names what may identify a client, unless "credentials" says that its events
+// may be compressed.
 //
 // "stream_timeout" and "stream_close_delay" are reverse_proxy's, too. With
 // upstreams, they also hold for upgraded connections, which pass one to one.

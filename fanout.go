@@ -42,6 +42,9 @@ const maxJoins = 3
 // and returns when its stream has ended. If nothing was written because r must pass
 // one to one, the error is a pass.Reason.
 func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *request.Topic, h *instance) error {
+	if err := p.refuseCodings(w, r); err != nil {
+		return err
+	}
 	a := &arrival{handler: h}
 	if p.opts.Wrapping {
 		a.facts = h.factsOf(r)

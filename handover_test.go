@@ -147,9 +147,9 @@ func TestNoDescriptorIsToBeHad(t *testing.T) {
 // exhausted has no more descriptors.
 type exhausted struct{ memorySockets }
 
-func (*exhausted) Beneath(http.ResponseWriter, *http.Request) bool { return true }
-func (*exhausted) Duplicate(*http.Request) (int, error)            { return 0, syscall.EMFILE }
-func (*exhausted) Network() (direct.Network, error)                { return nil, os.ErrInvalid }
+func (*exhausted) Beneath(http.ResponseWriter, *http.Request, string) bool { return true }
+func (*exhausted) Duplicate(*http.Request) (int, error)                    { return 0, syscall.EMFILE }
+func (*exhausted) Network() (direct.Network, error)                        { return nil, os.ErrInvalid }
 
 // An opaque writer is no one's that is known.
 type opaque struct{ http.ResponseWriter }
@@ -161,7 +161,7 @@ func (o opaque) Write(p []byte) (int, error) {
 }
 
 func TestWritersOfOthersAreNotTrusted(t *testing.T) {
-	if carrier.Transparent(opaque{&client{t: t, header: make(http.Header)}}) {
+	if carrier.Transparent(opaque{&client{t: t, header: make(http.Header)}}, "") {
 		t.Error("a writer that nobody knows is taken for one that changes nothing")
 	}
 }

@@ -364,6 +364,9 @@ func newSetup(t *testing.T, opts Options) *setup {
 func newSetupWithBacklog(t *testing.T, opts Options, bytes int) *setup {
 	t.Helper()
 	s := &setup{t: t, origin: newOrigin(t), backlogBytes: bytes}
+	if overGzip {
+		opts.Compress = settings.Compress{Encoding: "gzip", From: 1, WithCredentials: true}
+	}
 	s.handler = &Handler{Options: opts, instance: instance{source: s.origin, sockets: overSockets}}
 	s.provision()
 	return s
@@ -374,6 +377,9 @@ func newSetupWithBacklog(t *testing.T, opts Options, bytes int) *setup {
 func newWrappingSetup(t *testing.T, opts Options) *setup {
 	t.Helper()
 	s := &setup{t: t, origin: newOrigin(t)}
+	if overGzip {
+		opts.Compress = settings.Compress{Encoding: "gzip", From: 1, WithCredentials: true}
+	}
 	s.handler = &Handler{Options: opts, instance: instance{sockets: overSockets}}
 	s.provision()
 	return s
@@ -450,7 +456,8 @@ type client struct {
 	header   http.Header
 	status   int
 	body     strings.Builder
-	flushed  int // bytes of body
+	gunzip   *gunzip // what comes into body, if it is compressed
+	flushed  int     // bytes of body
 	flushes  int
 	writes   int
 	deadline time.Time
@@ -507,12 +514,16 @@ func (s *setup) get(target string, header ...string) *client {
 
 func (s *setup) serve(r *http.Request) *client {
 	s.t.Helper()
+	if overGzip && r.Header.Get("Accept-Encoding") == "" {
+		r.Header.Set("Accept-Encoding", "gzip")
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	c := &client{t: s.t, cancel: cancel, done: make(chan struct{}), header: make(http.Header)}
 	ctx = context.WithValue(ctx, clientKey{}, c)
 	r = caddyhttp.PrepareRequest(r.WithContext(ctx), caddy.NewReplacer(), c, s.handler.server)
 	go func() {
 		defer close(c.done)
+		defer c.finish(ctx)
 		defer c.outlive()
 		defer func() { c.panic = recover() }()
 		c.err = s.pass(c, r)
@@ -552,7 +563,7 @@ func (c *client) Write(p []byte) (int, error) {
 	}
 	c.writes++
 	c.largest = max(c.largest, len(p))
-	return c.body.Write(p)
+	return len(p), c.collect(p)
 }
 
 func (c *client) FlushError() error {

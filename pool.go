@@ -50,7 +50,7 @@ func newPool(l *lineage, h *instance) *pool {
 	if sockets == nil {
 		sockets = carrier.Kernel{}
 	}
-	p.relay = relay.New(opts.Relay(), p, &p.stats.Stats)
+	p.relay = relay.New(opts.Relay(compressors), p, &p.stats.Stats)
 	p.direct = direct.NewWriter(direct.Options{
 		Timeout:  p.dispatchTimeout(),
 		Panicked: p.panicked,

@@ -1,8 +1,10 @@
 package ssefanout
 
 import (
+	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/view"
 )
 
@@ -34,6 +36,12 @@ func (process) ShutOff() (n int) {
 	})
 	return n
 }
+
+// compressors are what topics of this process may have.
+var compressors = gzip.NewBudget(settings.MaxCompressors)
+
+// Compressors implements observe.Process.
+func (process) Compressors() int { return compressors.InUse() }
 
 // topicsOf returns the topics of this process that have an id, or all for an empty one.
 func topicsOf(id string) []*relay.Topic {

@@ -3,6 +3,7 @@ package ssefanout
 import (
 	"net/http"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
@@ -11,7 +12,12 @@ import (
 // carry serves a client that was admitted, with the header of the origin's answer, and
 // returns when its stream has ended or its connection was handed over.
 func (p *pool) carry(w http.ResponseWriter, r *http.Request, reader *relay.Reader, header http.Header) error {
-	s := p.carrier.Begin(w, r, reader)
+	z := p.compressed(r, reader)
+	s := p.carrier.Begin(w, r, reader, z)
+	defer s.Close()
+	if z != nil {
+		w.Header().Set("Content-Encoding", carrier.Gzip)
+	}
 	p.writeHeader(w, r, header)
 	reason, abort := s.Serve()
 	if reason == "" {
@@ -37,5 +43,8 @@ func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.
 	header.Set("Cache-Control", "no-cache, no-transform")
 	header.Set("X-Accel-Buffering", "no")
 	header.Set("Incremental", "?1")
+	if p.opts.Compresses() {
+		fields.AddVary(header, "Accept-Encoding")
+	}
 	w.WriteHeader(http.StatusOK)
 }

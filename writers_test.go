@@ -14,18 +14,31 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct/directtest"
 )
 
-// bothWriters runs a test in a synctest bubble twice: with clients that are served
+// bothWriters runs a test in a synctest bubble several times: with clients that are served
 // over http.ResponseController, and with such whose connections are handed over to
-// direct delivery.
+// direct delivery, and with both in gzip.
 func bothWriters(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
-	t.Run("http", func(t *testing.T) { synctest.Test(t, test) })
-	t.Run("direct", func(t *testing.T) {
-		overSockets = new(memorySockets)
-		defer func() { overSockets = nil }()
-		synctest.Test(t, test)
-	})
+	for _, compresses := range []bool{false, true} {
+		name := ""
+		if compresses {
+			name = ", gzip"
+		}
+		t.Run("http"+name, func(t *testing.T) {
+			overGzip = compresses
+			defer func() { overGzip = false }()
+			synctest.Test(t, test)
+		})
+		t.Run("direct"+name, func(t *testing.T) {
+			overSockets, overGzip = new(memorySockets), compresses
+			defer func() { overSockets, overGzip = nil, false }()
+			synctest.Test(t, test)
+		})
+	}
 }
+
+// overGzip makes setups of the test that runs now compress, and their clients accept that.
+var overGzip bool
 
 // overSockets is what setups of the test that runs now have their clients' sockets
 // from; nil if they have none.
@@ -37,7 +50,7 @@ type clientKey struct{}
 // memorySockets are sockets of clients in memory.
 type memorySockets struct{ all directtest.Sockets }
 
-func (m *memorySockets) Beneath(_ http.ResponseWriter, r *http.Request) bool {
+func (m *memorySockets) Beneath(_ http.ResponseWriter, r *http.Request, _ string) bool {
 	_, ok := r.Context().Value(clientKey{}).(*client)
 	return ok
 }
@@ -152,7 +165,9 @@ func (c *client) chunk() (rest []byte, err error) {
 		c.whole = true
 		return after[2:], nil
 	}
-	c.body.Write(after[:n])
+	if err := c.collect(after[:n]); err != nil {
+		c.t.Error(err)
+	}
 	c.writes++
 	c.flushes++
 	return after[n+2:], nil

@@ -9,10 +9,10 @@ from harness.workloads import EVERY
 
 def run(workload: str, peer: str, rep: int, session: float = 1, foreign: float = 0, **result) -> dict:
     """A record as measure.run makes it, with figures that can be given."""
-    values = {"cpu": 10.0, "p99": 20.0, "delivered": 100_000.0, "clients": 1000, "rss": 50_000_000, "client": 3000, "origins": 1, "origin_cpu": 0.0, **result}
+    values = {"cpu": 10.0, "p99": 20.0, "delivered": 100_000.0, "clients": 1000, "rss": 50_000_000, "client": 3000, "origins": 1, "origin_cpu": 0.0, "wire": 200, **result}
     return {"session": session, "workload": workload, "peer": peer, "rep": rep, "origin": {"max_connections": values["origins"]}, "result": {
         "connected": values["clients"], "connect_all_s": 1.5, "window_s": 10, "load_tool_cpu_s": 6, "deliveries_per_s": values["delivered"],
-        "events_missing": 0, "duplicates": 0, "disconnects": 0, "failed": 0, "events_in_window": 1_000_000,
+        "events_missing": 0, "duplicates": 0, "disconnects": 0, "failed": 0, "events_in_window": 1_000_000, "bytes_in_window": values["wire"] * 1_000_000,
         "latency": {"p50_ms": 5.0, "p99_ms": values["p99"]},
         "server": {"cpu_s": 10.0, "feed_cpu_s": values["origin_cpu"], "cpu_us_per_delivery": values["cpu"], "rss_bytes_per_client": values["client"], "rss_start_bytes": 40 << 20,
                    "rss_end_bytes": values["rss"], "rss_max_bytes": 43 << 20, "foreign_share": foreign}}}

@@ -5,7 +5,7 @@ from . import machine
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 NCHAN = pathlib.Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
-PROXIES = {"nginx": "nginx", "haproxy": "HAProxy"}  # peers, and what they are called
+PROXIES = {"nginx": "nginx", "nginx-gzip": "nginx", "haproxy": "HAProxy"}  # peers, and what they are called
 
 STOCK_MAIN = """package main
 
@@ -37,9 +37,9 @@ def build(peers: set[str], scratch: pathlib.Path) -> Tools:
     tools.versions["Go"] = machine.first_line(["go", "env", "GOVERSION"]).removeprefix("go")
     go("build", "-o", scratch / "load", ".", directory=ROOT / "bench/load")
     tools.programs["load"] = str(scratch / "load")
-    if peers & {"sse_fanout", "direct-off"}:
+    if peers & {"sse_fanout", "direct-off", "compress"}:
         build_ours(tools, scratch)
-    if "reverse_proxy" in peers:
+    if peers & {"reverse_proxy", "encode"}:
         build_stock(tools, scratch)
     if any(p.startswith("floor-") for p in peers):
         build_floor(tools, scratch)
@@ -101,10 +101,11 @@ def find(tools: Tools, program: str) -> bool:
 
 def find_proxy(tools: Tools, peer: str) -> None:
     """A proxy that needs a certificate made for it."""
-    if missing := [p for p in (peer, "openssl") if not find(tools, p)]:
+    program = PROXIES[peer].lower()
+    if missing := [p for p in (program, "openssl") if not find(tools, p)]:
         tools.missing[peer] = f"not installed (Debian: {', '.join(missing)})"
         return
-    version = re.search(r"\d+(\.\d+)+", machine.first_line([tools.programs[peer], "-v"]))
+    version = re.search(r"\d+(\.\d+)+", machine.first_line([tools.programs[program], "-v"]))
     tools.versions[PROXIES[peer]] = version.group() if version else "unknown"
 
 

@@ -16,6 +16,8 @@ CPU = Metric("CPU µs a delivery", lambda r: r["server"].get("cpu_us_per_deliver
 # A proxy that asks for each client makes the origin send each event as often.
 CPU_OF_BOTH = Metric("CPU µs a delivery, with the origin's",
                      lambda r: 1e6 * (r["server"]["cpu_s"] + r["server"]["feed_cpu_s"]) / r["events_in_window"] if r["events_in_window"] else 0)
+# What a client's connection carries for an event, with HTTP around it.
+WIRE = Metric("bytes a delivery", lambda r: r["bytes_in_window"] / r["events_in_window"] if r["events_in_window"] else 0, robust=True)
 P50 = Metric("p50 ms", lambda r: r["latency"]["p50_ms"])
 P99 = Metric("p99 ms", lambda r: r["latency"]["p99_ms"])
 DELIVERED = Metric("deliveries/s", lambda r: r["deliveries_per_s"])

@@ -95,6 +95,24 @@ def slow_readers(runs: Runs) -> list[Goal]:
     ]
 
 
+def compression(runs: Runs) -> list[Goal]:
+    """Beside a compressor for each client, at the same level."""
+    found = []
+    for w, what, share in (("Z200", "200 bytes", 0.9), ("Z2K", "2 KiB", 0.9), ("Z200-churn", "200 bytes, 5 % coming back", 0.85), ("Z2K-churn", "2 KiB, 5 % coming back", 0.85)):
+        zipped, text = Case(w, "compress"), f"compressed, {what}"
+        less = runs.ratio(Case(w, "encode"), zipped, figures.WIRE)
+        more = runs.difference(zipped, Case(w, OURS), figures.MEMORY)
+        found += [
+            Goal(f"{text}: the ratio at least {share} × that of a compressor for each client", spread(less) if less else "not measured",
+                 less.value >= share if less else None),
+            at_most(f"{text}: CPU a delivery at most 1.15 × that without", 1.15, runs.ratio(zipped, Case(w, OURS), figures.CPU)),
+            at_most(f"{text}: CPU a delivery at most 0.25 × that of a compressor for each client", 0.25, runs.ratio(zipped, Case(w, "encode"), figures.CPU)),
+            Goal(f"{text}: at most 205 bytes RSS a client more than without", f"{more.value:,.0f}" if more else "not measured",
+                 more.value <= 205 if more else None),
+        ]
+    return found
+
+
 def one_upstream(runs: Runs) -> Goal:
     held = [r["origin"]["max_connections"] for w in ("W1", "W2", "W3", "C") for r in runs.good(Case(w, OURS)).values()]
     return Goal("one connection to the origin, whatever the number of clients", f"{max(held)}" if held else "not measured",
@@ -133,6 +151,7 @@ def all_goals(runs: Runs) -> list[Goal]:
              f"{memory.value:,.0f}" if memory else "not measured", memory.value <= 2500 if memory else None),
         *saturation(runs),
         *slow_readers(runs),
+        *compression(runs),
         one_upstream(runs),
         publishing(runs),
         *(at_most(f"{what}: {metric.name} at most {bound} × reverse_proxy's", bound, ratio(runs, w, metric, "reverse_proxy"))

@@ -95,9 +95,10 @@ def origin_stats(place: Place) -> dict:
 
 def start_origin(processes: Processes, place: Place) -> subprocess.Popen:
     w = place.workload
+    objects = ["-objects"] if w.objects else []
     ids = [] if w.size >= 100 else ["-ids=false"]
     p = processes.start("origin", [place.tools.programs["load"], "origin", "-listen", f"127.0.0.1:{place.origin}",
-                                   "-rate", str(w.rate), "-size", str(w.size), "-prefill", str(w.prefill), *ids])
+                                   "-rate", str(w.rate), "-size", str(w.size), "-prefill", str(w.prefill), *ids, *objects])
     await_port(p, place.origin, False)
     return p
 

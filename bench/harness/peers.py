@@ -55,6 +55,11 @@ def reverse_proxy(place: Place) -> list[str]:
     return caddy("stock", place, f"reverse_proxy 127.0.0.1:{place.origin}")
 
 
+def encode(place: Place) -> list[str]:
+    """Stock Caddy compresses each stream by itself, at its default level, as its default matcher has text/*."""
+    return caddy("stock", place, f"encode gzip\n\treverse_proxy 127.0.0.1:{place.origin}")
+
+
 def nginx_with(place: Place, http: str, head: str = "") -> list[str]:
     path = place.directory / "nginx.conf"
     user = "user root;\n" if os.geteuid() == 0 else ""
@@ -123,6 +128,25 @@ def nginx(place: Place) -> list[str]:
 """)
 
 
+def nginx_gzip(place: Place) -> list[str]:
+    """As nginx, without TLS, and with a compressor for each stream, at the level that is Caddy's default."""
+    return nginx_with(place, f"""    gzip on;
+    gzip_types text/event-stream;
+    gzip_proxied any;
+    gzip_comp_level 5;
+    server {{
+        listen 127.0.0.1:{place.server} backlog=4096;
+        location / {{
+            proxy_pass http://127.0.0.1:{place.origin};
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_read_timeout 1h;
+        }}
+    }}
+""")
+
+
 def haproxy(place: Place) -> list[str]:
     """One thread, as nginx has one worker."""
     made, key = certificate(place)
@@ -160,6 +184,9 @@ PEERS = {
     "sse_fanout": Peer("**sse_fanout**", "origin", sse_fanout()),
     "direct-off": Peer("sse_fanout, `direct off`", "origin", sse_fanout("direct off")),
     "reverse_proxy": Peer("Caddy reverse_proxy", "origin", reverse_proxy, two_each=True),
+    "compress": Peer("sse_fanout, `compress gzip 5`", "origin", sse_fanout("compress gzip 5")),
+    "encode": Peer("Caddy encode, reverse_proxy", "origin", encode, two_each=True),
+    "nginx-gzip": Peer("nginx, `gzip on`", "origin", nginx_gzip, two_each=True),
     "nginx": Peer("nginx", "origin", nginx, two_each=True),
     "haproxy": Peer("HAProxy", "origin", haproxy, two_each=True),
     "nchan": Peer("nginx + nchan", "publisher", nchan),

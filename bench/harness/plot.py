@@ -4,7 +4,7 @@ import dataclasses, html, math
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 74, 16, 40, 84
 # Told apart by all kinds of eyes (Okabe and Ito).
-COLOURS = ("#56b4e9", "#0072b2", "#d55e00", "#e69f00", "#009e73", "#f0e442", "#000000", "#555555", "#cc79a7")
+COLOURS = ("#56b4e9", "#0072b2", "#d55e00", "#e69f00", "#009e73", "#f0e442", "#000000", "#555555", "#cc79a7", "#8c564b", "#17becf", "#7f7f00")
 # Names to colours: the same in all plots.
 Palette = dict[str, str]
 

@@ -99,6 +99,9 @@ COLUMNS = {
     "W3": (STEADY, OVER),
     "W5": ([*STEADY, RSS_COLUMN], [OVER[0], MEMORY_OVER]),
     "W5h1": ([*STEADY, RSS_COLUMN], [OVER[0], MEMORY_OVER]),
+    **{f"Z{size}{churn}": ([*STEADY[:2], ("bytes a delivery", figures.WIRE, 1), *STEADY[2:], RSS_COLUMN],
+                           [("bytes: plain ours / its", figures.WIRE), ("CPU: ours / its", figures.CPU)])
+       for size in ("200", "2K") for churn in ("", "-churn")},
     "C": ([("clients", figures.CLIENTS, 1), ("s until the last has its answer", figures.CONNECTING, 1)], [("ours / its", figures.CONNECTING)]),
 }
 

@@ -5,6 +5,7 @@ OURS = ("sse_fanout", "direct-off")
 ALL = ("floor-write", *OURS, "reverse_proxy", "nchan", "floor-uring")
 CADDY = (*OURS, "reverse_proxy")
 TLS = ("sse_fanout", "reverse_proxy")  # direct delivery is for plain connections
+ZIPPED = ("sse_fanout", "compress", "reverse_proxy", "encode", "nginx-gzip")  # the clients accept gzip from all
 EDGE = (*TLS, "nginx", "haproxy")  # what browsers connect to
 
 
@@ -26,6 +27,7 @@ class Workload:
     ladder: bool = False  # a step of a ladder that a peer leaves when it falls behind
     options: tuple[str, ...] = ()  # of sse_fanout
     prefill: int = 0  # events in the history beforehand
+    objects: bool = False  # events are of JSON that compresses as such does
     x: float = 0  # where it stands in the plot of its group
 
 
@@ -62,6 +64,10 @@ COMPARED = [
              peers=("floor-coalesce", *CADDY, "nchan")),
     Workload("W6-stalled", "W6", "the same, 5 % stop reading", 1000, 200, 1024, seconds=20,
              peers=("floor-coalesce", *CADDY, "nchan"), flags=("-slow-frac", "0.05", "-slow-rcvbuf", "4096", "-drain", "2s")),
+    *(Workload(f"Z{name}{'-churn' if churn else ''}", "Z", f"1,000 clients × {rate} events/s of {what}{', 5 % of them come back each second' if churn else ''}",
+               1000, rate, size, seconds=20, settle=10, peers=ZIPPED, objects=True, same_clients=True,
+               flags=("-gzip", *(("-churn", "0.05") if churn else ())))
+      for name, what, size, rate in (("200", "200 bytes", 200, 20), ("2K", "2 KiB", 2048, 20)) for churn in (False, True)),
     # A few at a time, or the kernel's queue overflows and those turned away try again a second later.
     Workload("C", "C", "10,000 clients connect as fast as they are answered", 10_000, 1, seconds=1, settle=0.5,
              same_clients=True, flags=("-ramp", "1000000/s", "-opening", "500")),

@@ -24,17 +24,18 @@ const (
 // in a ring of bytes, framed as chunks, and each connection is a position in
 // that stream: one that is behind gets all it lacks in one write.
 type origin struct {
-	size  int
-	ids   bool
-	grip  string
-	epfd  int
-	ring  []byte
-	head  int64   // stream offset of the end of the newest event
-	ends  []int64 // ends[n%len] is the stream offset behind event n
-	n     uint64
-	conns map[int32]*originConn
-	live  []*originConn
-	stats originStats
+	objects bool
+	size    int
+	ids     bool
+	grip    string
+	epfd    int
+	ring    []byte
+	head    int64   // stream offset of the end of the newest event
+	ends    []int64 // ends[n%len] is the stream offset behind event n
+	n       uint64
+	conns   map[int32]*originConn
+	live    []*originConn
+	stats   originStats
 }
 
 type originConn struct {
@@ -63,6 +64,7 @@ func runOrigin(args []string) error {
 	fs.Var(&rate, "rate", "events a second")
 	size := fs.Int("size", 200, "bytes an event")
 	ids := fs.Bool("ids", true, "give events an id line")
+	objects := fs.Bool("objects", false, "fill events with JSON objects, and not with the same letter")
 	prefill := fs.Int("prefill", 0, "events made at the start, for those who ask for them by Last-Event-ID")
 	burst := fs.Int("burst", 1, "events made at once, burst/rate seconds apart")
 	grip := fs.String("grip", "", "instead of streaming, answer with a GRIP stream hold on this channel")
@@ -72,7 +74,7 @@ func runOrigin(args []string) error {
 		return err
 	}
 	raiseFileLimit(300_000) // or as many as there may be
-	o := &origin{size: *size, ids: *ids, grip: *grip, conns: map[int32]*originConn{}, ends: make([]int64, originRing+1)}
+	o := &origin{objects: *objects, size: *size, ids: *ids, grip: *grip, conns: map[int32]*originConn{}, ends: make([]int64, originRing+1)}
 	o.ring = make([]byte, min(originRing*(max(*size, 90)+16), originBytes))
 	runtime.LockOSThread()
 	for range *prefill {
@@ -142,7 +144,7 @@ func (o *origin) serve(addr netip.AddrPort, rate float64, burst int) error {
 // publish appends one event to the ring, never across its end.
 func (o *origin) publish(t int64) {
 	o.n++
-	event := appendEvent(nil, o.n, t, o.size, o.ids)
+	event := o.event(t)
 	chunk := append(strconv.AppendInt(nil, int64(len(event)), 16), "\r\n"...)
 	chunk = append(append(chunk, event...), "\r\n"...)
 	for _, b := range [2][]byte{chunk[:min(len(chunk), o.toEdge(o.head))], chunk[min(len(chunk), o.toEdge(o.head)):]} {
@@ -150,6 +152,14 @@ func (o *origin) publish(t int64) {
 	}
 	o.ends[o.n%uint64(len(o.ends))] = o.head
 	o.stats.Published = o.n
+}
+
+// event returns event n.
+func (o *origin) event(t int64) []byte {
+	if o.objects {
+		return appendObjects(nil, o.n, t, o.size)
+	}
+	return appendEvent(nil, o.n, t, o.size, o.ids)
 }
 
 // toEdge is the number of ring bytes from stream offset at to the ring's end.

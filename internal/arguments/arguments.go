@@ -63,6 +63,16 @@ func (args *Arguments) Next(word string) bool {
 	return false
 }
 
+// Peek returns the next argument without consuming it, or "" if there is none.
+func (args *Arguments) Peek() string {
+	if !args.More() {
+		return ""
+	}
+	args.d.NextArg()
+	defer args.d.Prev()
+	return args.d.Val()
+}
+
 // Text is the next argument, which must not be empty.
 func (args *Arguments) Text() string {
 	if args.More() && args.d.NextArg() && args.d.Val() != "" {

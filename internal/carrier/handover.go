@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -23,8 +24,9 @@ import (
 // Sockets are those beneath the connections of clients.
 type Sockets interface {
 	// Beneath reports whether there is a socket beneath the answer to r, with
-	// nothing in between that changes what is written.
-	Beneath(w http.ResponseWriter, r *http.Request) bool
+	// nothing in between that changes what is written. The answer has this content
+	// coding from us: "" for none.
+	Beneath(w http.ResponseWriter, r *http.Request, coding string) bool
 
 	// Duplicate returns another descriptor of the socket.
 	Duplicate(r *http.Request) (fd int, err error)
@@ -46,7 +48,7 @@ type Sockets interface {
 // still come over it is for net/http to deal with.
 func (c *Carrier) handsOver(w http.ResponseWriter, r *http.Request) bool {
 	return c.HandsOver && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
-		!mayBeUnread(r) && !c.boundInTime(r) && c.Sockets.Beneath(w, r)
+		!mayBeUnread(r) && !c.boundInTime(r) && c.Sockets.Beneath(w, r, "")
 }
 
 // handOver hands the connection over to direct delivery, if the client has all that there
@@ -56,7 +58,14 @@ func (s *Session) handOver() bool {
 		return false
 	}
 	c := s.carrier
-	if !c.Sockets.Beneath(s.w, s.r) {
+	coding := ""
+	if s.gzip != nil {
+		if !s.gzip.Enter(s.reader.Cursor(), s.reader.Beat()) {
+			return false // what it needs meanwhile, nobody shares
+		}
+		coding = Gzip
+	}
+	if !c.Sockets.Beneath(s.w, s.r, coding) {
 		// Some writers decide whether they encode or buffer when the header is written.
 		s.keep(errChanged)
 		return false
@@ -70,10 +79,11 @@ func (s *Session) handOver() bool {
 	err = s.reader.HandOver(func(h *relay.Handover) (_ relay.Carriage, err error) {
 		carried.Socket, err = c.Direct.Take(&direct.Handover{
 			FD:        fd,
-			Client:    directClient{s.reader.Subscriber},
-			Stream:    delivery{c, s.reader.Topic(), s.reader.Audience()},
+			Client:    s.directClient(),
+			Stream:    delivery{c, s.reader.Topic(), s.reader.Audience(), s.gzip != nil},
 			Log:       h.Log,
 			Cursor:    h.Cursor,
+			Gzip:      s.gzip,
 			Events:    h.Events,
 			Bytes:     h.Bytes,
 			EndAt:     h.EndAt,
@@ -107,13 +117,13 @@ type Kernel struct{}
 
 func (Kernel) Network() (direct.Network, error) { return direct.OpenKernel() }
 
-func (Kernel) Beneath(w http.ResponseWriter, r *http.Request) bool {
+func (Kernel) Beneath(w http.ResponseWriter, r *http.Request, coding string) bool {
 	if !direct.Supported || r.TLS != nil {
 		return false
 	}
 	switch connOf(r).(type) {
 	case *net.TCPConn, *net.UnixConn:
-		return Transparent(w)
+		return Transparent(w, coding)
 	}
 	return false
 }
@@ -132,10 +142,10 @@ func (c *Carrier) boundInTime(r *http.Request) bool {
 
 // Transparent reports whether what is written to w is what is sent. That is so of
 // the writers of net/http and of Caddy, unless they buffer or encode; of others
-// nobody knows.
-func Transparent(w http.ResponseWriter) bool {
+// nobody knows. The coding is what our own answer has: "" for none.
+func Transparent(w http.ResponseWriter, coding string) bool {
 	header := w.Header()
-	if header.Get("Content-Encoding") != "" || header.Get("Transfer-Encoding") != "" {
+	if header.Get("Content-Encoding") != coding || header.Get("Transfer-Encoding") != "" {
 		return false
 	}
 	for {
@@ -208,11 +218,34 @@ func (c directClient) Ended(reason direct.Reason, events, bytes uint64) {
 	c.Leave(relay.EndReason(reason), events, bytes)
 }
 
-// A delivery is a topic as direct delivery has it: for one audience.
+// directClient returns the client as direct delivery has it.
+func (s *Session) directClient() direct.Client {
+	client := directClient{s.reader.Subscriber}
+	if s.gzip != nil {
+		return compressedClient{client, s.gzip}
+	}
+	return client
+}
+
+// A compressedClient is one that gets gzip.
+type compressedClient struct {
+	directClient
+	stream *gzip.Stream
+}
+
+// Ended implements direct.Client.
+func (c compressedClient) Ended(reason direct.Reason, events, bytes uint64) {
+	c.stream.Close()
+	c.directClient.Ended(reason, events, bytes)
+}
+
+// A delivery is a topic as direct delivery has it: for one audience, and for those of it that
+// get gzip or for those that do not.
 type delivery struct {
 	*Carrier
-	topic    *relay.Topic
-	audience uint8
+	topic      *relay.Topic
+	audience   uint8
+	compressed bool
 }
 
 // Ending implements direct.Stream.
@@ -237,6 +270,9 @@ func (d delivery) Gap() []byte { return d.topic.Words(d.audience).Gap }
 // Delivered implements direct.Stream.
 func (d delivery) Delivered(clients int, batch direct.Delivery) {
 	d.topic.CountDelivery(uint64(clients*batch.Events), uint64(clients*batch.Bytes))
+	if batch.Compressed > 0 {
+		d.topic.CountCompressed(uint64(clients*batch.Compressed), uint64(clients*batch.Bytes))
+	}
 	// One observation for all that a batch was written to.
 	d.Carrier.Delivered(time.Since(batch.Since))
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -40,6 +41,8 @@ type Session struct {
 	w       http.ResponseWriter
 	r       *http.Request
 
+	gzip *gzip.Stream // nil: the client gets what is sent as it is
+
 	// detachable is set while the connection may be handed over.
 	detachable bool
 
@@ -48,10 +51,10 @@ type Session struct {
 	resumeIdle func()
 }
 
-// Begin begins to serve a client that was admitted. The header is to be written after it.
-// Serve must be called then.
-func (c *Carrier) Begin(w http.ResponseWriter, r *http.Request, reader *relay.Reader) *Session {
-	s := &Session{carrier: c, reader: reader, w: w, r: r, control: http.NewResponseController(w)}
+// Begin begins to serve a client that was admitted, in gzip if there is a stream of it. The
+// header is to be written after it. Serve must be called then, and Close at last.
+func (c *Carrier) Begin(w http.ResponseWriter, r *http.Request, reader *relay.Reader, z *gzip.Stream) *Session {
+	s := &Session{carrier: c, reader: reader, w: w, r: r, gzip: z, control: http.NewResponseController(w)}
 	s.deadline, s.resumeIdle = c.newDeadline(w, r)
 	reader.Enter(s)
 	s.detachable = c.handsOver(w, r)
@@ -84,6 +87,13 @@ func (s *Session) Serve() (reason relay.EndReason, abort bool) {
 	return reason, reason == relay.EndStalled
 }
 
+// Close gives back what the session has taken, unless it was handed over with the connection.
+func (s *Session) Close() {
+	if s.gzip != nil && !s.reader.IsCarried() {
+		s.gzip.Close()
+	}
+}
+
 // mayBeUnread reports whether the connection of r may still have bytes of its body.
 // Later versions than HTTP/1 keep them apart from the connection.
 func mayBeUnread(r *http.Request) bool {
@@ -109,17 +119,16 @@ const (
 
 // run sends all that comes, until the stream ends or the connection is handed over.
 func (s *Session) run(gone <-chan struct{}) relay.EndReason {
-	if err := s.write(s.reader.Begin()); err != nil {
+	if err := s.begin(s.reader.Begin()); err != nil {
 		return s.failed(err)
 	}
 	for {
 		step := s.reader.Next()
 		switch step.Kind {
 		case relay.Send:
-			if err := s.write(step.Words, step.Bytes); err != nil {
+			if err := s.send(step); err != nil {
 				return s.failed(err)
 			}
-			s.reader.Sent(step)
 			continue
 		case relay.End:
 			return s.end(step.Reason)
@@ -137,9 +146,33 @@ func (s *Session) run(gone <-chan struct{}) relay.EndReason {
 	}
 }
 
+// begin writes what comes first.
+func (s *Session) begin(words []byte) error {
+	if s.gzip != nil {
+		return s.beginCompressed(words)
+	}
+	return s.write(words)
+}
+
+// send does a step.
+func (s *Session) send(step relay.Step) error {
+	if s.gzip != nil {
+		return s.sendCompressed(step)
+	}
+	if err := s.write(step.Words, step.Bytes); err != nil {
+		return err
+	}
+	s.reader.Sent(step)
+	return nil
+}
+
 // end ends the stream between two events.
 func (s *Session) end(reason relay.EndReason) relay.EndReason {
-	if words := s.reader.Farewell(reason); len(words) > 0 {
+	words := s.reader.Farewell(reason)
+	if s.gzip != nil {
+		words = s.gzip.End(words)
+	}
+	if len(words) > 0 {
 		if err := s.write(words); err != nil {
 			return s.failed(err)
 		}

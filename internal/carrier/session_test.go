@@ -53,7 +53,7 @@ func newSession(tb testing.TB, c *Carrier, w http.ResponseWriter, major int) *Se
 	tb.Cleanup(reader.Close)
 	req := httptest.NewRequest(http.MethodGet, "/", nil)
 	req.ProtoMajor = major
-	return c.Begin(w, req, reader)
+	return c.Begin(w, req, reader, nil)
 }
 
 // newDelivery returns what writes one event to one client of many.

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
@@ -18,14 +19,17 @@ type group struct {
 	woken  atomic.Bool // it is in the shard's inbox
 	stop   func()      // listening
 
+	rendition *gzip.Rendition // nil: its clients get the log as it is
+
 	size int // sockets, those behind included; guarded by shard.mu
 
 	// Owned by shard.run.
 	live   []*Socket
 	fds    []int32 // of live
 	behind map[*Socket]struct{}
-	queued bool   // it is in shard.rounds
-	beat   uint64 // heartbeats seen
+	queued bool      // it is in shard.rounds
+	beat   uint64    // heartbeats seen
+	mark   gzip.Mark // of those in live, if they get gzip
 	ending *Ending
 	cutAt  time.Duration // of sockets that take nothing, if the stream ends
 
@@ -42,6 +46,9 @@ func (s *shard) join(h *Handover) *group {
 	if g == nil {
 		g = &group{shard: s, stream: h.Stream, log: h.Log, cursor: h.Cursor, cutAt: never, behind: make(map[*Socket]struct{})}
 		g.beat = h.Log.Look(h.Cursor).Beat
+		if h.Gzip != nil {
+			g.rendition, g.mark = h.Gzip.Rendition(), h.Gzip.Mark()
+		}
 		g.stop = h.Log.Listen(g.wake)
 		s.groups[h.Stream] = g
 	}
@@ -113,39 +120,36 @@ func (g *group) end(k *Socket, e *Ending) {
 	}
 }
 
-// round gives those in the group one batch. It reports whether there may be more.
+// round gives those in the group one parcel. It reports whether there may be more.
 func (g *group) round() (more bool) {
 	g.heed(g.stream.Ending())
-	batch := g.look(g.cursor)
+	if len(g.live) == 0 {
+		g.skip()
+		return false
+	}
+	next := g.look(g.cursor, g.mark)
 	switch {
-	case len(g.live) == 0:
-		g.skip(batch)
-	case batch.Lagged:
+	case next.lagged:
 		for len(g.live) > 0 {
 			k := g.live[len(g.live)-1]
 			g.shard.farewell(k, Slow)
 			g.shard.serve(k)
 		}
-		g.skip(batch)
-	case len(batch.Bytes) > largeFrame:
-		g.part(batch)
+		g.skip()
+	case len(next.bytes) > largeFrame:
+		g.part(&next)
 		return true
-	case len(batch.Bytes) > 0:
-		d := deliveryOf(g.cursor, batch)
-		frame := g.shard.frame(batch.Bytes)
-		g.mu.Lock()
-		g.cursor = batch.Next
-		g.events += uint64(d.Events)
-		g.bytes += uint64(d.Bytes)
-		g.mu.Unlock()
-		g.beat = batch.Beat
-		if n := g.deliver(frame, d, false); n > 0 {
-			g.stream.Delivered(n, d)
+	case len(next.bytes) > 0:
+		frame := g.shard.frame(next.bytes)
+		d := next.delivery
+		g.advance(&next, d.Events, d.Bytes)
+		if n := g.deliver(frame, d, next.isBeat); n > 0 {
+			g.delivered(n, d, next.isBeat)
 		}
 		g.shard.released()
 		return true
-	case batch.Beat != g.beat:
-		g.beat = batch.Beat
+	case next.beat != g.beat:
+		g.beat = next.beat
 		if n := g.deliver(g.shard.frame(g.stream.Heartbeat()), Delivery{}, true); n > 0 {
 			g.stream.Beaten(n)
 		}
@@ -153,37 +157,52 @@ func (g *group) round() (more bool) {
 	return false
 }
 
-// look returns what the log has at a cursor, with the words for a gap in place of one.
-func (g *group) look(at hub.Cursor) hub.Batch {
-	batch := g.log.Look(at)
-	if batch.Gap {
-		batch.Bytes = g.stream.Gap()
+// delivered counts what a number of clients have taken.
+func (g *group) delivered(clients int, d Delivery, isBeat bool) {
+	if isBeat {
+		g.stream.Beaten(clients)
+	} else {
+		g.stream.Delivered(clients, d)
 	}
-	return batch
 }
 
-// part sends a large batch to each in the group by itself, and takes them back as they have
-// got it.
-func (g *group) part(batch hub.Batch) {
+// part sends a large parcel to each in the group by itself, and takes them back as they
+// have got it.
+func (g *group) part(p *parcel) {
 	all := slices.Clone(g.live)
 	for _, k := range all {
 		g.drop(k)
 	}
-	g.mu.Lock()
-	g.cursor = batch.Next
-	g.mu.Unlock()
-	g.beat = batch.Beat
+	g.advance(p, 0, 0)
 	for _, k := range all {
 		g.shard.serve(k)
 	}
 }
 
-// skip moves a group that has nobody in it to the head of the log.
-func (g *group) skip(batch hub.Batch) {
+// advance moves the group on.
+func (g *group) advance(p *parcel, events, bytes int) {
 	g.mu.Lock()
-	g.cursor = g.log.Newest().Cursor
+	g.cursor = p.next
+	g.events += uint64(events)
+	g.bytes += uint64(bytes)
 	g.mu.Unlock()
-	g.beat = batch.Beat
+	g.beat = p.beat
+	if leg := p.delivery.leg; leg != nil {
+		g.mark = leg.to
+	}
+}
+
+// skip moves a group that has nobody in it to the head of the log.
+func (g *group) skip() {
+	newest := g.log.Newest().Cursor
+	if g.rendition != nil {
+		g.mark = g.rendition.Newest()
+		newest = g.mark.Cursor()
+	}
+	g.mu.Lock()
+	g.cursor = newest
+	g.mu.Unlock()
+	g.beat = g.log.Look(newest).Beat
 }
 
 // deliver sends a frame to all in the group, and returns how many have taken all of
@@ -206,6 +225,9 @@ func (g *group) deliver(frame []byte, d Delivery, beat bool) (taken int) {
 			k := g.live[i]
 			g.drop(k)
 			k.count(-d.Events, -d.Bytes) // it has not got it yet
+			if d.leg != nil {
+				k.gzip.MoveTo(d.leg.from)
+			}
 			k.rest = &rest{bytes: frame[n:], delivery: d, beat: beat}
 			s.patience(k)
 			held = true
@@ -229,6 +251,9 @@ func (g *group) drop(k *Socket) {
 	k.events += g.events
 	k.bytes += g.bytes
 	g.mu.Unlock()
+	if k.gzip != nil {
+		k.gzip.MoveTo(g.mark)
+	}
 	g.live[last] = nil
 	g.live, g.fds = g.live[:last], g.fds[:last]
 	g.behind[k] = struct{}{}
@@ -248,13 +273,15 @@ func (g *group) rejoin(k *Socket) {
 
 // account counts what a socket has taken by itself.
 func (k *Socket) account(r *rest) {
-	g := k.group
-	switch {
-	case r.beat:
-		g.stream.Beaten(1)
-	case r.delivery.Events > 0:
-		k.count(r.delivery.Events, r.delivery.Bytes)
-		g.stream.Delivered(1, r.delivery)
+	g, d := k.group, r.delivery
+	if d.leg != nil {
+		k.gzip.MoveTo(d.leg.to)
+	}
+	if d.Events > 0 {
+		k.count(d.Events, d.Bytes)
+	}
+	if d.Events > 0 || r.beat {
+		g.delivered(1, d, r.beat)
 	}
 }
 
@@ -266,8 +293,4 @@ func (k *Socket) count(events, bytes int) {
 	k.cursor += hub.Cursor(events)
 	k.events += uint64(events)
 	k.bytes += uint64(bytes)
-}
-
-func deliveryOf(from hub.Cursor, batch hub.Batch) Delivery {
-	return Delivery{Events: int(batch.Next - from), Bytes: len(batch.Bytes), Since: batch.Since}
 }

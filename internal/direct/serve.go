@@ -18,16 +18,16 @@ func (s *shard) serve(k *Socket) {
 			s.farewell(k, k.reason)
 			continue
 		}
-		if !k.ending && k.cursor == g.cursor {
+		if !k.ending && g.meets(k) {
 			g.rejoin(k)
 			return
 		}
-		batch := g.look(k.cursor)
+		next := g.lookFor(k)
 		switch {
-		case batch.Lagged:
+		case next.lagged:
 			s.farewell(k, Slow)
-		case len(batch.Bytes) > 0:
-			k.rest = restOf(batch.Bytes, deliveryOf(k.cursor, batch))
+		case len(next.bytes) > 0:
+			k.rest = restOf(&next)
 			s.patience(k)
 		case k.ending:
 			s.farewell(k, k.reason)
@@ -42,13 +42,16 @@ func (s *shard) serve(k *Socket) {
 }
 
 // restOf returns a chunk that a socket is to be sent.
-func restOf(data []byte, d Delivery) *rest {
-	if len(data) > largeFrame {
-		before, behind := chunkAround(data)
-		return &rest{bytes: before, more: [][]byte{data, behind}, delivery: d}
+func restOf(p *parcel) *rest {
+	r := &rest{delivery: p.delivery, beat: p.isBeat}
+	if len(p.bytes) > largeFrame {
+		before, behind := chunkAround(p.bytes)
+		r.bytes, r.more = before, [][]byte{p.bytes, behind}
+	} else {
+		// A frame of its own, as it may be held for long.
+		r.bytes = appendChunk(make([]byte, 0, len(p.bytes)+16), p.bytes)
 	}
-	// A frame of its own, as it may be held for long.
-	return &rest{bytes: appendChunk(make([]byte, 0, len(data)+16), data), delivery: d}
+	return r
 }
 
 // flush sends of the rest what the socket takes. It reports whether that was all,
@@ -121,6 +124,9 @@ func (s *shard) farewell(k *Socket, reason Reason) {
 	k.ending, k.last, k.reason = true, true, reason
 	var b, words []byte
 	s.writer.call(func() { words = k.client.Farewell(reason) })
+	if k.gzip != nil {
+		words = k.gzip.End(words)
+	}
 	if len(words) > 0 {
 		b = appendChunk(b, words)
 	}

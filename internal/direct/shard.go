@@ -102,6 +102,7 @@ func (s *shard) take(h *Handover) (*Socket, error) {
 		place:  behind,
 		timer:  unset,
 		endAt:  never,
+		gzip:   h.Gzip,
 		cursor: h.Cursor,
 		events: h.Events,
 		bytes:  h.Bytes,

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
@@ -17,9 +18,10 @@ type Socket struct {
 
 	// What follows is owned by the shard's run.
 
-	place  int32 // in group.live, or behind
-	timer  int32 // in shard.timers, or unset
-	rest   *rest // of a frame, which the socket has not taken yet
+	gzip   *gzip.Stream // nil: it gets the log as it is. Where it is in it, is the group's while it is in the group
+	place  int32        // in group.live, or behind
+	timer  int32        // in shard.timers, or unset
+	rest   *rest        // of a frame, which the socket has not taken yet
 	endAt  time.Duration
 	cutAt  time.Duration // unless its client takes something before; only while there is a rest
 	reason Reason        // why it ends at endAt

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
@@ -31,7 +32,8 @@ type Stream interface {
 	// asked whenever the log wakes its readers.
 	Ending() (e Ending, now bool)
 
-	// Heartbeat returns what is sent when the log has counted one.
+	// Heartbeat returns what is sent when the log has counted one. It is not asked for
+	// clients that get gzip, nor is Gap: a rendition knows both.
 	Heartbeat() []byte
 
 	// Gap returns what is sent in place of a gap in the log. It is never empty.
@@ -48,6 +50,11 @@ type Stream interface {
 type Delivery struct {
 	Events, Bytes int
 	Since         time.Time // when the first of it was published
+
+	// Compressed is how many bytes of gzip it was, or 0 if it was not.
+	Compressed int
+
+	leg *leg // of a rendition; nil if it was not compressed
 }
 
 // An Ending is how the clients of a stream end.
@@ -94,6 +101,11 @@ type Handover struct {
 	Stream Stream
 	Log    *hub.Topic
 	Cursor hub.Cursor
+
+	// Gzip is set if the client gets gzip. It is in step. Of the clients of one stream, all
+	// get the same rendition, or none does. It is the writer's own until the client has
+	// ended, and is closed by others.
+	Gzip *gzip.Stream
 
 	// Events and Bytes were delivered before.
 	Events, Bytes uint64

@@ -39,6 +39,34 @@ func Accepted(header http.Header) (eventStream, others float64) {
 	return eventStream, others
 }
 
+// AcceptedCodings reports whether a client wants gzip, and whether it takes an answer without
+// any content coding, by its Accept-Encoding header (RFC 9110, section 12.5.3). A client without
+// the header takes every coding, but as clients that do not decode any send none, it gets none.
+// An answer without coding is excluded by nothing but a weight of zero for it, or for all that
+// the header does not name.
+func AcceptedCodings(header http.Header) (gzip, identity bool) {
+	const unnamed = -1
+	zipped, plain, others := float64(unnamed), float64(unnamed), float64(unnamed)
+	for item := range Items(header["Accept-Encoding"]) {
+		coding, params, _ := strings.Cut(item, ";")
+		switch w := weight(params); strings.ToLower(textproto.TrimString(coding)) {
+		case "gzip", "x-gzip": // which are the same (section 8.4.1.3)
+			zipped = max(zipped, w)
+		case "identity":
+			plain = max(plain, w)
+		case "*":
+			others = max(others, w)
+		}
+	}
+	if zipped == unnamed {
+		zipped = others
+	}
+	if plain == unnamed && others == 0 {
+		plain = 0
+	}
+	return zipped > 0 && zipped >= plain, plain != 0
+}
+
 // weight returns the weight in the parameters of a media range (RFC 9110, section
 // 12.4.2). What is no number has none.
 func weight(params string) float64 {

@@ -53,3 +53,10 @@ func Shared(header http.Header) http.Header {
 	}
 	return shared
 }
+
+// AddVary says that an answer depends on a request header, unless its Vary says so already.
+func AddVary(header http.Header, name string) {
+	if vary := header["Vary"]; !HasToken(vary, name) && !HasToken(vary, "*") {
+		header["Vary"] = append(vary, name)
+	}
+}

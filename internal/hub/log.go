@@ -140,6 +140,13 @@ func (l *log) run(c Cursor) ([]byte, Cursor) {
 	return slices.Clip(e.segment.buf[e.offset:]), e.segment.last + 1
 }
 
+// runUntil returns the bytes of the entries in [c, limit), which lie in one segment.
+func (l *log) runUntil(c, limit Cursor) []byte {
+	e, last := l.at(c), l.at(limit-1)
+	end := int(last.offset) + last.size
+	return e.segment.buf[e.offset:end:end]
+}
+
 func (l *log) wire(e *entry) []byte {
 	return e.segment.buf[e.offset:][:e.size]
 }

@@ -158,6 +158,18 @@ func (t *Topic) Look(c Cursor) Batch {
 	return t.read(c)
 }
 
+// LookUntil is Look for entries in front of a cursor: those at limit and behind it are left
+// for later.
+func (t *Topic) LookUntil(c, limit Cursor) Batch {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	batch := t.read(min(c, limit))
+	if batch.Next > limit {
+		batch.Bytes, batch.Next = t.log.runUntil(c, limit), limit
+	}
+	return batch
+}
+
 func (t *Topic) read(c Cursor) Batch {
 	batch := Batch{Next: c, Beat: t.beat}
 	switch {

@@ -72,6 +72,16 @@ func (t *Topic) wait(had <-chan struct{}) <-chan struct{} {
 	return t.wake
 }
 
+// Unwait is called by a reader that does not wait on the channel any more that it got last, but
+// reads on in another way: who are woken as a crowd are waited for.
+func (t *Topic) Unwait(had <-chan struct{}) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if had == t.wake {
+		t.pace.waiting.Add(-1)
+	}
+}
+
 // takeWake returns the channel that readers wait on, and leaves a new one in its
 // place. It returns nil if none waits, so that a topic without readers makes no
 // channels, or if they are to be woken later. t.mu must be held for writing.

@@ -48,6 +48,10 @@ var allSeries = slices.Concat(
 		func(s *Stats) *atomic.Uint64 { return &s.Delivered }),
 	counter("bytes_delivered_total", "Bytes of events that were written to subscribers.",
 		func(s *Stats) *atomic.Uint64 { return &s.DeliveredBytes }),
+	counter("compressed_bytes_total", "Bytes of gzip that were written to subscribers.",
+		func(s *Stats) *atomic.Uint64 { return &s.Compressed }),
+	counter("uncompressed_bytes_total", "Bytes that compressed_bytes_total were before compression.",
+		func(s *Stats) *atomic.Uint64 { return &s.CompressedOf }),
 	counter("heartbeats_total", "Heartbeats that were sent to subscribers.",
 		func(s *Stats) *atomic.Uint64 { return &s.Heartbeats }),
 	counter("upstream_reconnects_total", "Connections to origins that were lost or refused and are tried again.",
@@ -81,7 +85,7 @@ var (
 	}
 
 	// Rejections are why clients are turned away.
-	Rejections = slices.Concat(relay.Limits, []relay.Rejection{relay.RejectUnavailable, relay.RejectEnding})
+	Rejections = slices.Concat(relay.Limits, []relay.Rejection{relay.RejectUnavailable, relay.RejectEnding, relay.RejectEncoding})
 )
 
 // The gauges, which are read from the pools that are alive.
@@ -105,9 +109,12 @@ var (
 	descHandlersShutOff = describeMetric("handlers_shut_off",
 		"Handlers of the wrapping form that share nothing, as the site does not lead strangers to them or tells clients apart behind them.")
 
+	descCompressors = describeMetric("compressors",
+		"Compressors that topics have now.")
+
 	gaugeDescs = []*prometheus.Desc{
 		descSubscribers, descSubscribersWaiting, descPassedStreams, descTopics, descTopicsWaiting,
-		descUpstreams, descHistoryEvents, descHistoryBytes, descHandlersShutOff,
+		descUpstreams, descHistoryEvents, descHistoryBytes, descHandlersShutOff, descCompressors,
 	}
 )
 
@@ -129,6 +136,9 @@ type Process interface {
 
 	// ShutOff is how many handlers share nothing because of what surrounds them.
 	ShutOff() int
+
+	// Compressors is how many there are.
+	Compressors() int
 }
 
 // Register makes the metrics part of what Caddy exports. Each configuration has a
@@ -169,7 +179,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	c.process.AddTo(&g)
 	for i, value := range []int{
 		g.Subscribers, g.SubscribersWaiting, int(counted.PassedStreams.Load()), g.Topics, g.TopicsWaiting,
-		int(counted.Connections.Load()), g.HistoryEvents, g.HistoryBytes, c.process.ShutOff(),
+		int(counted.Connections.Load()), g.HistoryEvents, g.HistoryBytes, c.process.ShutOff(), c.process.Compressors(),
 	} {
 		ch <- prometheus.MustNewConstMetric(gaugeDescs[i], prometheus.GaugeValue, float64(value))
 	}

@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
@@ -45,6 +46,12 @@ type Config struct {
 	// BacklogBytes is what catch-ups that are over, and still read, hold together; at
 	// least twice what one can hold.
 	BacklogBytes int
+
+	// Compress is how topics are compressed for clients that accept gzip; nil: not at all.
+	// CompressFrom is how many subscribers a topic has, the newcomer among them, from which
+	// on newcomers get it compressed.
+	Compress     *gzip.Settings
+	CompressFrom int
 
 	// Retry is the reconnection time that the operator has named; 0: the origin's word holds.
 	Retry time.Duration

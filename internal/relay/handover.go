@@ -38,6 +38,7 @@ func (s *Reader) HandOver(take func(*Handover) (Carriage, error)) error {
 	if err != nil {
 		return err
 	}
+	s.log.Unwait(s.wake)
 	s.on(phaseHandsOver)
 	s.carried.Store(&k)
 	s.reader.Store(nil)

@@ -11,6 +11,7 @@ const (
 	RejectAddress       Rejection = "max_subscribers_per_client_ip"
 	RejectUnavailable   Rejection = "unavailable" // Config.Reject: the origin has not answered in time
 	RejectEnding        Rejection = "ending"      // on exit, or while draining
+	RejectEncoding      Rejection = "encoding"    // it accepts no form in which there is a stream; not by this package
 )
 
 // Limits are the rejections that an operator has set a bound for.

@@ -88,7 +88,10 @@ type Step struct {
 	// Reason is why the stream is over.
 	Reason EndReason
 
-	batch hub.Batch
+	at     hub.Cursor
+	batch  hub.Batch
+	size   int  // of Bytes, as it is counted
+	shared bool // Bytes are of the topic's log, or a heartbeat of it
 }
 
 // A StepKind tells what a Step is.
@@ -165,7 +168,8 @@ func (s *Reader) Next() Step {
 			s.reason = EndSlow
 			return Step{Kind: End, Reason: s.reason}
 		case len(out) > 0:
-			step := Step{Kind: Send, Bytes: out, batch: batch}
+			step := Step{Kind: Send, Bytes: out, at: s.cursor, batch: batch, size: len(batch.Bytes)}
+			step.shared = s.phase.is(phaseLive) && (batch.Next != s.cursor || batch.Beat != s.beat)
 			if batch.Next != s.cursor && !batch.Gap {
 				step.Words, s.retry = s.retry, nil
 			}
@@ -191,7 +195,7 @@ func (s *Reader) Sent(step Step) {
 	if s.waits() {
 		s.spoken = time.Now()
 	}
-	s.took(step.batch)
+	s.took(step.batch, step.size)
 }
 
 // Ended says how the stream has ended, unless the client was handed over.
@@ -288,7 +292,7 @@ func (s *Reader) follow(log *hub.Topic, cursor hub.Cursor) {
 }
 
 // took accounts for a batch that was sent.
-func (s *Reader) took(batch hub.Batch) {
+func (s *Reader) took(batch hub.Batch, size int) {
 	s.beat = batch.Beat
 	n := uint64(batch.Next - s.cursor)
 	if n == 0 {
@@ -296,10 +300,10 @@ func (s *Reader) took(batch hub.Batch) {
 	}
 	s.cursor = batch.Next
 	s.events.Add(n)
-	s.bytes.Add(uint64(len(batch.Bytes)))
+	s.bytes.Add(uint64(size)) //nolint:gosec // a length
 	stats := s.topic.relay.stats
 	stats.Delivered.Add(n)
-	stats.DeliveredBytes.Add(uint64(len(batch.Bytes)))
+	stats.DeliveredBytes.Add(uint64(size)) //nolint:gosec // a length
 	s.sampleDelivery(batch)
 }
 

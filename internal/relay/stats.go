@@ -12,6 +12,8 @@ type Stats struct {
 	Received       atomic.Uint64 // events from the origin
 	Delivered      atomic.Uint64 // events to subscribers
 	DeliveredBytes atomic.Uint64
+	Compressed     atomic.Uint64 // bytes of gzip to subscribers
+	CompressedOf   atomic.Uint64 // what they were before compression
 	Heartbeats     atomic.Uint64
 	Reconnects     atomic.Uint64
 	Catchups       atomic.Uint64

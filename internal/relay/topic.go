@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
@@ -28,6 +29,8 @@ type Topic struct {
 	helpers  sync.WaitGroup // goroutines besides the upstream's
 	done     chan struct{}  // closed when the upstream has ended
 	roster   roster         // of its subscribers, for administrators
+
+	renditions []*gzip.Rendition // of the log, by audience; nil without Config.Compress
 
 	// Guarded by relay.mu.
 	seat        *seat[Topic] // in relay.all
@@ -95,6 +98,7 @@ func newTopic(r *Relay, v *Visit) *Topic {
 	t.upstream.condition.Store(&condition{since: time.Now()})
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	t.catchups = newCatchups(t)
+	t.renditions = newRenditions(cfg, t.log)
 	t.greeting.events, t.greeting.name = cfg.GreetingEvents, cfg.GreetingType
 	if cfg.AssignIDs {
 		t.epoch = newEpoch()
@@ -191,7 +195,9 @@ func (t *Topic) expireLater(d time.Duration) {
 func (t *Topic) expire() {
 	// In this order: what is appended in between sets a timer of its own.
 	t.expiring.Store(false)
-	if due, more := t.log.Expire(); more {
+	due, more := t.log.Expire()
+	t.trimRenditions()
+	if more {
 		t.expireLater(max(time.Until(due), time.Second))
 	}
 }

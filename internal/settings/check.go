@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -27,6 +28,7 @@ func (o *Options) Validate() error {
 	o.checkNumbers(&found)
 	o.checkRanges(&found)
 	o.checkNames(&found)
+	o.checkCompress(&found)
 	return errors.Join(found...)
 }
 
@@ -70,6 +72,7 @@ func (o *Options) checkWords(c *complaints) {
 	c.oneOf("ids", o.IDs, "origin", "assign")
 	c.oneOf("on_end", o.OnEnd, "reconnect", "close")
 	c.oneOf("direct", o.Direct, "on", "off")
+	c.oneOf("compress", o.Compress.Encoding, "off", "gzip")
 
 	if _, err := netip.ParseAddr(o.AskFrom); o.AskFrom != "" && err != nil {
 		c.add("ask_from: %q is not an IP address", o.AskFrom)
@@ -164,4 +167,35 @@ func validVary(name string) bool {
 func isTokenRune(r rune) bool {
 	return '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' ||
 		strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+}
+
+// checkCompress is about compression.
+func (o *Options) checkCompress(c *complaints) {
+	if n := o.Compress.Level; n != 0 && (n < gzip.MinLevel || n > gzip.MaxLevel) {
+		c.add("compress: the level must be from %d to %d, and is %d", gzip.MinLevel, gzip.MaxLevel, n)
+	}
+	c.positive("compress from", int64(o.Compress.From))
+	if !o.Compresses() || o.Compress.WithCredentials {
+		return
+	}
+	for _, name := range o.Vary {
+		if mayIdentify(name) {
+			c.add("compress: vary names %s, which may identify a client, and the length of compressed events tells of secrets in them; "+
+				"add the word 'credentials' to compress if they have none, or if nobody else has a part in their text", name)
+		}
+	}
+}
+
+// mayIdentify reports whether a name in vary is that of a header or a placeholder that says
+// who a client is.
+func mayIdentify(name string) bool {
+	placeholder, ok := strings.CutPrefix(strings.TrimSuffix(name, "}"), "{")
+	if !ok {
+		return !fields.Harmless(fields.Canonical(name))
+	}
+	if header, ok := strings.CutPrefix(placeholder, "http.request.header."); ok {
+		return !fields.Harmless(fields.Canonical(header))
+	}
+	return slices.ContainsFunc([]string{"http.request.cookie.", "http.request.tls.client.", "http.auth."},
+		func(prefix string) bool { return strings.HasPrefix(placeholder, prefix) })
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/cors"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -39,7 +40,11 @@ const (
 	DefaultDispatchTimeout  = 10 * time.Second
 	DefaultStreamCloseDelay = 10 * time.Second
 	DefaultBacklogBytes     = 64 << 20
+	DefaultCompressFrom     = 2
 )
+
+// MaxCompressors is how many compressors a process has at once: some 128 MiB.
+const MaxCompressors = 128
 
 // Settings are options with their defaults, and what is derived from them. Nothing changes
 // them once they are made.
@@ -103,6 +108,8 @@ func (o *Options) setDefaults() {
 	setDefault(&o.Reconnect.Max, max(o.Reconnect.Min, caddy.Duration(DefaultReconnectMax)))
 	setDefault(&o.MaxEventSize, DefaultMaxEventSize)
 	setDefault(&o.MaxTopics.Total, DefaultMaxTopics)
+	setDefault(&o.Compress.Level, gzip.DefaultLevel)
+	setDefault(&o.Compress.From, DefaultCompressFrom)
 	setDefault(&o.DispatchTimeout, caddy.Duration(DefaultDispatchTimeout))
 	setDefault(&o.StreamCloseDelay, caddy.Duration(DefaultStreamCloseDelay))
 }

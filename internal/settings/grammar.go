@@ -124,8 +124,21 @@ var Grammar = map[string]Option{
 			o.MaxSubscribers.PerClientIP = args.Number()
 		}
 	}},
-	"stream_timeout":     {"off|<duration>", func(o *Options, args *arguments.Arguments) { o.StreamTimeout = args.Limit() }},
-	"direct":             {"on|off", func(o *Options, args *arguments.Arguments) { o.Direct = args.Text() }},
+	"stream_timeout": {"off|<duration>", func(o *Options, args *arguments.Arguments) { o.StreamTimeout = args.Limit() }},
+	"direct":         {"on|off", func(o *Options, args *arguments.Arguments) { o.Direct = args.Text() }},
+	"compress": {"off|gzip [<level>] [from <subscribers>] [credentials]", func(o *Options, args *arguments.Arguments) {
+		o.Compress.Encoding = args.Text()
+		if o.Compress.Encoding == "off" {
+			return
+		}
+		if next := args.Peek(); next != "" && next != "from" && next != "credentials" {
+			o.Compress.Level = args.Number()
+		}
+		if args.Next("from") {
+			o.Compress.From = args.Number()
+		}
+		o.Compress.WithCredentials = args.Next("credentials")
+	}},
 	"dispatch_timeout":   {"<duration>", func(o *Options, args *arguments.Arguments) { o.DispatchTimeout = args.Duration() }},
 	"stream_close_delay": {"<duration>", func(o *Options, args *arguments.Arguments) { o.StreamCloseDelay = args.Duration() }},
 }

@@ -132,6 +132,9 @@ type Options struct {
 	// Default: "on".
 	Direct string `json:"direct,omitempty"`
 
+	// Whether topics are compressed for clients whose Accept-Encoding asks for it.
+	Compress Compress `json:"compress,omitzero"`
+
 	// How long a client may take nothing of what is written to it. Default: 10s.
 	DispatchTimeout caddy.Duration `json:"dispatch_timeout,omitempty"`
 
@@ -144,6 +147,31 @@ type Options struct {
 	// streams, or "*" for all. Default: the CORS headers of the upstream's
 	// answer pass, and pages of different origins do not share a topic.
 	CORSOrigins []string `json:"cors_origins,omitempty"`
+}
+
+// Compress is how topics are compressed. A topic is compressed once for all of its clients
+// that accept gzip (RFC 9110, section 12.5.3); the others get it as it is. A client that
+// joins gets its first events uncompressed, inside of gzip: 16 KiB of them, or those of ten
+// seconds, at most until the next restart point of the compressor. Requests that pass one to
+// one are not compressed.
+type Compress struct {
+	// "gzip", or "off". Default: "off".
+	Encoding string `json:"encoding,omitempty"`
+
+	// The level of compression, from 1 to 9. As all clients share the work, it matters
+	// little for the processor. Default: 7.
+	Level int `json:"level,omitempty"`
+
+	// From how many subscribers on a topic is compressed: those who come first get it as
+	// it is, as the compressor of a topic takes a megabyte of memory. There are 128
+	// compressors in a process at most. Default: 2.
+	From int `json:"from,omitempty"`
+
+	// Compresses topics though Vary names what may identify a client, such as Cookie.
+	// Where one who listens on the network can also make a part of the events of somebody
+	// else, their length tells whether that part is like a secret in the rest (as in the
+	// BREACH attack). So this is an error otherwise.
+	WithCredentials bool `json:"with_credentials,omitempty"`
 }
 
 // Heartbeat is what subscribers get when a topic has been quiet.

@@ -4,12 +4,13 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
-// Relay returns what the engine needs of the settings.
-func (s *Settings) Relay() relay.Config {
+// Relay returns what the engine needs of the settings, with compressors from a budget.
+func (s *Settings) Relay(compressors *gzip.Budget) relay.Config {
 	cfg := relay.Config{
 		Guarded:   s.Wrapping,
 		Heartbeat: time.Duration(s.Heartbeat.Interval),
@@ -42,6 +43,10 @@ func (s *Settings) Relay() relay.Config {
 		StreamTimeout:            time.Duration(s.StreamTimeout),
 		Spread:                   time.Duration(s.StreamCloseDelay),
 	}
+	if s.Compresses() {
+		cfg.Compress = &gzip.Settings{Level: s.Compress.Level, Budget: compressors}
+		cfg.CompressFrom = s.Compress.From
+	}
 	if n, err := strconv.Atoi(s.Greeting); err == nil {
 		cfg.GreetingEvents = n
 	} else {
@@ -49,6 +54,9 @@ func (s *Settings) Relay() relay.Config {
 	}
 	return cfg
 }
+
+// Compresses reports whether topics are compressed for clients that accept gzip.
+func (o *Options) Compresses() bool { return o.Compress.Encoding == "gzip" }
 
 // ReconnectionTime is what clients are told if the origin has said nothing.
 func (s *Settings) ReconnectionTime() time.Duration {
