@@ -27,6 +27,7 @@ const patience = 5 * time.Second
 type answer struct {
 	failed string // why there is no answer
 	late   bool   // an answer or an event did not come in time
+	reset  bool   // the connection was reset before an answer
 	status int
 	header []string // that the site sets, or that a client acts on
 	body   string   // unless it is a stream
@@ -72,7 +73,7 @@ func connect(id identity, scheme string, port int, url, lastID string) *client {
 	transport := id.transport()
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		c.failed = "no answer"
+		c.failed, c.reset = "no answer", errors.Is(err, syscall.ECONNRESET)
 		if why, ok := errors.AsType[syscall.Errno](err); ok && isDial(err) {
 			c.failed = "no connection: " + why.Error()
 		} else if why, ok := errors.AsType[net.Error](err); ok && why.Timeout() {

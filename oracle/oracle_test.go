@@ -38,7 +38,7 @@ func check(t *testing.T, cases []*testcase) {
 				silent++
 			}
 			test, faults := p.with.test, judge(p.with, p.without)
-			for retries := 2; faults != nil && p.without.isInconclusive() && retries > 0; retries-- {
+			for retries := 2; faults != nil && (p.without.isInconclusive() || p.without.wasReset() || p.with.wasReset()) && retries > 0; retries-- {
 				again := newBatch([]*testcase{test})
 				if err := again.run(); err != nil {
 					t.Fatal(err)

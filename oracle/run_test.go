@@ -36,6 +36,15 @@ type visit struct {
 // hasStream reports whether the client has got a stream.
 func (v *visit) hasStream() bool { return len(v.got) > 0 && v.got[0].stream }
 
+// wasReset reports whether a connection was reset before an answer. Each configuration of
+// Caddy has a socket of its own for an address (SO_REUSEPORT). A connection that waits to be
+// accepted at that of the configuration that goes is reset by the kernel, whoever is behind.
+func (r *run) wasReset() bool {
+	return slices.ContainsFunc(r.visits, func(v *visit) bool {
+		return slices.ContainsFunc(v.got, func(a answer) bool { return a.reset })
+	})
+}
+
 // isInconclusive reports whether Caddy alone was too slow, or could not reach an origin,
 // as happens on a machine that has too much to do. No site of these tests answers 502.
 func (r *run) isInconclusive() bool {
