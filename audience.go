@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
@@ -27,6 +28,7 @@ const (
 	dispatchers                 // one that takes an id from an event alone
 	libraries                   // other clients that ask for an event stream
 	readers                     // those that do not ask for one
+	multiplexed                 // a connection of several streams, which tells its client in its own words
 	audiences
 )
 
@@ -68,7 +70,7 @@ func wordsFor(o *Options) (w [audiences]relay.Words) {
 		w[a] = relay.Words{
 			Heartbeat: sse.AppendComment(nil, o.Heartbeat.Comment),
 			Gap:       sse.AppendComment(nil, missing),
-			Primer:    a == browsers || a == dispatchers,
+			Primer:    a == browsers || a == dispatchers || a == multiplexed,
 			Retry:     a == libraries,
 		}
 	}
@@ -88,6 +90,12 @@ func wordsFor(o *Options) (w [audiences]relay.Words) {
 			w[a].Gap = append(w[a].Gap, '\n')
 		}
 	}
+	var gap []byte
+	if o.GapEvent != "" {
+		gap = sse.Append(nil, &sse.Event{Type: []byte(o.GapEvent), HasData: true})
+	}
+	// One heartbeat serves all streams of a connection: those of topics are not sent.
+	w[multiplexed].Heartbeat, w[multiplexed].Gap = sse.AppendComment(nil, ""), multiplex.GapWords(gap)
 	d := &w[dispatchers]
 	d.Position = []byte("event: " + positionType + "\ndata:\n")
 	if o.GapEvent == "" { // which is an event by itself

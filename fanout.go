@@ -115,7 +115,7 @@ const maxJoins = 3
 // and returns when its stream has ended. If nothing was written because r must pass
 // one to one, the error is a passReason.
 func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, h *Handler) error {
-	a := &arrival{handler: h}
+	a := &arrival{handler: h, asking: multiplexedAs(w, r)}
 	if p.opts.wrapping {
 		a.facts = h.factsOf(r)
 		if passed := p.passing.recall(a.key(req.key())); passed != "" {
@@ -160,6 +160,10 @@ func (p *pool) join(r *http.Request, req *topicRequest, a *arrival) (*relay.Read
 		Audience: uint8(p.opts.audienceOf(r)),
 		Patient:  p.needsOriginsWord(r),
 	}
+	if a.asking != nil {
+		v.Claim = p.multiplexedClaim(a.asking, key, v.Claim)
+		v.Audience = uint8(multiplexed)
+	}
 	if p.opts.wrapping {
 		if passed := p.passing.recall(a.handler.frontKey(key)); passed != "" {
 			return nil, "", passed
@@ -183,7 +187,11 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicReque
 	case rejected != "":
 		return p.turnAway(w, r, rejected, nil)
 	}
-	defer reader.Close()
+	defer func() {
+		if reader != nil {
+			reader.Close()
+		}
+	}()
 	t := reader.Topic()
 	upstreamOf(t).seek(a.handler)
 	describeTopic(r, t)
@@ -205,6 +213,13 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicReque
 		return p.serveRefusal(w, r, t, adm.Refusal, a)
 	}
 	p.explainPrivate(t, adm.Header)
+	if a.asking != nil {
+		a.asking.Take(reader)
+		reader = nil // it is the connection's now
+		describe(r, outcomeMultiplexed, "")
+		p.writeHeader(w, r, adm.Header)
+		return nil
+	}
 	return p.carry(w, r, reader, adm.Header)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
@@ -74,8 +75,10 @@ type arrival struct {
 	handler *Handler
 	facts   facts
 
-	mayJoinAgain bool // should the topic turn out to be over
-	sought       bool // it has waited for long, and the topic was made to look
+	mayJoinAgain bool              // should the topic turn out to be over
+	asking       *multiplex.Asking // it is a stream of a connection that reads topics itself, or nil
+
+	sought bool // it has waited for long, and the topic was made to look
 }
 
 // key is a topic's key for the clients that come through the same handler with the same

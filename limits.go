@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -32,6 +33,10 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Reject
 	if why == relay.RejectEnding {
 		// The replacement is up, or will be in a moment.
 		delay = p.opts.reconnectionTime() + rand.N(time.Duration(p.opts.StreamCloseDelay)+1)
+	}
+	if a := multiplex.Of(r); a != nil && !p.opts.reject {
+		a.TurnAway(delay)
+		return nil
 	}
 	if p.opts.reject {
 		fields.Copy(w.Header(), origins)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -30,6 +31,9 @@ type stats struct {
 
 	passedStreams atomic.Int64 // event streams that pass one to one now
 	passed        relay.Tally[passReason]
+
+	multiplex         multiplex.Stats
+	multiplexRejected atomic.Uint64 // connections of sse_multiplex that were turned away
 }
 
 // A series is a counter, and how it is exported.

@@ -22,6 +22,9 @@ const (
 	outcomePassed   = "passed"
 	outcomeRejected = "rejected"
 	outcomeRefused  = "refused"
+
+	// The request was for a stream of a connection of sse_multiplex, which goes on with it.
+	outcomeMultiplexed = "multiplexed"
 )
 
 // reasonHandedOver is why a request has ended whose connection was handed over: its

@@ -15,7 +15,7 @@ import (
 )
 
 // lineages has the handlers in use by the active configuration, and while one
-// replaces another those of both, by what defines them (Handler.lineageKey). It
+// replaces another those of both, by what defines them (definition). It
 // lets topics, their clients and their connections to the origin be preserved
 // through a reload: the new handler is provisioned before the old one is
 // cleaned up, and joins its lineage.
