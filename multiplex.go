@@ -15,9 +15,15 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/conns"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/cors"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex/browser"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
@@ -66,64 +72,18 @@ func init() {
 // `{http.sse_multiplex.reason}` | Why the connection has ended, once it has: as in `{http.sse_fanout.reason}`
 // `{http.sse_multiplex.alias}` | In the request for a stream: its alias
 type Multiplex struct {
-	// How long a connection is quiet before it gets a comment. A negative value turns
-	// heartbeats off. Default: 15s.
-	Heartbeat caddy.Duration `json:"heartbeat,omitempty"`
+	MultiplexOptions
 
-	// The reconnection time that clients are told, and after which a stream that names none
-	// is asked for again when it has ended. Default: 3s.
-	Retry caddy.Duration `json:"retry,omitempty"`
-
-	// How many streams a connection may have, at most 32. Each counts for the limits of
-	// the `sse_fanout` that it leads to. Default: 32.
-	MaxStreams int `json:"max_streams,omitempty"`
-
-	// How many connections there may be at once. A client over a limit gets an empty stream
-	// that tells it when to come back.
-	MaxConnections ConnectionLimits `json:"max_connections,omitzero"`
-
-	// The size of the largest event of a stream that is not shared, in bytes. A stream with
-	// a larger one is ended with status 413. Default: 1 MiB.
-	MaxEventSize int64 `json:"max_event_size,omitempty"`
-
-	// How long a write to a client may make no progress. Default: 10s.
-	DispatchTimeout caddy.Duration `json:"dispatch_timeout,omitempty"`
-
-	// Over how long connections are ended when a reload has changed or removed this handler.
-	// Default: 10s.
-	StreamCloseDelay caddy.Duration `json:"stream_close_delay,omitempty"`
-
-	// The origins (as in "https://example.com") whose pages may read the connection, or "*"
-	// for all. The answer to each stream must let the page read it, too. Requests of other
-	// pages are answered with 403, and no stream is asked for. Default: none but the site's
-	// own.
-	CORSOrigins []string `json:"cors_origins,omitempty"`
-
-	logger  *zap.Logger
-	server  *caddyhttp.Server
-	door    frontDoor // of server
-	cors    corsPolicy
-	carrier carrier.Carrier
-	group   *multiplexGroup
-	notices notices
-	before  func() survey.Before // what the site may have changed of requests that have come here
+	settings *settings.Multiplex // with defaults
+	logger   *zap.Logger
+	server   *caddyhttp.Server
+	door     site.Door // of server
+	cors     cors.Policy
+	carrier  carrier.Carrier
+	group    *multiplexGroup
+	notices  observe.Notices
+	before   func() survey.Before // what the site may have changed of requests that have come here
 }
-
-// ConnectionLimits bound the connections of sse_multiplex.
-type ConnectionLimits struct {
-	// Default: 10000.
-	Total int `json:"total,omitempty"`
-
-	// How many of one client address. In IPv6, a /64 is one address. Default: no limit.
-	PerClientIP int `json:"per_client_ip,omitempty"`
-}
-
-const (
-	defaultMaxConnections      = 10000
-	defaultMultiplexedEvent    = 1 << 20
-	largestMultiplexedEvent    = 64 << 20
-	multiplexPlaceholderPrefix = "http.sse_multiplex."
-)
 
 // CaddyModule returns the Caddy module information.
 func (*Multiplex) CaddyModule() caddy.ModuleInfo {
@@ -137,13 +97,13 @@ func (*Multiplex) CaddyModule() caddy.ModuleInfo {
 func (h *Multiplex) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	h.door = serverDoor{h.server}
+	h.door = site.NewDoor(h.server, h, nil)
 	h.before = sync.OnceValue(func() survey.Before { return survey.ChangedBefore(h.server, h) })
-	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+	if err := observe.Register(ctx.GetMetricsRegistry(), process{}); err != nil {
 		return err
 	}
 	if h.server != nil {
-		watchServer(h.server)
+		conns.Watch(h.server, endAllIfExiting)
 		h.server.RegisterOnShutdown(endConnsIfExiting)
 	}
 	return h.join()
@@ -155,38 +115,17 @@ func (h *Multiplex) join() error {
 	if err != nil {
 		return err
 	}
-	setDefault(&h.Heartbeat, caddy.Duration(defaultHeartbeat))
-	setDefault(&h.Retry, caddy.Duration(relay.DefaultRetry))
-	setDefault(&h.MaxStreams, multiplex.MaxStreams)
-	setDefault(&h.MaxConnections.Total, defaultMaxConnections)
-	setDefault(&h.MaxEventSize, defaultMultiplexedEvent)
-	setDefault(&h.DispatchTimeout, caddy.Duration(defaultDispatchTimeout))
-	setDefault(&h.StreamCloseDelay, caddy.Duration(defaultStreamCloseDelay))
-	if h.cors, err = newCORSPolicy(h.CORSOrigins); err != nil {
+	h.settings = h.WithDefaults()
+	if h.cors, err = cors.New(h.CORSOrigins); err != nil {
 		return err
 	}
-	h.carrier = carrier.Carrier{Timeout: time.Duration(h.DispatchTimeout)}
+	h.carrier = carrier.Carrier{Timeout: time.Duration(h.settings.DispatchTimeout)}
 	h.group = joinGroup(key, h)
 	return nil
 }
 
 // Validate reports settings that cannot be used.
-func (h *Multiplex) Validate() error {
-	var found complaints
-	found.positive("retry", int64(h.Retry))
-	found.positive("max_connections", int64(h.MaxConnections.Total))
-	found.positive("max_connections per_client_ip", int64(h.MaxConnections.PerClientIP))
-	found.positive("dispatch_timeout", int64(h.DispatchTimeout))
-	found.positive("stream_close_delay", int64(h.StreamCloseDelay))
-	if h.MaxStreams < 0 || h.MaxStreams > multiplex.MaxStreams {
-		found.add("max_streams: must be from 1 to %d, and is %d", multiplex.MaxStreams, h.MaxStreams)
-	}
-	if h.MaxEventSize != 0 && (h.MaxEventSize < smallestEventSize || h.MaxEventSize > largestMultiplexedEvent) {
-		found.add("max_event_size: must be from 1 KiB to 64 MiB, and is %d bytes: is its unit missing, as in 1MiB?", h.MaxEventSize)
-	}
-	found.atLeastMillisecond("retry", h.Retry)
-	return errors.Join(found...)
-}
+func (h *Multiplex) Validate() error { return h.MultiplexOptions.Validate() }
 
 // Cleanup lets go of the connections. They go on if a newer configuration has the same
 // handler, and are ended otherwise.
@@ -200,15 +139,15 @@ func (h *Multiplex) Cleanup() error {
 // ServeHTTP serves a connection, or the module for browsers.
 func (h *Multiplex) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	h.group.serves(h)
-	if h.cors.answersPreflight(r) {
-		return h.cors.servePreflight(w, r)
+	if h.cors.AnswersPreflight(r) {
+		return h.cors.ServePreflight(w, r)
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		return h.refuse(w, r, http.StatusMethodNotAllowed, fmt.Errorf("the method must be GET, not %s", r.Method))
 	}
 	if name := path.Base(r.URL.Path); browser.Has(name) {
-		h.cors.apply(w.Header(), r)
+		h.cors.Apply(w.Header(), r)
 		browser.ServeFile(w, r, name)
 		return nil
 	}
@@ -216,7 +155,7 @@ func (h *Multiplex) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 		return h.refuse(w, r, http.StatusBadRequest, errors.New("the path of a stream leads to sse_multiplex again: name the streams themselves"))
 	}
 	from := originOf(r)
-	if from.foreign && !h.cors.admits(from.origin) {
+	if from.foreign && !h.cors.Admits(from.origin) {
 		return h.refuse(w, r, http.StatusForbidden, errors.New("the page of another site may not read the streams: name its origin in cors_origins"))
 	}
 	opts, err := h.optionsFor(r)
@@ -232,19 +171,19 @@ func (h *Multiplex) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 
 // optionsFor reads what a request asks for.
 func (h *Multiplex) optionsFor(r *http.Request) (*multiplex.Options, error) {
-	streams, err := multiplex.ParseQuery(r.URL.RawQuery, h.MaxStreams, func(name string) bool { return relay.IDParams[name] })
+	streams, err := multiplex.ParseQuery(r.URL.RawQuery, h.settings.MaxStreams, func(name string) bool { return relay.IDParams[name] })
 	if err != nil {
 		return nil, err
 	}
 	opts := &multiplex.Options{
 		Streams:        streams,
-		Heartbeat:      max(0, time.Duration(h.Heartbeat)),
+		Heartbeat:      max(0, time.Duration(h.settings.Heartbeat)),
 		HeartbeatWords: sse.AppendComment(nil, ""),
-		Retry:          time.Duration(h.Retry),
-		MaxEventSize:   int(h.MaxEventSize),
-		Stats:          &counted.multiplex,
+		Retry:          time.Duration(h.settings.Retry),
+		MaxEventSize:   int(h.settings.MaxEventSize),
+		Stats:          &counted.Multiplex,
 	}
-	opts.Positions, err = multiplex.ParseID(claimOf(r).ID)
+	opts.Positions, err = multiplex.ParseID(request.ClaimOf(r).ID)
 	if errors.Is(err, multiplex.ErrIDTooLong) {
 		return nil, err
 	}
@@ -262,7 +201,7 @@ func (h *Multiplex) serve(w http.ResponseWriter, r *http.Request, opts *multiple
 	opts.Base = inner.base
 	opts.Ask = func(a *multiplex.Asking, w http.ResponseWriter) {
 		if door := h.group.door(); door != nil {
-			door.enter(w, inner.request(a))
+			door.Enter(w, inner.request(a))
 		} else {
 			a.TurnAway(opts.Retry) // the connection is about to end
 		}
@@ -271,8 +210,8 @@ func (h *Multiplex) serve(w http.ResponseWriter, r *http.Request, opts *multiple
 	opts.Panicked = func(value any) {
 		h.logger.Error("a handler has panicked in the request for a stream", zap.Any("panic", value), zap.Stack("stack"))
 	}
-	address := countedAddress(clientIP(r))
-	if why := h.group.reserve(address, &h.MaxConnections); why != "" {
+	address := request.CountedAddress(request.ClientIP(r))
+	if why := h.group.reserve(address, &h.settings.MaxConnections); why != "" {
 		return h.turnAway(w, r, why)
 	}
 	defer h.group.release(address)
@@ -281,18 +220,11 @@ func (h *Multiplex) serve(w http.ResponseWriter, r *http.Request, opts *multiple
 	conn := multiplex.New(opts, output)
 	h.group.enter(conn)
 	defer h.group.exit(conn)
-	repl := replacerOf(r)
-	repl.Set(multiplexPlaceholderPrefix+"connection", conn.Number())
-	repl.Set(multiplexPlaceholderPrefix+"streams", len(opts.Streams))
-	closeIfUnread(w, r)
+	observe.BeginConnection(r, conn.Number(), len(opts.Streams))
+	carrier.CloseIfUnread(w, r)
 	h.writeHeader(w, r)
 	reason, abort := conn.Serve(r.Context().Done())
-	repl.Set(multiplexPlaceholderPrefix+"reason", string(reason))
-	extendAccessLog(r, []zap.Field{
-		zap.Uint64("connection", conn.Number()),
-		zap.Int("streams", len(opts.Streams)),
-		zap.String("reason", string(reason)),
-	})
+	observe.DescribeConnection(r, conn.Number(), len(opts.Streams), string(reason))
 	if abort {
 		panic(http.ErrAbortHandler)
 	}
@@ -302,7 +234,7 @@ func (h *Multiplex) serve(w http.ResponseWriter, r *http.Request, opts *multiple
 // writeHeader sends the header of a connection.
 func (h *Multiplex) writeHeader(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
-	h.cors.apply(header, r)
+	h.cors.Apply(header, r)
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-cache, no-transform")
 	header.Set("X-Accel-Buffering", "no")
@@ -312,12 +244,12 @@ func (h *Multiplex) writeHeader(w http.ResponseWriter, r *http.Request) {
 
 // turnAway answers a client for which a limit leaves no room.
 func (h *Multiplex) turnAway(w http.ResponseWriter, r *http.Request, why relay.Rejection) error {
-	if n, due := h.notices.count(why, 1); due {
+	if n, due := h.notices.Count(why, 1); due {
 		h.logger.Warn("turning connections away, as a limit is reached",
 			zap.String("reason", string(why)),
 			zap.Uint64("connections", n))
 	}
-	counted.multiplexRejected.Add(1)
+	counted.Multiplex.Rejected.Add(1)
 	output := h.carrier.NewOutput(w, r)
 	h.writeHeader(w, r)
 	_ = output.Write(false, append(relay.AppendRetryField(nil, relay.TurnAwayDelay()), '\n'))
@@ -329,7 +261,7 @@ func (h *Multiplex) turnAway(w http.ResponseWriter, r *http.Request, why relay.R
 // refuse answers a request that cannot be served, in words for whoever writes the page.
 func (h *Multiplex) refuse(w http.ResponseWriter, r *http.Request, status int, why error) error {
 	header := w.Header()
-	h.cors.apply(header, r)
+	h.cors.Apply(header, r)
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Content-Type", "text/plain; charset=utf-8")
 	body := "sse_multiplex: " + why.Error() + "\n"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
 )
 
 // multiplexGroups has the groups of sse_multiplex that have handlers or connections, by what
@@ -64,7 +65,7 @@ func (g *multiplexGroup) leave(h *Multiplex) {
 	}
 	multiplexGroups.mu.Unlock()
 	for _, c := range orphans {
-		c.End(relay.Ending{Reason: relay.EndDrained, Over: time.Duration(h.StreamCloseDelay)})
+		c.End(relay.Ending{Reason: relay.EndDrained, Over: time.Duration(h.settings.StreamCloseDelay)})
 	}
 }
 
@@ -86,13 +87,13 @@ func (g *multiplexGroup) serves(h *Multiplex) {
 
 // door returns where requests for streams enter the site: that of the newest configuration
 // that has started. It is nil if there is none any more.
-func (g *multiplexGroup) door() frontDoor {
+func (g *multiplexGroup) door() site.Door {
 	multiplexGroups.mu.Lock()
 	handlers := slices.Clone(g.handlers)
 	started := g.started
 	multiplexGroups.mu.Unlock()
 	for _, h := range slices.Backward(handlers) {
-		if h == started || h.door.isActive() {
+		if h == started || h.door.IsActive() {
 			return h.door
 		}
 	}

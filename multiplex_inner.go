@@ -13,6 +13,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -68,7 +69,7 @@ func (h *Multiplex) newInnerRequests(r *http.Request) (*innerRequests, error) {
 	if before.Changed("Host") {
 		return nil, errHostChanged
 	}
-	if before.Unknown != "" && h.notices.once(passHeader, before.Unknown) {
+	if before.Unknown != "" && h.notices.Once(pass.Header, before.Unknown) {
 		h.logger.Warn("asking for streams with cookies, Authorization and harmless headers of the client alone, "+
 			"as a handler in front may have added others",
 			zap.String("handler", before.Unknown),
@@ -187,9 +188,4 @@ func (from pageOrigin) admitted(header http.Header) bool {
 		return false
 	}
 	return !from.known || header.Get("Access-Control-Allow-Credentials") == "true"
-}
-
-// admits reports whether the pages of an origin may read what the policy is for.
-func (c *corsPolicy) admits(origin string) bool {
-	return c.any || c.origins[strings.ToLower(origin)]
 }

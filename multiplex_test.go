@@ -24,7 +24,7 @@ type muxEvent struct{ id, typ, data string }
 
 func (e muxEvent) String() string { return fmt.Sprintf("%s %s [%s]", e.typ, e.data, e.id) }
 
-func (s *site) multiplexed(query string, header ...string) *muxClient {
+func (s *liveSite) multiplexed(query string, header ...string) *muxClient {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.t.Context())
 	s.t.Cleanup(cancel)
@@ -117,28 +117,59 @@ func (c *muxClient) expectAll(want ...string) {
 	}
 }
 
-func TestTry(t *testing.T) {
-	s := run(t, `
+// Streams that are shared, private and refused come over one connection, each event under
+// its alias, and each id has the positions of all.
+func TestMultiplexBringsStreamsOfAllKinds(t *testing.T) {
+	prices, chat := newLiveOrigin(t), newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
 	handle /streams* {
 		sse_multiplex
 	}
 	handle /secret {
 		respond 403
 	}
+	handle /gone {
+		respond 204
+	}
+	handle /page {
+		respond "a page"
+	}
 	handle /events/* {
-		sse_fanout {
-			source {
-				respond "id: 1
-data: one
+		sse_fanout %s
+	}
+	handle /chat/* {
+		reverse_proxy %s
+	}`, prices.addr, chat.addr))
+	c := s.multiplexed("secret=/secret&gone=/gone&again=/streams%3Fa%3D/x&page=/page&nothing=/nothing", "Origin", s.url)
+	c.expectAll(
+		`secret/error {"status":403}`, `gone/error {"status":204}`, `again/error {"status":400}`,
+		`page/error {"status":200}`, `nothing/error {"status":200}`)
 
-" 200 {
-				}
-			}
-		}
+	a := s.multiplexed("p=/events/prices&q=/events/prices%3Fall&chat=/chat/7")
+	a.expectAll(`p/open {}`, `q/open {}`, `chat/open {}`)
+	if n := prices.open(); n != 2 {
+		t.Errorf("the origin has %d connections, want one for each topic", n)
 	}
-	`)
-	c := s.multiplexed("a=/secret&b=/streams%3Fa%3D/x&c=/nothing")
-	for range 3 {
-		fmt.Println(c.next())
+	prices.send("id: 17\ndata: one\n\n")
+	a.expectAll(`p/message one`, `q/message one`)
+	chat.send("id: a b,c:d%~\nevent: said\ndata: hello\ndata: you\n\n")
+	e := a.next()
+	if e.typ != "chat/said" || e.data != "helloyou" || e.id != "p:17,q:17,chat:a%20b%2Cc%3Ad%25%7E" {
+		t.Errorf("got %v", e)
 	}
+	for _, typ := range []string{"open", "gap", "end", "error", "~x"} {
+		prices.send("event: " + typ + "\ndata: x\n\n")
+		a.expectAll("p/~"+typ+" x", "q/~"+typ+" x")
+	}
+	if e := a.last; e != "p:17,q:17,chat:a%20b%2Cc%3Ad%25%7E" {
+		t.Errorf("the id is %q", e)
+	}
+
+	// Another connection shares the topics, with another set of streams, and goes on.
+	prices.send("id: 18\ndata: two\n\n")
+	a.expectAll("p/message two", "q/message two")
+	a.cancel()
+	prices.send("id: 19\ndata: three\n\n")
+	b := s.multiplexed("p=/events/prices&more=/events/other", "Last-Event-ID", a.last)
+	b.expectAll(`p/open {}`, `p/message three`, `more/open {}`)
 }

@@ -71,7 +71,7 @@ func (o *Output) Last() { o.deadline.last(o.timeout) }
 func (o *Output) Close(reason relay.EndReason) (abort bool) {
 	defer o.resumeIdle()
 	exiting := o.deadline.end()
-	if exiting && MayBeUnread(o.r) {
+	if exiting && mayBeUnread(o.r) {
 		// net/http reads what is left of a body before it closes the connection.
 		_ = o.control.SetReadDeadline(time.Now())
 	}
@@ -87,10 +87,19 @@ func (o *Output) Hurry() { o.deadline.hurry() }
 // Cut implements relay.Carrier.
 func (o *Output) Cut() { o.deadline.cut() }
 
-// MayBeUnread reports whether the connection of r may still have bytes of its body.
+// mayBeUnread reports whether the connection of r may still have bytes of its body.
 // Later versions than HTTP/1 keep them apart from the connection.
-func MayBeUnread(r *http.Request) bool {
+func mayBeUnread(r *http.Request) bool {
 	return r.ProtoMajor == 1 && r.ContentLength != 0
+}
+
+// CloseIfUnread makes the answer to r the last of its connection if its body may be
+// unread. Otherwise net/http would read the body before it writes the header, and wait
+// for a client that does not send all of it.
+func CloseIfUnread(w http.ResponseWriter, r *http.Request) {
+	if mayBeUnread(r) {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // Interface guards

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strconv"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
 )
 
 // A block is one block of an event stream in the form that sse.Append gives it.
@@ -14,20 +16,6 @@ type block struct {
 	data  []byte // its lines, with their ends; empty if it is no event
 	gap   bool   // events may be missing in front of it
 	retry time.Duration
-}
-
-// gapComment is the text of the comment by which the reader of a stream tells of a gap. No
-// comment of an origin comes so far.
-const gapComment = "gap"
-
-// GapWords tell of a gap (see relay.Words). If there is also to be an event, its wire form
-// follows.
-func GapWords(event []byte) []byte {
-	words := []byte(": " + gapComment + "\n")
-	if len(event) > 0 {
-		return append(words, event...)
-	}
-	return append(words, '\n')
 }
 
 // nextBlock returns the first block of wire and what is behind it. A block that lacks its
@@ -58,7 +46,7 @@ func nextBlock(wire []byte) (b block, rest []byte) {
 			if ms, err := strconv.ParseInt(string(line[len("retry: "):]), 10, 32); err == nil {
 				b.retry = time.Duration(ms) * time.Millisecond
 			}
-		case string(line) == ": "+gapComment:
+		case string(line) == ": "+audience.GapComment:
 			b.gap = true
 		}
 		wire = wire[end+1:]

@@ -10,6 +10,7 @@ type Stats struct {
 	Connections atomic.Int64  // open now
 	Asked       atomic.Uint64 // requests for streams that have gone through the site
 	Refused     atomic.Uint64 // streams that were refused
+	Rejected    atomic.Uint64 // connections that were turned away, as a limit was reached
 	Heartbeats  atomic.Uint64
 
 	in [over + 1]atomic.Int64 // streams by state
