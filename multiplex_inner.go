@@ -24,7 +24,7 @@ import (
 
 // loopToken is in the header CDN-Loop (RFC 8586) of inner requests. A proxy that leads one to
 // this server again, over the network, is found out by it.
-const loopToken = "caddy-sse-multiplex"
+const loopToken = "caddy-sse-multiplex" //nolint:gosec // a token of HTTP, and no secret
 
 // isInner reports whether r is an inner request, or comes of one.
 func isInner(r *http.Request) bool {

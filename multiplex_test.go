@@ -3,6 +3,8 @@ package ssefanout
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -172,4 +174,469 @@ func TestMultiplexBringsStreamsOfAllKinds(t *testing.T) {
 	prices.send("id: 19\ndata: three\n\n")
 	b := s.multiplexed("p=/events/prices&more=/events/other", "Last-Event-ID", a.last)
 	b.expectAll(`p/open {}`, `p/message three`, `more/open {}`)
+}
+
+// A request for a stream sees what the client's own request would, and nothing that the site
+// has added in front of sse_multiplex, nor what other streams were asked with.
+func TestMultiplexAsksWithTheClientsOwnHeader(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
+	@streams path /streams*
+	request_header @streams Authorization "Bearer internal"
+	request_header @streams X-Role admin
+	request_header @streams -X-Removed
+	vars @streams tenant internal
+	handle /streams* {
+		sse_multiplex
+	}
+	handle {
+		reverse_proxy %s {
+			header_up X-Tenant {http.vars.tenant}
+			header_up X-Client {client_ip}
+		}
+	}`, origin.addr))
+	c := s.multiplexed("a=/events/1%3Fx%3D%252F", "Cookie", "session=1", "X-Own", "yes", "Range", "bytes=0-",
+		"Connection", "close, X-Hop", "X-Hop", "1", "Last-Event-ID", "a:7,b:secret", "Accept-Language", "de")
+	c.next("a/open")
+	r := origin.asked()[0]
+	for name, want := range map[string]string{
+		"Cookie": "session=1", "X-Own": "yes", "Authorization": "", "X-Role": "", "X-Removed": "", "X-Tenant": "",
+		"X-Client": "127.0.0.1", "Last-Event-Id": "7", "Range": "", "X-Hop": "", "Accept": "text/event-stream",
+		"Accept-Encoding": "identity", "Cdn-Loop": "caddy-sse-multiplex", "Accept-Language": "de", "X-Forwarded-For": "127.0.0.1",
+	} {
+		if got := r.Header.Get(name); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+	if r.RequestURI != "/events/1?x=%2F" || r.Host != strings.TrimPrefix(s.url, "http://") || r.Method != http.MethodGet {
+		t.Errorf("the origin was asked for %s %s of %s", r.Method, r.RequestURI, r.Host)
+	}
+}
+
+// Each stream passes the access control of its own path, and that of no other.
+func TestMultiplexPassesTheFrontOfEachStream(t *testing.T) {
+	origin := newLiveOrigin(t)
+	const hash = "$2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG" // "hiccup"
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex
+	}
+	handle /members/* {
+		basic_auth {
+			alice %[1]s
+		}
+		sse_fanout %[2]s {
+			vary {http.auth.user.id}
+		}
+	}
+	handle /intranet/* {
+		@abroad not remote_ip 192.0.2.0/24
+		respond @abroad 403
+		sse_fanout %[2]s
+	}
+	handle {
+		sse_fanout %[2]s
+	}`, hash, origin.addr))
+	const query = "m=/members/1&i=/intranet/1&p=/public"
+	c := s.multiplexed(query)
+	c.expectAll(`m/error {"status":401}`, `i/error {"status":403}`, `p/open {}`)
+	origin.send("data: x\n\n")
+	c.expectAll("p/message x")
+	a := s.multiplexed(query, "Authorization", "Basic YWxpY2U6aGljY3Vw")
+	a.expectAll(`m/open {}`, `i/error {"status":403}`, `p/open {}`)
+	origin.send("data: y\n\n")
+	c.expectAll("p/message y")
+	a.expectAll("p/message y", "m/message y")
+}
+
+// A page of another site gets what the handler and the answer to each stream let it read, and
+// nothing else: not even what status it was refused with.
+func TestMultiplexJudgesOrigins(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex {
+			cors_origins https://app.example
+		}
+	}
+	handle /own/* {
+		sse_fanout %[1]s
+	}
+	handle /app/* {
+		sse_fanout %[1]s {
+			cors_origins https://app.example
+		}
+	}
+	handle /other/* {
+		sse_fanout %[1]s {
+			cors_origins https://other.example
+		}
+	}
+	handle /any/* {
+		sse_fanout %[1]s {
+			cors_origins *
+		}
+	}
+	handle /missing {
+		respond 404
+	}
+	handle /told {
+		header Access-Control-Allow-Origin https://app.example
+		respond 404
+	}`, origin.addr))
+	const query = "own=/own/1&app=/app/1&other=/other/1&any=/any/1&missing=/missing&told=/told"
+	c := s.multiplexed(query, "Origin", "https://app.example")
+	if got := c.resp.Header.Get("Access-Control-Allow-Origin"); got != "https://app.example" {
+		t.Errorf("the answer allows %q", got)
+	}
+	c.expectAll(`own/error {"status":403}`, `app/open {}`, `other/error {"status":403}`, `any/open {}`,
+		`missing/error {"status":403}`, `told/error {"status":404}`)
+	c = s.multiplexed(query, "Origin", "https://app.example", "Cookie", "session=1")
+	c.expectAll(`own/error {"status":403}`, `app/open {}`, `other/error {"status":403}`, `any/error {"status":403}`,
+		`missing/error {"status":403}`, `told/error {"status":403}`)
+	c = s.multiplexed("own=/own/1&missing=/missing", "Origin", s.url)
+	c.expectAll(`own/open {}`, `missing/error {"status":404}`)
+
+	asked := len(origin.asked())
+	for _, foreign := range []string{"https://evil.example", "null", "https://app.example.evil", "http://app.example", "%"} {
+		resp, body := s.request(http.MethodGet, "/streams?x=/app/new", "Origin", foreign)
+		if resp.StatusCode != http.StatusForbidden || resp.Header.Get("Access-Control-Allow-Origin") != "" || !strings.Contains(body, "cors_origins") {
+			t.Errorf("%s: got %s and %q", foreign, resp.Status, body)
+		}
+	}
+	if n := len(origin.asked()); n != asked {
+		t.Errorf("the origin was asked %d times more", n-asked)
+	}
+}
+
+func TestMultiplexAnswersBadInput(t *testing.T) {
+	s := run(t, `
+	handle /streams* {
+		sse_multiplex {
+			max_streams 2
+		}
+	}`)
+	for query, want := range map[string]string{
+		"":                       "names no stream",
+		"a=/x&a=/y":              "given twice",
+		"a=/x&b=/y&c=/z":         "more than 2 streams",
+		"a=//evil.example/":      "no path of this site",
+		"a=http://evil.example/": "no path of this site",
+		"a=/a/../b":              "dot segment",
+		"a=/x%23y":               "fragment",
+		"a=/x%252Fy":             "encoded slash",
+		"a b=/x":                 "letters, digits",
+		"a=/x&lastEventId=" + strings.Repeat("a", 1025): "more than 1024 bytes",
+	} {
+		resp, body := s.request(http.MethodGet, "/streams?"+strings.ReplaceAll(query, " ", "%20"))
+		if resp.StatusCode != http.StatusBadRequest || !strings.Contains(body, want) || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
+			t.Errorf("%.50s: got %s and %q, want one that says %q", query, resp.Status, body, want)
+		}
+	}
+	if resp, _ := s.request(http.MethodPost, "/streams?a=/x"); resp.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("POST: got %s", resp.Status)
+	}
+	if resp, _ := s.request(http.MethodHead, "/streams?a=/x"); resp.StatusCode != http.StatusOK {
+		t.Errorf("HEAD: got %s", resp.Status)
+	}
+}
+
+// A stream that leads back here is refused, in process and over the network.
+func TestMultiplexDoesNotRecurse(t *testing.T) {
+	s := newSite(t)
+	s.load(fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex
+	}
+	handle_path /loop/* {
+		reverse_proxy 127.0.0.1:%d
+	}
+	`, s.http))
+	c := s.multiplexed("a=/streams%3Fb=/x&b=/loop/streams%3Fc=/loop/streams%253Fd=/x&c=/loop/loop/streams%3Fc=/x")
+	c.expectAll(`a/error {"status":400}`, `b/error {"status":400}`, `c/error {"status":400}`)
+}
+
+// A connection with n streams counts n, whether they are shared or pass one to one.
+func TestMultiplexedStreamsCountForLimits(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex
+	}
+	handle /reject/* {
+		sse_fanout %[1]s {
+			max_subscribers off per_client_ip 2
+			unavailable reject
+		}
+	}
+	handle {
+		sse_fanout {
+			max_subscribers off per_client_ip 2
+		}
+		reverse_proxy %[1]s
+	}`, origin.addr))
+	c := s.multiplexed("a=/1&b=/2&c=/3&d=/4", "Cookie", "x=1") // it makes them pass
+	opened, ended := 0, 0
+	for range 4 {
+		switch e := c.next(); {
+		case strings.HasSuffix(e.typ, "/open"):
+			opened++
+		case strings.HasSuffix(e.typ, "/end"):
+			ended++
+		default:
+			t.Errorf("got %v", e)
+		}
+	}
+	if opened != 2 || ended != 2 {
+		t.Errorf("%d streams have begun and %d are to wait, want 2 and 2", opened, ended)
+	}
+	c.cancel()
+	c = s.multiplexed("a=/reject/1&b=/reject/2&c=/reject/3")
+	opened = 0
+	for range 3 {
+		switch e := c.next(); {
+		case strings.HasSuffix(e.typ, "/open"):
+			opened++
+		case !strings.HasSuffix(e.typ, "/error") || e.data != `{"status":503}`:
+			t.Errorf("got %v", e)
+		}
+	}
+	if opened != 2 {
+		t.Errorf("%d streams have begun, want 2", opened)
+	}
+}
+
+func TestMultiplexLimitsItsConnections(t *testing.T) {
+	s := run(t, `
+	handle /streams* {
+		sse_multiplex {
+			max_connections 2 per_client_ip 1
+		}
+	}`)
+	c := s.multiplexed("a=/x")
+	c.next()
+	if _, body := s.request(http.MethodGet, "/streams?a=/x"); !strings.HasPrefix(body, "retry: ") {
+		t.Errorf("a second connection of the address got %q", body)
+	}
+	c.cancel()
+	for range 500 {
+		if len(multiplexConns()) == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.multiplexed("a=/x").next()
+}
+
+// A stream that ends is asked for again; the others go on.
+func TestMultiplexAsksAgain(t *testing.T) {
+	steady, brief := newLiveOrigin(t), newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex
+	}
+	handle /steady {
+		sse_fanout %s
+	}
+	handle /brief {
+		reverse_proxy %s
+	}`, steady.addr, brief.addr))
+	c := s.multiplexed("s=/steady&b=/brief")
+	c.expectAll("s/open {}", "b/open {}")
+	brief.send("retry: 1100\nid: 7\ndata: x\n\n")
+	c.expectAll("b/message x")
+	brief.CloseClientConnections()
+	c.expectAll(`b/end {"retry":1100}`)
+	steady.send("id: 1\ndata: y\n\n")
+	c.expectAll("s/message y")
+	c.expectAll("b/open {}")
+	if got := brief.asked()[1].Header.Get("Last-Event-ID"); got != "7" {
+		t.Errorf("it is asked for again after %q, want 7", got)
+	}
+	if c.last != "s:1,b:7" {
+		t.Errorf("the id is %q", c.last)
+	}
+}
+
+// What a client has missed comes from the history, be its position whole or a digest; and
+// where nobody knows it, a gap is told.
+func TestMultiplexResumes(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex
+	}
+	handle {
+		sse_fanout %s {
+			gap_event missed
+			catchup 1 200ms
+		}
+	}`, origin.addr))
+	keeper := s.multiplexed("k=/e")
+	keeper.expectAll("k/open {}")
+	long := strings.Repeat("0", 200)
+	for i := range 3 {
+		origin.send(fmt.Sprintf("id: %s%d\ndata: %d\n\n", long, i, i))
+		keeper.expectAll(fmt.Sprint("k/message ", i))
+		if i == 0 && (len(keeper.last) > 20 || !strings.HasPrefix(keeper.last, "k:~")) {
+			t.Errorf("the id is %q, want a digest", keeper.last)
+		}
+	}
+	first := digestOf(long + "0")
+	c := s.multiplexed("a=/e&b=/e&new=/e", "Last-Event-ID", "a:"+first+",b:"+first+",gone:1")
+	c.expectAll("a/open {}", "b/open {}", "a/message 1", "a/message 2", "b/message 1", "b/message 2", "new/open {}")
+
+	for _, lost := range []string{"a:~AAAAAAAAAAA", "17"} {
+		c = s.multiplexed("a=/e", "Last-Event-ID", lost)
+		c.expectAll("a/open {}", "a/gap {}", "a/missed ")
+		origin.send("data: on\n\n")
+		c.expectAll("a/message on")
+	}
+	c = s.multiplexed("a=/e", "Last-Event-ID", "a:unknown")
+	c.expectAll("a/open {}", "a/gap {}", "a/missed ")
+	c = s.multiplexed("a=/e&lastEventId=a:" + first)
+	c.expectAll("a/open {}", "a/message 1")
+}
+
+// The ids of streams that are not shared stand whole in the id; without room for them, the
+// stream ends, and harms no other.
+func TestMultiplexEndsWhatDoesNotFit(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex {
+			max_event_size 1KiB
+		}
+	}
+	handle /shared {
+		sse_fanout %[1]s
+	}
+	handle {
+		reverse_proxy %[1]s
+	}`, origin.addr))
+	c := s.multiplexed("a=/a&s=/shared")
+	c.expectAll("a/open {}", "s/open {}")
+	origin.send("id: " + strings.Repeat("1", 900) + "\ndata: x\n\n")
+	c.expectAll("a/message x", "s/message x")
+	if len(c.last) > 1024 {
+		t.Errorf("the id has %d bytes", len(c.last))
+	}
+	origin.send("id: " + strings.Repeat(" ", 2) + strings.Repeat("%", 340) + "\ndata: y\n\n")
+	c.expectAll(`a/error {"status":431}`, "s/message y")
+
+	c = s.multiplexed("b=/b&s=/shared")
+	c.expectAll("b/open {}", "s/open {}")
+	origin.send("data: " + strings.Repeat("z", 2000) + "\n\n")
+	c.expectAll(`b/error {"status":413}`, "s/message "+strings.Repeat("z", 2000))
+}
+
+// A connection outlives a reload that leaves its handler as it was, and its streams those
+// that leave theirs; a stream that the new configuration refuses is refused.
+func TestMultiplexOutlivesReloads(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := newSite(t)
+	config := func(other string) {
+		s.load(fmt.Sprintf(`
+		handle /streams* {
+			sse_multiplex
+		}
+		handle /same {
+			sse_fanout %s
+		}
+		handle /other {
+			%s
+		}`, origin.addr, other))
+	}
+	config(fmt.Sprintf("sse_fanout %s {\nname a\nstream_close_delay 10ms\ncatchup 1 200ms\n}", origin.addr))
+	c := s.multiplexed("s=/same&o=/other")
+	c.expectAll("s/open {}", "o/open {}")
+	origin.send("id: 1\ndata: 1\n\n")
+	c.expectAll("s/message 1", "o/message 1")
+	config(fmt.Sprintf("sse_fanout %s {\nname b\nstream_close_delay 10ms\ncatchup 1 200ms\n}", origin.addr))
+	c.next("o/end")
+	c.expectAll("o/open {}")
+	origin.send("id: 2\ndata: 2\n\n")
+	c.next("s/message")
+	if e := c.next("o/message"); e.data != "2" {
+		t.Errorf("got %v", e)
+	}
+	config("respond 403")
+	c.next("o/end")
+	c.expectAll(`o/error {"status":403}`)
+	origin.send("id: 3\ndata: 3\n\n")
+	c.expectAll("s/message 3")
+}
+
+// A connection whose handler is gone ends, between two events, with a time to come back.
+func TestMultiplexEndsWithItsHandler(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := newSite(t)
+	config := func(delay string) {
+		s.load(fmt.Sprintf(`
+		handle /streams* {
+			sse_multiplex {
+				stream_close_delay %s
+			}
+		}
+		handle {
+			sse_fanout %s
+		}`, delay, origin.addr))
+	}
+	config("10ms")
+	c := s.multiplexed("s=/same")
+	c.expectAll("s/open {}")
+	config("20ms")
+	for range c.blocks {
+	}
+	c = s.multiplexed("s=/same", "Last-Event-ID", c.last)
+	c.expectAll("s/open {}")
+}
+
+func TestMultiplexEndsForAStreamTimeout(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex
+	}
+	handle /bounded {
+		sse_fanout %[1]s {
+			stream_timeout 100ms
+		}
+	}
+	handle {
+		sse_fanout %[1]s
+	}`, origin.addr))
+	c := s.multiplexed("a=/bounded&b=/unbounded")
+	for e := range c.blocks {
+		if !strings.HasSuffix(e.typ, "/open") {
+			t.Errorf("got %v", e)
+		}
+	}
+}
+
+// A snapshot greets each client of each stream.
+func TestMultiplexGreets(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex {
+			heartbeat 50ms
+		}
+	}
+	handle {
+		sse_fanout %s {
+			greeting snapshot
+		}
+	}`, origin.addr))
+	c := s.multiplexed("a=/x")
+	c.expectAll("a/open {}")
+	origin.send("event: snapshot\ndata: all\n\ndata: change\n\n")
+	c.expectAll("a/snapshot all", "a/message change")
+	s.multiplexed("late=/x").expectAll("late/open {}", "late/snapshot all", "late/message change")
+}
+
+// digestOf returns the position that stands for an id.
+func digestOf(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return "~" + base64.RawURLEncoding.EncodeToString(sum[:8])
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
@@ -70,17 +71,12 @@ type member struct {
 
 // enter changes the state.
 func (m *member) enter(next state) {
-	for _, allowed := range transitions[m.state] {
-		if next == allowed {
-			m.conn.options.Stats.move(m.state, next)
-			m.state = next
-			m.publish()
-			return
-		}
-	}
-	if m.state != next {
+	if !slices.Contains(transitions[m.state], next) {
 		panic(fmt.Sprintf("multiplex: a stream goes from %v to %v", m.state, next))
 	}
+	m.conn.options.Stats.move(m.state, next)
+	m.state = next
+	m.publish()
 }
 
 // turn does what is to be done for the stream. It reports whether there may be more to do
@@ -153,7 +149,7 @@ func (m *member) hear() {
 		}
 	case news.admitted:
 		m.enter(receiving)
-		m.conn.show(m, &block{gap: m.lost || m.asking.Mark.IsDigest()})
+		_ = m.conn.show(m, &block{gap: m.lost || m.asking.Mark.IsDigest()}) // it is not written yet
 		m.lost = false
 	case news.delay > 0:
 		m.rest(news.delay)
@@ -170,9 +166,9 @@ func (m *member) begin() {
 	m.reader.Enter(m.conn.output)
 	wire := m.reader.Begin()
 	if len(wire) == 0 {
-		m.conn.show(m, &block{})
+		_ = m.conn.show(m, &block{}) // it is not written yet
 	}
-	m.conn.showAll(m, wire)
+	_ = m.conn.showAll(m, wire) // the next write fails, too
 	m.lost, m.ready = false, true
 }
 

@@ -15,10 +15,10 @@ const (
 	// MaxID is the length of the longest id with the positions of all streams, in bytes.
 	MaxID = 1 << 10
 
-	// maxWhole is the length of the longest id of a shared stream that stands whole in it:
-	// a UUID as a URN has 45 bytes. Of a longer one, or where there is no room, its digest
+	// maxWhole is the length of the longest id of a shared stream that stands whole in it, so that
+	// the origin can be asked for what comes after it. Of a longer one, or where there is no room, its digest
 	// does, which the topic's log resolves.
-	maxWhole = 48
+	maxWhole = 128
 
 	// digestBytes is how much of its SHA-256 stands for an id. Whoever sends the events
 	// could make two ids meet, and would confuse nobody but its own clients.
