@@ -99,6 +99,8 @@ func New(options *Options, output *carrier.Output) *Conn {
 		spoken:    now,
 		views:     make([]memberView, len(options.Streams)),
 	}
+	// A client that has brought its position in the query has it in no event yet.
+	c.moved = c.positions.length > 0
 	for i, s := range options.Streams {
 		c.members = append(c.members, &member{conn: c, index: i, stream: s, at: now, lost: options.Lost})
 		c.views[i] = memberView{state: resting, since: now}

@@ -5,14 +5,12 @@
 const base = new URL('.', import.meta.url);
 const name = 'sse_multiplex ' + base;
 const Native = globalThis.EventSource;
+const {locks} = navigator; // there are none without TLS
 const most = 32; // streams of a connection
 const later = (f, ms) => setTimeout(f, ms);
-const escaped = type => (/^(~|(open|gap|end|error)$)/.test(type) ? '~' : '') + type;
 
-// positions returns the mark of each alias in an id.
-const positions = id => new Map(id ? id.split(',').map(p => p.split(':')) : []);
-
-// A Hub has the connections. Members are instances: key, url, mark (where it is), types, send.
+// A Hub has the connections. Its members are instances: key, n, tab, url, cred, mark (where it
+// is), types (that it listens to), send. A member hears one line; next is the one that is to come.
 class Hub {
   members = new Map();
   lines = [];
@@ -23,19 +21,8 @@ class Hub {
   }
 
   leave(match) {
-    for (const m of [...this.members.values()].filter(match)) {
-      this.members.delete(m.key);
-      m.line?.members.get(m.alias)?.delete(m);
-    }
-    if (!this.members.size) this.connect();
-    else this.plan(5000);
-  }
-
-  listen(key, type) {
-    const m = this.members.get(key);
-    if (!m) return;
-    m.types.add(type);
-    if (m.line) this.hear(m.line, m.alias, type);
+    for (const m of this.members.values()) if (match(m)) this.members.delete(m.key);
+    this.plan(this.members.size ? 5000 : 0);
   }
 
   // plan makes tabs that open together cause one connection.
@@ -47,206 +34,196 @@ class Hub {
     this.timer = later(() => this.connect(), ms);
   }
 
-  // connect replaces the connections by those for the members of now. Who is at the same place
-  // of the same stream shares that.
+  // connect replaces the connections. Members at the same place of the same stream share that.
+  // What has a mark is told again from there; what has none hears its old line until then.
   connect() {
-    clearTimeout(this.timer);
     this.at = undefined;
     const streams = new Map();
     for (const m of this.members.values()) {
-      const of = m.url + ' ' + m.cred + ' ' + m.mark;
-      streams.has(of) ? streams.get(of).push(m) : streams.set(of, [m]);
+      const of = [m.url, m.cred, m.mark].join(' ');
+      streams.set(of, [...streams.get(of) ?? [], m]);
     }
-    const all = [true, false].flatMap(cred => {
+    for (const cred of [true, false]) {
       const some = [...streams.values()].filter(([m]) => m.cred === cred);
-      return Array.from({length: Math.ceil(some.length / most)}, (_, i) => some.slice(i * most, (i + 1) * most));
-    });
-    const old = this.lines;
-    // What has an id is told again from there; what has none goes on until it is replaced.
-    for (const line of old) line.replaced = true;
-    this.lines = all.map(some => this.open(some));
-    later(() => old.forEach(line => line.source.close()), this.members.size && 3000);
+      while (some.length) this.open(some.splice(0, most), cred);
+    }
+    this.sweep();
   }
 
-  open(some) {
-    const line = {members: new Map(), heard: new Set()};
-    const query = [], id = [];
+  open(some, cred) {
+    const line = {heard: new Set()}, query = [], id = [];
+    this.lines.push(line);
     some.forEach((members, i) => {
       const alias = i.toString(36), {url, mark} = members[0];
       query.push(alias + '=' + encodeURIComponent(url));
       if (mark) id.push(alias + ':' + mark);
-      line.members.set(alias, new Set(members));
+      for (const m of members) {
+        m.next = [line, alias];
+        if (m.mark || !m.line) this.move(m);
+      }
     });
     if (id.length) query.push('lastEventId=' + encodeURIComponent(id));
-    line.source = new Native(base + '?' + query.join('&'), {withCredentials: some[0][0].cred});
-    for (const [alias, members] of line.members) {
-      for (const type of ['open', 'gap', 'end', 'error']) {
-        line.source.addEventListener(alias + '/' + type, e => this.told(line, alias, type, e));
-      }
-      for (const m of members) {
-        m.was = m.line;
-        m.waits = true;
-        m.next = [line, alias];
-        if (m.mark || !m.was) this.move(m);
-        for (const type of m.types) this.hear(line, alias, type);
-      }
-    }
+    line.source = new Native(base + '?' + query.join('&'), {withCredentials: cred});
+    some.forEach((members, i) => {
+      const alias = i.toString(36);
+      for (const type of ['open', 'gap', 'end', 'error']) this.on(line, alias, type, () => {});
+      for (const m of members) for (const type of m.types) this.hear(m.next, type);
+    });
     line.source.onerror = () => {
-      const what = line.source.readyState === 2 ? 'native' : 'end';
-      if (!line.replaced) this.each(line, m => (m.next[0] === line && this.move(m), this.say(m, what)));
+      const {readyState} = line.source;
+      for (const m of this.of(line)) readyState === 2 ? this.end(m, 'native') : this.end(m);
     };
-    return line;
   }
 
-  // move makes a member hear its new line alone.
+  // move makes a member hear the line that it is to hear, and no other.
   move(m) {
     [m.line, m.alias] = m.next;
   }
 
-  each(line, f) {
-    for (const members of line.members.values()) for (const m of [...members]) f(m);
+  // sweep closes the lines that nobody hears.
+  sweep() {
+    const used = new Set([...this.members.values()].flatMap(m => [m.line, m.next?.[0]]));
+    this.lines = this.lines.filter(line => used.has(line) || line.source.close());
   }
 
-  say(m, what, e) {
-    if (what === 'end') {
-      if (m.waits) return;
-      m.waits = true;
-    } else if (what !== 'open') {
-      this.members.delete(m.key);
-    }
-    m.send({n: m.n, what, ...e});
+  of(line, alias) {
+    return [...this.members.values()].filter(m => m.line === line && (alias ?? m.alias) === m.alias);
   }
 
-  // mark takes down where the streams are.
-  mark(line, id) {
-    const at = positions(id);
-    this.each(line, m => {
-      if (m.line === line) m.mark = at.get(m.alias) ?? '';
-    });
+  end(m, what = 'end') {
+    m.open = false;
+    if (what !== 'end') this.members.delete(m.key);
+    m.send({n: m.n, what});
   }
 
-  told(line, alias, type, e) {
-    for (const m of line.members.get(alias)) {
-      if (type === 'open' && m.next[0] === line) this.move(m);
-      if (m.line !== line) continue;
+  on(line, alias, type, f) {
+    const name = alias + '/' + type;
+    if (line.heard.has(name)) return;
+    line.heard.add(name);
+    line.source.addEventListener(name, e => {
+      if (e.data === undefined) return;
       if (type === 'open') {
-        if (m.waits) m.was && m.isOpen || this.say(m, 'open');
-        m.waits = false;
-        m.isOpen = true;
-      } else if (type === 'end') {
-        m.isOpen = false;
-        this.say(m, 'end');
-      } else if (type === 'error') {
-        const {status} = JSON.parse(e.data);
-        this.say(m, status > 299 && status < 400 || [400, 413, 431].includes(status) ? 'native' : 'close');
+        for (const m of this.members.values()) if (m.next?.[0] === line && m.next[1] === alias) this.move(m);
+        this.sweep();
       }
-    }
-    this.mark(line, e.lastEventId);
-  }
-
-  hear(line, alias, type) {
-    const on = alias + '/' + escaped(type);
-    if (line.heard.has(on)) return;
-    line.heard.add(on);
-    line.source.addEventListener(on, e => {
-      this.mark(line, e.lastEventId);
-      for (const m of line.members.get(alias)) {
-        if (m.line === line) m.send({n: m.n, type, data: e.data, mark: m.mark});
+      const at = new Map(e.lastEventId ? e.lastEventId.split(',').map(p => p.split(':')) : []);
+      for (const m of this.of(line)) m.mark = at.get(m.alias) ?? '';
+      for (const m of this.of(line, alias)) {
+        if (type === 'open') {
+          if (!m.open) m.send({n: m.n, what: type});
+          m.open = true;
+        } else if (type === 'end') {
+          this.end(m);
+        } else if (type === 'error') {
+          const {status} = JSON.parse(e.data);
+          this.end(m, status > 299 && status < 400 || [400, 413, 431].includes(status) ? 'native' : 'close');
+        } else {
+          f(m, e);
+        }
       }
     });
+  }
+
+  hear([line, alias], type) {
+    this.on(line, alias, (/^(~|(open|gap|end|error)$)/.test(type) ? '~' : '') + type,
+      (m, e) => m.send({n: m.n, type, data: e.data, mark: m.mark}));
   }
 
   // take does what a tab says.
-  take(tab, said, send) {
-    for (const j of said.join ?? []) {
-      const key = tab + ' ' + j.n;
+  take(tab, {join, leave, listen, bye}, send) {
+    for (const j of join ?? []) {
+      const key = tab + j.n;
       if (!this.members.has(key)) this.join({...j, key, tab, send, types: new Set(j.types)});
     }
-    for (const n of said.leave ?? []) this.leave(m => m.key === tab + ' ' + n);
-    if (said.listen) this.listen(tab + ' ' + said.listen[0], said.listen[1]);
-    if (said.bye) this.leave(m => m.tab === tab);
+    if (leave) this.leave(m => m.key === tab + leave);
+    if (bye) this.leave(m => m.tab === tab);
+    const m = listen && this.members.get(tab + listen[0]);
+    if (m && !m.types.has(listen[1])) {
+      m.types.add(listen[1]);
+      for (const line of [m.line && [m.line, m.alias], m.next]) if (line) this.hear(line, listen[1]);
+    }
   }
 
-  // watch forgets a tab that has died: it held a lock of its name.
+  // watch forgets a tab when it has died: it held a lock of its name.
   watch(tab) {
-    globalThis.navigator?.locks?.request(name + tab, () => this.leave(m => m.tab === tab));
+    locks?.request(name + tab, () => this.leave(m => m.tab === tab));
   }
 }
 
+// tabs is what a hub is told by several tabs.
+const tabs = (hub = new Hub(), known = new Set()) => {
+  return (tab, said, send) => {
+    if (!known.has(tab)) hub.watch(tab);
+    known.add(tab);
+    hub.take(tab, said, send);
+  };
+};
+
 if (globalThis.SharedWorkerGlobalScope) {
-  const hub = new Hub();
+  const take = tabs();
   onconnect = ({ports: [port]}) => {
-    const tab = crypto.randomUUID();
-    port.onmessage = ({data}) => {
-      if (data.tab) hub.watch(data.tab);
-      hub.take(data.tab ?? tab, data, said => port.postMessage(said));
-    };
+    port.onmessage = ({data}) => take(data.tab, data, said => port.postMessage(said));
   };
 }
 
 // The tab: its instances, and how it reaches the hub.
 const mine = new Map();
-let count = 0, tell, hang = [], tab;
+let count = 0, tell, undo = [];
 
-const joins = () => [...mine.values()].map(s => s.asJoin());
-
+const joins = () => ({join: [...mine.values()].map(s => s.asJoin())});
 const hear = said => mine.get(said.n)?.hear(said);
 
-const onLock = (of, f) => {
-  const stop = new AbortController(), {locks} = navigator;
-  locks.request(of, {signal: stop.signal}, () => (f?.(), new Promise(free => hang.push(free)))).catch(() => {});
-  hang.push(() => stop.abort());
+// hold holds a lock until undo, and calls f once it is held.
+const hold = (of, f) => {
+  const stop = new AbortController();
+  locks.request(of, {signal: stop.signal}, () => (f?.(), new Promise(free => undo.push(free)))).catch(() => {});
+  undo.push(() => stop.abort());
 };
 
-// reach finds the hub, and tells it what the tab has.
-function reach(worker = globalThis.SharedWorker) {
-  if (tell) return;
-  tab = Math.random().toString(36).slice(2);
-  const lockable = navigator.locks && globalThis.BroadcastChannel;
-  if (navigator.locks) onLock(name + tab);
-  if (worker) {
-    try {
-      const w = new worker(import.meta.url, {type: 'module', name});
-      w.onerror = () => (leave(), reach(null));
-      w.port.onmessage = ({data}) => hear(data);
-      tell = said => w.port.postMessage({tab, ...said});
-      hang.push(() => (w.onerror = null, w.port.close()));
-    } catch {
-      return reach(null);
-    }
-  } else if (lockable) {
-    const channel = new BroadcastChannel(name), self = tab;
-    let hub;
-    const watched = new Set();
-    const take = (from, said) => {
-      if (!watched.has(from) && from !== self) watched.add(from), hub.watch(from);
-      hub.take(from, said, s => (from === self ? hear(s) : channel.postMessage({to: from, s})));
-    };
+// reach finds the hub, once it can see that the tab is alive, and tells it what the tab has.
+function reach(Worker = globalThis.SharedWorker) {
+  const tab = Math.random().toString(36).slice(2) + ' ';
+  tell = () => {};
+  locks ? hold(name + tab, () => find(tab, Worker)) : find(tab, Worker);
+}
+
+function find(tab, Worker) {
+  if (Worker) {
+    const worker = new Worker(import.meta.url, {type: 'module', name});
+    worker.onerror = () => (leave(), reach(null)); // it may not be run
+    worker.port.onmessage = ({data}) => hear(data);
+    tell = said => worker.port.postMessage({tab, ...said});
+    undo.push(() => worker.port.close());
+  } else if (globalThis.BroadcastChannel && locks) {
+    const channel = new BroadcastChannel(name);
+    let take, stop;
     channel.onmessage = ({data}) => {
-      if (data.to === self) hear(data.s);
-      else if (data.hello) tell({join: joins()});
-      else if (hub && data.from) take(data.from, data.s);
+      if (data.to === tab) hear(data.said);
+      else if (data.hello) tell(joins());
+      else if (data.tab) take?.(data.tab, data, said => channel.postMessage({to: data.tab, said}));
     };
-    tell = said => (hub ? take(self, said) : channel.postMessage({from: self, s: said}));
-    onLock(name, () => {
-      hub = new Hub();
+    tell = said => take ? take(tab, said, hear) : channel.postMessage({tab, ...said});
+    hold(name, () => {
+      const hub = new Hub();
+      take = tabs(hub);
+      stop = () => hub.leave(() => true);
       channel.postMessage({hello: true});
-      tell({join: joins()});
+      tell(joins());
     });
-    hang.push(() => (hub?.leave(() => true), channel.close()));
+    undo.push(() => (stop?.(), channel.close()));
   } else {
     const hub = new Hub();
     tell = said => hub.take(tab, said, hear);
-    hang.push(() => hub.leave(() => true));
+    undo.push(() => hub.leave(() => true));
   }
-  if (mine.size) tell({join: joins()});
+  tell(joins());
 }
 
-// leave lets go of the hub: another tab has it then, and this one can be kept by the browser.
+// leave lets go of the hub, so that another tab has it, and the browser can keep this one.
 function leave() {
   tell?.({bye: true});
   tell = null;
-  for (const f of hang.splice(0)) f();
+  for (const f of undo.splice(0)) f();
 }
 
 function resume() {
@@ -257,32 +234,22 @@ function resume() {
 
 if (globalThis.document) {
   addEventListener('pagehide', leave);
-  addEventListener('pageshow', e => e.persisted && resume());
+  addEventListener('pageshow', resume);
   document.addEventListener('freeze', leave);
   document.addEventListener('resume', resume);
 }
-
-const on = type => ({
-  get() {
-    return this['#' + type]?.f ?? null;
-  },
-  set(f) {
-    const has = this['#' + type] ??= (this.addEventListener(type, e => this['#' + type].f?.call(this, e)), {});
-    has.f = typeof f === 'function' ? f : null;
-  },
-});
 
 export class EventSource extends EventTarget {
   #url; #cred; #state = 0; #n; #mark = ''; #id = ''; #types = new Set(); #native;
 
   constructor(url, init) {
     super();
-    if (!arguments.length) throw new TypeError('EventSource: 1 argument required, but only 0 present.');
+    if (!arguments.length) throw new TypeError('EventSource: the URL is missing');
     let at;
     try {
       at = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
     } catch {
-      throw new DOMException(`EventSource: cannot parse ${url}`, 'SyntaxError');
+      throw new DOMException('EventSource: cannot parse ' + url, 'SyntaxError');
     }
     this.#url = at.href;
     this.#cred = !!init?.withCredentials;
@@ -299,12 +266,12 @@ export class EventSource extends EventTarget {
   close() {
     this.#state = 2;
     this.#native?.close();
-    if (mine.delete(this.#n)) tell?.({leave: [this.#n]});
+    if (mine.delete(this.#n)) tell?.({leave: this.#n});
   }
 
   addEventListener(type, ...rest) {
     super.addEventListener(type, ...rest);
-    if (this.#types.has(type += '') || type === 'open') return;
+    if (this.#types.has(type += '')) return;
     this.#types.add(type);
     if (this.#native) this.#pass(type);
     else if (this.#state < 2) tell?.({listen: [this.#n, type]});
@@ -348,10 +315,19 @@ export class EventSource extends EventTarget {
 }
 
 for (const type of ['open', 'message', 'error']) {
-  Object.defineProperty(EventSource.prototype, 'on' + type, {...on(type), enumerable: true, configurable: true});
+  const handlers = new WeakMap();
+  Object.defineProperty(EventSource.prototype, 'on' + type, {
+    enumerable: true,
+    configurable: true,
+    get() {
+      return handlers.get(this) ?? null;
+    },
+    set(f) {
+      if (!handlers.has(this)) this.addEventListener(type, e => handlers.get(this)?.call(this, e));
+      handlers.set(this, typeof f === 'function' ? f : null);
+    },
+  });
 }
 ['CONNECTING', 'OPEN', 'CLOSED'].forEach((state, value) => {
   for (const has of [EventSource, EventSource.prototype]) Object.defineProperty(has, state, {value, enumerable: true});
 });
-
-export default EventSource;
