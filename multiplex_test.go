@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -639,4 +640,82 @@ func TestMultiplexGreets(t *testing.T) {
 func digestOf(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return "~" + base64.RawURLEncoding.EncodeToString(sum[:8])
+}
+
+// An administrator sees the connections and their streams, and ends one.
+func TestAdminShowsConnections(t *testing.T) {
+	origin := newLiveOrigin(t)
+	admin := freePort(t)
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex
+	}
+	handle /own {
+		reverse_proxy %[1]s
+	}
+	handle /no {
+		respond 403
+	}
+	handle {
+		sse_fanout %[1]s
+	}`, origin.addr), fmt.Sprintf("admin 127.0.0.1:%d", admin))
+	c := s.multiplexed("a=/shared%3Fsecret&b=/own&c=/no")
+	c.expectAll("a/open {}", "b/open {}", `c/error {"status":403}`)
+	origin.send("id: 1\ndata: x\n\n")
+	c.expectAll("a/message x", "b/message x")
+
+	ask := func(method, path string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, fmt.Sprintf("http://127.0.0.1:%d/sse_fanout/connections%s", admin, path), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := s.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	_, text := ask(http.MethodGet, "")
+	var all []struct {
+		Number  uint64
+		Streams []struct {
+			Alias, State, Topic string
+			Events              uint64
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &all); err != nil || len(all) != 1 || len(all[0].Streams) != 3 {
+		t.Fatalf("got %s: %v", text, err)
+	}
+	got := fmt.Sprint(all[0].Streams)
+	topic := all[0].Streams[0].Topic
+	if want := fmt.Sprintf("[{a shared %s 1} {b private  1} {c over  0}]", topic); got != want || !strings.Contains(topic, "/shared ") {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if strings.Contains(text, "secret") {
+		t.Errorf("it tells a query: %s", text)
+	}
+	number := fmt.Sprintf("/%d", all[0].Number)
+	for _, tc := range []struct {
+		method, path string
+		status       int
+	}{
+		{http.MethodGet, number, 200},
+		{http.MethodGet, "/x", 400},
+		{http.MethodGet, "/99999", 404},
+		{http.MethodGet, number + "/streams", 404},
+		{http.MethodPost, "", 405},
+		{http.MethodDelete, number, 204},
+	} {
+		if status, body := ask(tc.method, tc.path); status != tc.status {
+			t.Errorf("%s %s: got %d and %s, want %d", tc.method, tc.path, status, body, tc.status)
+		}
+	}
+	for range c.blocks {
+	}
 }
