@@ -228,7 +228,7 @@ func TestTabsShareOneConnection(t *testing.T) {
 	handle /streams* {
 		sse_multiplex
 	}
-	handle /events/* {
+	handle /events {
 		sse_fanout %s
 	}
 	handle /note {
