@@ -719,3 +719,34 @@ func TestAdminShowsConnections(t *testing.T) {
 	for range c.blocks {
 	}
 }
+
+// The heartbeats of topics are not sent: one of the connection serves all its streams.
+func TestMultiplexHasOneHeartbeat(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex {
+			heartbeat 300ms
+		}
+	}
+	handle {
+		sse_fanout %s {
+			heartbeat 10ms
+		}
+	}`, origin.addr))
+	c := s.multiplexed("a=/a&b=/b")
+	c.expectAll("a/open {}", "b/open {}")
+	before := counted.Heartbeats.Load()
+	for counted.Heartbeats.Load() < before+20 {
+		time.Sleep(time.Millisecond)
+	}
+	for counted.Multiplex.Heartbeats.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	// Two topics with a heartbeat each 10 ms, and not one for each look at them.
+	if n := counted.Heartbeats.Load() - before; n > 2000 {
+		t.Errorf("%d heartbeats of topics are counted", n)
+	}
+	origin.send("data: x\n\n")
+	c.expectAll("a/message x", "b/message x")
+}

@@ -283,3 +283,74 @@ func TestTabsShareOneConnection(t *testing.T) {
 		}
 	}
 }
+
+// scripted is an origin whose streams the page of the contract knows.
+func scripted(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	wait := true
+	text := "data: one\n\n: nothing\n\nid: 1\ndata: two\ndata: lines\n\nid: a b\nevent: named\ndata: é 😀\n\n" +
+		"data\n\nevent: open\ndata: o\n\nevent: error\ndata: e\n\nevent: end\ndata: n\n\nevent: ~x\ndata: t\n\n" +
+		"id\ndata: reset\n\nid: 2\ndata:  space\n\nevent: last\ndata\n\n"
+	if r.URL.Path == "/ending" {
+		text = "retry: 1000\nid: 7\ndata: after " + r.Header.Get("Last-Event-ID") + "\n\n"
+		if wait = r.Header.Get("Last-Event-ID") != ""; wait {
+			text += "event: last\ndata\n\n"
+		}
+	}
+	_, _ = io.WriteString(w, text)
+	_ = http.NewResponseController(w).Flush()
+	if wait {
+		<-r.Context().Done()
+	}
+}
+
+// The EventSource of client.js keeps what the browser's own does.
+func TestClientKeepsTheContractOfEventSource(t *testing.T) {
+	dir := installed(t, "testdata/clients")
+	pages, err := filepath.Abs("testdata/browser")
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin := inGo(t, http.HandlerFunc(scripted))
+	caddy := runCaddy(t, "", fmt.Sprintf(`HTTP {
+	handle /streams* {
+		sse_multiplex
+	}
+	@streams path /scripted /ending
+	handle @streams {
+		reverse_proxy %s
+	}
+	redir /moved /scripted 307
+	handle /gone {
+		respond 204
+	}
+	handle /forbidden {
+		respond 403
+	}
+	handle /page {
+		respond "a page"
+	}
+	handle {
+		root %s
+		file_server
+	}
+}`, origin.addr, pages))
+	for name, binary := range map[string][]string{
+		"chrome":  {"chromium", "chromium", "chromium-browser", "google-chrome"},
+		"firefox": {"firefox-esr", "firefox-esr", "firefox"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := startTabs(t, dir, name, program(t, binary[0], binary[1:]...))
+			b.open(1, "http://localhost"+caddy.http[len("http://127.0.0.1"):]+"/contract.html")
+			for _, kind := range []string{"native", "shared"} {
+				var failed []string
+				if err := b.ask(map[string]any{"tab": 0, "evaluate": fmt.Sprintf("run(%q)", kind)}, &failed); err != nil {
+					t.Fatalf("%s: %v", kind, err)
+				}
+				for _, f := range failed {
+					t.Errorf("%s: %s", kind, f)
+				}
+			}
+		})
+	}
+}

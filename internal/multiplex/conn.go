@@ -223,9 +223,22 @@ func (c *Conn) buffered() []byte {
 
 // flush writes what is to be written, and tells the readers that it is.
 func (c *Conn) flush(more ...[]byte) error {
-	if len(c.buf) == 0 && len(more) == 0 {
-		return nil
+	if len(c.buf) > 0 || len(more) > 0 {
+		if err := c.write(more); err != nil {
+			return err
+		}
 	}
+	// Of the heartbeat of a topic, nothing is written.
+	for _, s := range c.unsent {
+		s.reader.Sent(s.step)
+	}
+	clear(c.unsent)
+	c.unsent = c.unsent[:0]
+	return nil
+}
+
+// write writes what is buffered, and more.
+func (c *Conn) write(more [][]byte) error {
 	err := c.output.Write(c.isExiting(), append([][]byte{c.buf}, more...)...)
 	if c.buffer != nil && cap(c.buf) <= 2*maxBuffer {
 		*c.buffer = c.buf
@@ -236,11 +249,6 @@ func (c *Conn) flush(more ...[]byte) error {
 		return err
 	}
 	c.spoken = time.Now()
-	for _, s := range c.unsent {
-		s.reader.Sent(s.step)
-	}
-	clear(c.unsent)
-	c.unsent = c.unsent[:0]
 	return nil
 }
 
