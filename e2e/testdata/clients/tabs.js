@@ -26,7 +26,8 @@ async function answer({ open, tab, close, go, back, evaluate }) {
   const page = tabs[tab]
   if (close) await page.close()
   else if (go) await page.goto(go)
-  else if (back) await page.goBack()
+  // A page that the browser has kept comes without being loaded, for which goBack would wait.
+  else if (back) await page.evaluate('void setTimeout(() => history.back())')
   else return page.evaluate(evaluate)
 }
 

@@ -1,6 +1,6 @@
 // An EventSource whose instances share one connection, over all tabs: sse_multiplex.
-// The connection is in a SharedWorker, which runs this module too; else in the tab that has a
-// lock, to which the others speak over a BroadcastChannel; else in each tab.
+// It is in a SharedWorker, which runs this module too; else in the tab that has a lock, to
+// which others speak over a BroadcastChannel; else in each tab.
 
 const base = new URL('.', import.meta.url);
 const name = 'sse_multiplex ' + base;
@@ -9,8 +9,8 @@ const {locks} = navigator; // there are none without TLS
 const most = 32; // streams of a connection
 const later = (f, ms) => setTimeout(f, ms);
 
-// A Hub has the connections. Its members are instances: key, n, tab, url, cred, mark (where it
-// is), types (that it listens to), send. A member hears one line; next is the one that is to come.
+// A Hub has the connections. Its members are instances: mark is where it is, line what it
+// hears, and next what it is to hear.
 class Hub {
   members = new Map();
   lines = [];
@@ -291,7 +291,7 @@ export class EventSource extends EventTarget {
     } else if (what === 'native') {
       mine.delete(this.#n);
       this.#own();
-    } else {
+    } else if (what !== 'open' || this.#state !== 1) { // else another tab has it now
       this.#state = {open: 1, end: 0, close: 2}[what];
       if (what === 'close') mine.delete(this.#n);
       this.dispatchEvent(new Event(what === 'open' ? 'open' : 'error'));
