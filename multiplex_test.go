@@ -750,3 +750,38 @@ func TestMultiplexHasOneHeartbeat(t *testing.T) {
 	origin.send("data: x\n\n")
 	c.expectAll("a/message x", "b/message x")
 }
+
+// What Caddy itself puts around the answers of a site does not keep topics from being read
+// without a goroutine for each stream.
+func TestMultiplexSharesBehindCaddysOwnWriters(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
+	log
+	encode
+	header X-Site yes
+	handle_errors {
+		respond "{err.status_code}"
+	}
+	handle /streams* {
+		sse_multiplex
+	}
+	handle {
+		sse_fanout
+		reverse_proxy %s
+	}`, origin.addr))
+	c := s.multiplexed("a=/a&b=/b", "Accept-Encoding", "gzip")
+	c.expectAll("a/open {}", "b/open {}")
+	if shared, private := counted.Multiplex.Shared(), counted.Multiplex.Private(); shared != 2 || private != 0 {
+		t.Errorf("%d streams are shared and %d private, want 2 and none", shared, private)
+	}
+	origin.send("data: x\n\n")
+	c.expectAll("a/message x", "b/message x")
+	c.cancel()
+	for range 500 {
+		if counted.Multiplex.Shared() == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("streams are left behind")
+}
