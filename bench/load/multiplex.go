@@ -201,12 +201,12 @@ func (m *multiplexBench) follow(ctx context.Context, address, path string, seen 
 		if err != nil {
 			return err
 		}
-		at := bytes.Index(line, []byte(`"t":`))
-		if at < 0 || !m.measuring.Load() {
+		_, made, ok := bytes.Cut(line, []byte(`"t":`))
+		if !ok || !m.measuring.Load() {
 			continue
 		}
 		var t int64
-		for _, c := range line[at+len(`"t":`):] {
+		for _, c := range made {
 			if c < '0' || c > '9' {
 				break
 			}
@@ -268,5 +268,5 @@ func startMultiplexCaddy(binary, origin, direct string) (address string, pid int
 		time.Sleep(50 * time.Millisecond)
 	}
 	stop()
-	return "", 0, nil, errors.New("Caddy does not listen")
+	return "", 0, nil, errors.New("waiting for Caddy: it does not listen")
 }
