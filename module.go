@@ -43,6 +43,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
 func init() {
@@ -127,6 +128,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	byOriginal := h.SourceRaw != nil && survey.ReadsOriginalURL(h.SourceRaw) // before Caddy drops it
 	if h.SourceRaw != nil {
 		mod, err := ctx.LoadModule(h, "SourceRaw")
 		if err != nil {
@@ -137,6 +139,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.settings, err = settings.New(h.Options, h.wraps()); err != nil {
 		return err
 	}
+	h.settings.ByOriginal = byOriginal
 	h.door = site.NewDoor(h.server, h, h.settings)
 	if err := observe.Register(ctx.GetMetricsRegistry(), process{}); err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
 )
 
@@ -44,9 +43,10 @@ func (h *instance) newEndpointRequest(ctx context.Context, q *inquiry) *http.Req
 	if server == nil {
 		server = new(caddyhttp.Server)
 	}
-	r := q.stranger(ctx, h.server)
-	request.Resume(r, q.from)
-	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), q.answer, server)
-	q.upstream.request.Apply(r)
+	topic := q.upstream.request
+	r := topic.Rewritten(q.stranger(ctx, h.server), q.from, func(r *http.Request) *http.Request {
+		return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), q.answer, server)
+	})
+	topic.Apply(r)
 	return r
 }

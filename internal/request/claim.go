@@ -44,9 +44,26 @@ func Resume(r *http.Request, from relay.Resumption) {
 	}
 	r.Header["Last-Event-Id"] = []string{from.ID}
 	if from.Param != "" {
-		current := inQuery(*r.URL, from)
-		r.URL, r.RequestURI = &current, current.RequestURI()
+		setURL(r, inQuery(*r.URL, from))
 	}
+}
+
+// Rewritten returns the stranger's request for the source of the endpoint form, as prepare
+// makes it of one, and as the site has rewritten it. It resumes with from.
+func (req *Topic) Rewritten(r *http.Request, from relay.Resumption, prepare func(*http.Request) *http.Request) *http.Request {
+	if req.orig != nil {
+		setURL(r, *req.orig)
+	}
+	Resume(r, from)
+	r = prepare(r)
+	if req.orig != nil {
+		setURL(r, inQuery(req.url, from))
+	}
+	return r
+}
+
+func setURL(r *http.Request, u url.URL) {
+	r.URL, r.RequestURI = &u, u.RequestURI()
 }
 
 // inQuery returns u with the id in the query parameter that the client uses.

@@ -17,6 +17,9 @@ func (req *Topic) Key() string {
 	k.addFlag(req.trusted)
 	k.add(req.host)
 	k.addURL(&req.url)
+	if k.addFlag(req.orig != nil); req.orig != nil {
+		k.addURL(req.orig)
+	}
 	k.addValues(req.vars)
 	k.addValues(req.vary)
 	k.addHeader(req.header)

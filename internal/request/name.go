@@ -27,7 +27,11 @@ const (
 func (req *Topic) PublicName(key string) string {
 	mac := hmac.New(sha256.New, nameKey)
 	mac.Write([]byte(key))
-	return clip(req.host, maxNamedHost) + clip(req.url.EscapedPath(), maxNamedPath) + " " + hex.EncodeToString(mac.Sum(nil)[:6])
+	asked := &req.url
+	if req.orig != nil {
+		asked = req.orig
+	}
+	return clip(req.host, maxNamedHost) + clip(asked.EscapedPath(), maxNamedPath) + " " + hex.EncodeToString(mac.Sum(nil)[:6])
 }
 
 // clip returns text, or its beginning and a sign that there is more.

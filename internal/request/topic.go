@@ -25,6 +25,7 @@ type Topic struct {
 	trusted bool         // it came through a proxy that trusted_proxies names
 	host    string       // lower case, with the port if the client named one
 	url     url.URL      // wrapping form: before rewrites; facts have what these have made of it
+	orig    *url.URL     // endpoint form: before rewrites, if that differs and the source may read it
 	vars    []namedValue // endpoint form: of sharedVars, those that are set
 	vary    []namedValue // placeholders
 	header  http.Header  // headers that vary names, and Learned, and forwardedHeaders of a trusted proxy
@@ -84,11 +85,15 @@ func NewTopic(r *http.Request, s *settings.Settings) *Topic {
 		url:    streamURL(r.URL, s.IgnoreQuery),
 		header: make(http.Header),
 	}
-	if s.Wrapping {
-		if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-			req.url = streamURL(orig.URL, s.IgnoreQuery)
+	if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		switch asked := streamURL(orig.URL, s.IgnoreQuery); {
+		case s.Wrapping:
+			req.url = asked
+		case s.ByOriginal && asked != req.url:
+			req.orig = &asked
 		}
-	} else {
+	}
+	if !s.Wrapping {
 		vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 		for _, name := range sharedVars {
 			if value, ok := vars[name]; ok {

@@ -47,6 +47,7 @@ type Settings struct {
 	Options
 
 	Wrapping     bool
+	ByOriginal   bool   // endpoint form: the source may answer by the URL from before all rewrites
 	Stranger     string // address that shared requests come from, with a port
 	Strip        bool
 	Reject       bool
