@@ -34,11 +34,12 @@ class Hub {
     this.timer = later(() => this.connect(), ms);
   }
 
-  // connect replaces the connections. Members at the same place of the same stream share that.
-  // What has a mark is told again from there; what has none hears its old line until then.
+  // connect replaces the connections. Members at the same place share a stream. What has a mark
+  // goes on from there; what has none hears its old line until then.
   connect() {
     this.at = undefined;
     const streams = new Map();
+    for (const line of this.lines) line.stale = true;
     for (const m of this.members.values()) {
       const of = [m.url, m.cred, m.mark].join(' ');
       streams.set(of, [...streams.get(of) ?? [], m]);
@@ -75,12 +76,16 @@ class Hub {
     };
   }
 
-  // move makes a member hear the line that it is to hear, and no other.
   move(m) {
     [m.line, m.alias] = m.next;
   }
 
-  // sweep closes the lines that nobody hears.
+  // stay makes a member go on from its mark, once it has one.
+  stay(m) {
+    m.next = [m.line, m.alias];
+    this.plan(20);
+  }
+
   sweep() {
     const used = new Set([...this.members.values()].flatMap(m => [m.line, m.next?.[0]]));
     this.lines = this.lines.filter(line => used.has(line) || line.source.close());
@@ -102,12 +107,21 @@ class Hub {
     line.heard.add(name);
     line.source.addEventListener(name, e => {
       if (e.data === undefined) return;
+      const at = new Map(e.lastEventId ? e.lastEventId.split(',').map(p => p.split(':')) : []);
       if (type === 'open') {
-        for (const m of this.members.values()) if (m.next?.[0] === line && m.next[1] === alias) this.move(m);
+        for (const m of this.members.values()) {
+          if (m.next?.[0] !== line || m.next[1] !== alias) continue;
+          // What has got ids meanwhile hears of the first by its old line, and stays with that.
+          if (m.line !== line && at.get(alias)) later(() => m.mark || (this.move(m), this.sweep()), 1000);
+          else this.move(m);
+        }
         this.sweep();
       }
-      const at = new Map(e.lastEventId ? e.lastEventId.split(',').map(p => p.split(':')) : []);
-      for (const m of this.of(line)) m.mark = at.get(m.alias) ?? '';
+      for (const m of this.of(line)) {
+        const was = m.mark;
+        m.mark = at.get(m.alias) ?? '';
+        if (line.stale && !was && m.mark) this.stay(m);
+      }
       for (const m of this.of(line, alias)) {
         if (type === 'open') {
           if (!m.open) m.send({n: m.n, what: type});
@@ -129,7 +143,6 @@ class Hub {
       (m, e) => m.send({n: m.n, type, data: e.data, mark: m.mark}));
   }
 
-  // take does what a tab says.
   take(tab, {join, leave, listen, bye}, send) {
     for (const j of join ?? []) {
       const key = tab + j.n;
@@ -150,7 +163,6 @@ class Hub {
   }
 }
 
-// tabs is what a hub is told by several tabs.
 const tabs = (hub = new Hub(), known = new Set()) => {
   return (tab, said, send) => {
     if (!known.has(tab)) hub.watch(tab);
@@ -166,21 +178,21 @@ if (globalThis.SharedWorkerGlobalScope) {
   };
 }
 
-// The tab: its instances, and how it reaches the hub.
+// The tab.
 const mine = new Map();
 let count = 0, tell, undo = [];
 
 const joins = () => ({join: [...mine.values()].map(s => s.asJoin())});
 const hear = said => mine.get(said.n)?.hear(said);
 
-// hold holds a lock until undo, and calls f once it is held.
+// hold holds a lock until undo.
 const hold = (of, f) => {
   const stop = new AbortController();
   locks.request(of, {signal: stop.signal}, () => (f?.(), new Promise(free => undo.push(free)))).catch(() => {});
   undo.push(() => stop.abort());
 };
 
-// reach finds the hub, once it can see that the tab is alive, and tells it what the tab has.
+// reach finds the hub, once that can see that the tab is alive.
 function reach(Worker = globalThis.SharedWorker) {
   const tab = Math.random().toString(36).slice(2) + ' ';
   tell = () => {};
@@ -219,7 +231,7 @@ function find(tab, Worker) {
   tell(joins());
 }
 
-// leave lets go of the hub, so that another tab has it, and the browser can keep this one.
+// leave lets go of the hub: the browser can keep this tab.
 function leave() {
   tell?.({bye: true});
   tell = null;
@@ -282,7 +294,6 @@ export class EventSource extends EventTarget {
     return {n: this.#n, url: pathname + search, cred: this.#cred, mark: this.#mark, types: [...this.#types]};
   }
 
-  // hear dispatches what the hub says.
   hear({what, type, data, mark}) {
     if (type) {
       this.#mark = mark;
@@ -298,7 +309,6 @@ export class EventSource extends EventTarget {
     }
   }
 
-  // own makes the instance have a connection of its own.
   #own() {
     this.#native = new Native(this.#url, {withCredentials: this.#cred});
     for (const type of ['open', 'error']) {
