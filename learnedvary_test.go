@@ -73,14 +73,14 @@ func TestKeyLearnsOneHeaderAfterAnother(t *testing.T) {
 		get := func() *client {
 			var header []string
 			for i := range request.MaxLearned + 1 {
-				header = append(header, "Accept-"+strconv.Itoa(i), "x")
+				header = append(header, "Sec-CH-"+strconv.Itoa(i), "x")
 			}
 			return s.get("/events", header...)
 		}
 		c := get()
 		var vary []string
 		for i := range request.MaxLearned {
-			vary = append(vary, "Accept-"+strconv.Itoa(i))
+			vary = append(vary, "Sec-CH-"+strconv.Itoa(i))
 			s.origin.next().answer(200, "Content-Type", "text/event-stream", "Vary", strings.Join(vary, ", "))
 			c.expectStatus(0)
 		}
@@ -91,7 +91,7 @@ func TestKeyLearnsOneHeaderAfterAnother(t *testing.T) {
 			}
 		}
 		// One more is too many.
-		up.answer(200, "Content-Type", "text/event-stream", "Vary", "Accept-"+strconv.Itoa(request.MaxLearned))
+		up.answer(200, "Content-Type", "text/event-stream", "Vary", "Sec-CH-"+strconv.Itoa(request.MaxLearned))
 		c.expectAnswer(200, "passed ")
 		get().expectAnswer(200, "passed ")
 		s.origin.idle()

@@ -119,8 +119,8 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets up h: it loads the source and joins the pool of topics that
-// an earlier configuration may have left for it.
+// Provision sets up h: it loads the source and joins the lineage of its definition, which
+// may have a pool of topics from an earlier configuration (see lineage.poolOf).
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)

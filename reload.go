@@ -15,8 +15,8 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
-// lineages has the handlers in use by the active configuration, and while one
-// replaces another those of both, by what defines them (definition). It
+// lineages has the lineage of each definition of a handler (definition) that is in
+// use: by the active configuration, and during a reload also by the one before. It
 // lets topics, their clients and their connections to the origin be preserved
 // through a reload: the new handler is provisioned before the old one is
 // cleaned up, and joins its lineage.
@@ -97,8 +97,9 @@ func (p *pool) comeBack(h *instance) {
 // Destruct has nothing left to do: the last handler that left has ended the pool.
 func (l *lineage) Destruct() error { return nil }
 
-// poolOf returns the pool of h, which is made for the first request: a
-// configuration that is only validated needs none.
+// poolOf returns the pool of h: that of its lineage, which an earlier configuration may have
+// left, or a new one. It is called at the first request, as a configuration that is only
+// validated needs none.
 func (l *lineage) poolOf(h *instance) *pool {
 	if p := h.pool.Load(); p != nil {
 		return p
@@ -212,9 +213,10 @@ func (p *pool) hurryIfExiting() {
 
 func init() { caddy.OnExit(awaitPools) }
 
-// awaitPools runs when Caddy has waited for its servers, and is about to exit: of
-// connections that were taken from them, and of those to origins, they know nothing.
-// Those that no server has told of the exit, because their handler is gone, are ended now.
+// awaitPools runs when Caddy has waited for its servers, and is about to exit. The servers do
+// not know the connections that direct delivery has taken from them, nor those to origins.
+// Pools whose handler is gone have not heard of the exit: they are ended here. It waits for
+// what a write may take (carrier.ExitGrace), and as long for what follows.
 func awaitPools(context.Context) {
 	patience := time.After(2 * carrier.ExitGrace)
 	for _, p := range alive.all() {

@@ -43,7 +43,7 @@ const positionType = "sse_fanout"
 const GapComment = "gap: events may be missing here"
 
 // Of tells by a request who reads the answer. An EventSource asks for an event
-// stream alone, past all caches. In doubt, a client is none. The option primer may have
+// stream alone, past all caches. In doubt, it is not a browser. The option primer may have
 // decided it.
 func Of(r *http.Request, primer string) Kind {
 	accept, cache, pragma := r.Header["Accept"], r.Header["Cache-Control"], r.Header["Pragma"]

@@ -52,7 +52,7 @@ func (s *Session) handOver() bool {
 	}
 	c := s.carrier
 	if !c.Sockets.Beneath(s.w, s.r) {
-		// Only now that the header is written do all say what they make of it.
+		// Some writers decide whether they encode or buffer when the header is written.
 		s.keep(errChanged)
 		return false
 	}

@@ -21,10 +21,10 @@ import (
 const connGrace = 500 * time.Millisecond
 
 // quietConns are the connections that have brought no request yet, and those of
-// HTTP/2 without one now, of all servers that have a handler of ours. On exit,
-// Caddy waits for them: for the former five seconds, and for the latter until
-// their clients close them, if they were made just when their server was shut
-// down by a reload or the exit itself. Then nobody has told them to end.
+// HTTP/2 without one now, of all servers that have a handler of ours. On exit, Caddy
+// waits for them: five seconds for the former. A connection of HTTP/2 that was made while
+// its server was shut down has not been told to end: for that, Caddy waits until the
+// client closes it.
 var quietConns struct {
 	mu sync.Mutex
 

@@ -54,7 +54,7 @@ func (c *Policy) Admits(origin string) bool {
 	return c.any || c.origins[strings.ToLower(origin)]
 }
 
-// Apply takes over the headers of the origin's answer that speak of CORS.
+// Apply replaces the CORS headers of the origin's answer with those of the policy.
 func (c *Policy) Apply(header http.Header, r *http.Request) {
 	if !c.Enabled() {
 		return

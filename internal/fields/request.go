@@ -21,17 +21,42 @@ func Harmless(name string) bool {
 	return slices.ContainsFunc(harmlessPrefixes, begins) && !slices.ContainsFunc(harmfulPrefixes, begins)
 }
 
-// harmfulPrefixes are of what Cloudflare and CloudFront add for a client that has
-// logged in or shown a certificate.
+// harmfulPrefixes are of what Cloudflare and CloudFront add for a client that has logged in
+// or shown a certificate, and if their user has asked for it, of where it is: an application
+// that is told a client's city makes something of it.
 var harmfulPrefixes = []string{
 	"Cf-Access-",
 	"Cf-Cert-",
 	"Cf-Client-Cert-",
+	"Cf-Ipcity",
+	"Cf-Iplatitude",
+	"Cf-Iplongitude",
+	"Cf-Metro-Code",
+	"Cf-Postal-Code",
+	"Cf-Region",
+	"Cf-Timezone",
 	"Cloudfront-Viewer-Cert-",
+	"Cloudfront-Viewer-City",
+	"Cloudfront-Viewer-Country-Region",
+	"Cloudfront-Viewer-Latitude",
+	"Cloudfront-Viewer-Longitude",
+	"Cloudfront-Viewer-Metro-Code",
+	"Cloudfront-Viewer-Postal-Code",
+	"Cloudfront-Viewer-Time-Zone",
+}
+
+// Countries are the request fields, in canonical form, by which networks of caches tell from
+// which country or continent a client is. Cloudflare sends its own with every request.
+var Countries = []string{
+	"Cf-Ipcontinent",
+	"Cf-Ipcountry",
+	"Cloudfront-Viewer-Country",
+	"Cloudfront-Viewer-Country-Name",
+	"X-Appengine-Country",
+	"X-Vercel-Ip-Country",
 }
 
 var harmlessPrefixes = []string{
-	"Accept-",
 	"Cf-",
 	"Cloudfront-",
 	"If-",
@@ -42,7 +67,7 @@ var harmlessPrefixes = []string{
 }
 
 var harmlessNames = set(`
-	Accept Cache Cache-Control Content-Length DNT Early-Data Forwarded Host
+	Accept Accept-Charset Accept-Encoding Accept-Language Cache Cache-Control Content-Length DNT Early-Data Forwarded Host
 	Last-Event-ID Origin Pragma Priority Referer Save-Data Sec-GPC Sec-Purpose
 	Purpose Upgrade-Insecure-Requests User-Agent Via
 
@@ -63,9 +88,8 @@ var harmlessNames = set(`
 	Fly-Client-IP Fly-Forwarded-Port Fly-Forwarded-Proto Fly-Forwarded-Ssl
 	Fly-Region Fly-Request-Id
 	X-Amz-Cf-Id X-Azure-ClientIP X-Azure-FDID X-Azure-Ref X-Azure-RequestChain
-	X-Azure-SocketIP X-FD-HealthProbe X-Akamai-Edgescape X-Appengine-City
-	X-Appengine-Country X-Appengine-Region X-Vercel-Forwarded-For
-	X-Vercel-IP-Country X-Nf-Client-Connection-IP
+	X-Azure-SocketIP X-FD-HealthProbe X-Appengine-Country
+	X-Vercel-Forwarded-For X-Vercel-IP-Country X-Nf-Client-Connection-IP
 
 	B3 Baggage Traceparent Tracestate X-Amzn-Trace-Id X-Cloud-Trace-Context
 	X-Correlation-ID X-Ot-Span-Context X-Request-ID X-Request-Start Uber-Trace-Id
@@ -103,7 +127,7 @@ var variantNames = set(`
 func SameForAll(name string) bool {
 	// A client that carries a header that is not harmless shares only with
 	// "credentials strip", which says that the stream does not depend on it.
-	return !Harmless(name) || fixedNames[name]
+	return !Harmless(name) && !SelectsVariant(name) || fixedNames[name]
 }
 
 // fixedNames are set by us, or say where a client resumes and not what it asks

@@ -44,9 +44,9 @@ func (t *Topic) firstPosition(resumes bool) hub.Position {
 	}
 }
 
-// settle finds out from where s reads. It returns the id in force there and how
-// s begins; if that is pending, s may have to wait for what it will read
-// (unsettled), or read a catch-up that may turn out to be one or the other.
+// settle decides where s begins: in the history, with a catch-up, or behind a gap. It
+// returns the id in force there and how s begins. If that is pending, either s waits, as
+// nothing is known yet, or it reads a catch-up that will end as resumed or as a gap.
 func (s *Reader) settle() (id string, how Joining) {
 	t := s.topic
 	switch {
@@ -120,8 +120,8 @@ func (s *Reader) live(how Joining) string {
 	t := s.topic
 	s.begins(how)
 	if how == Gap {
-		// It gets a notice of its own. What lies before the last one in the log,
-		// it may have had: it can have been further than the log was.
+		// It gets a notice of its own. It may have had the events before the log's
+		// last gap, because it may have read further than the log.
 		s.joined = max(s.joined, t.noticed())
 	}
 	pos, ok := t.log.At(s.joined)
@@ -155,7 +155,7 @@ func (s *Reader) greet() (wire []byte, how Joining) {
 // Begin returns the first bytes of a stream: a comment, the reconnection time,
 // and the id in force just before the first event that this subscriber will
 // get. A connection that breaks before that event thus resumes without loss. Clients that
-// would take this for an event get what is one alone.
+// would take these bytes for an event get none of them but a greeting or a gap event.
 func (s *Reader) Begin() []byte {
 	b := s.primer()
 	if s.waits() {

@@ -20,9 +20,11 @@ import (
 //		switch step := r.Next(); step.Kind {
 //		case Send: write(step.Words, step.Bytes); r.Sent(step)
 //		case Wait: wait for step.Wake or step.Timer
-//		case End:  write(r.Farewell(step.Reason)) unless the reason is a failure; r.Leave(...)
+//		case End:  write(r.Farewell(step.Reason)) unless the reason is a failure
 //		}
 //	}
+//	r.Ended(reason)
+//	r.Close()                // in any case, also if it was not admitted
 //
 // One goroutine calls its methods. A carrier that can go on with nothing but a log and a
 // cursor asks for HandOver, where it would wait: the client is a Subscriber alone then,

@@ -34,15 +34,16 @@ type ruling struct {
 // missing says whether anything is missing between what the catch-up has brought and the
 // event that both have.
 var missing = []ruling{
-	// Whoever has the greeting goes on with what came after it.
+	// A client that brings no id has only the greeting: nothing before this event is missing.
 	{"a greeting", func(m *meeting) bool { return m.catchup.id.ID == "" }, true},
 
 	//	8 ─ 9 ─[10]
 	//	    9 ─[10]─ 11
 	{"the next event", func(m *meeting) bool { return m.hasBefore && m.before.ID == m.lastID }, true},
 
-	// The log's beginning was lost while the origin was silent, or was away. It must have
-	// come by here, unless it is what came after the log's end that is met.
+	// The log's beginning was lost while the origin was silent, or was away. The catch-up
+	// must have brought the id in force there (floorID), unless it has met an event that came
+	// after it began.
 	//
 	//	─────────[12]
 	//	(9 ─ 10)─[12]

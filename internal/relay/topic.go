@@ -197,10 +197,10 @@ func (t *Topic) expire() {
 }
 
 // connected is called when the origin has answered with an event stream. It returns
-// which connection of the topic that is, counted from 1, and for how long the topic
-// was without. From the second on, the stream may begin with what is in the log
-// already. id is what the origin was asked with, brought whether that is the opener's,
-// and blamed what it had been asked with before, to which it has not answered so.
+// which connection of the topic that is, counted from 1, and how long the topic had had
+// none. From the second on, the stream may begin with what is in the log already. id is
+// that of the request, brought tells whether it came from the client that opened the
+// topic, and blamed is the id of the request before, which got no stream.
 func (t *Topic) connected(id string, brought bool, blamed string, header map[string][]string) (nth int, without time.Duration) {
 	followers := t.Subscribers() - int(t.unsettled.Load())
 	t.mu.Lock()

@@ -28,7 +28,7 @@ type Topic struct {
 	orig    *url.URL     // endpoint form: before rewrites, if that differs and the source may read it
 	vars    []namedValue // endpoint form: of sharedVars, those that are set
 	vary    []namedValue // placeholders
-	header  http.Header  // headers that vary names, and Learned, and forwardedHeaders of a trusted proxy
+	header  http.Header  // headers that vary names, and Learned, forwardedHeaders of a trusted proxy, and fields.Countries
 
 	// Learned are the headers that have joined the key, as the origin's answers vary by
 	// them, sorted.
@@ -114,6 +114,10 @@ func NewTopic(r *http.Request, s *settings.Settings) *Topic {
 	}
 	if req.trusted || s.Wrapping {
 		names = slices.Concat(names, addressedHeaders)
+	}
+	if s.Wrapping {
+		// Sites that are for some countries decide by them, and say so by no Vary.
+		names = slices.Concat(names, fields.Countries)
 	}
 	for _, name := range names {
 		values, ok := r.Header[name]

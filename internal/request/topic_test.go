@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
@@ -366,7 +367,31 @@ func sameTopic(a, b *Topic) bool {
 	sameURL := func(a, b url.URL) bool {
 		return a.EscapedPath() == b.EscapedPath() && a.RawQuery == b.RawQuery && a.ForceQuery == b.ForceQuery
 	}
-	return a.tls == b.tls && a.trusted == b.trusted && a.host == b.host && sameURL(a.url, b.url) &&
+	return a.tls == b.tls && a.trusted == b.trusted && a.host == b.host && sameURL(a.url, b.url) && (a.orig == nil) == (b.orig == nil) &&
+		(a.orig == nil || sameURL(*a.orig, *b.orig)) &&
 		slices.Equal(a.vars, b.vars) && slices.Equal(a.vary, b.vary) &&
 		maps.EqualFunc(a.header, b.header, slices.Equal) && slices.Equal(a.Learned, b.Learned)
+}
+
+// A site that is for some countries decides by what a network of caches tells, in the wrapping
+// form, and the origin must be told the same.
+func TestCountryCountsInTheWrappingForm(t *testing.T) {
+	for _, name := range fields.Countries {
+		in := func(country string, wrapping bool) *Topic {
+			return topicRequestOf(t, wrapping, nil, visit{target: "http://example.com/events", header: []string{name, country}})
+		}
+		if in("FR", true).Key() == in("DE", true).Key() || in("FR", true).Key() != in("FR", true).Key() {
+			t.Errorf("clients do not share by %s", name)
+		}
+		if in("FR", false).Key() != in("DE", false).Key() {
+			t.Errorf("endpoint form: clients share by %s", name)
+		}
+		r := in("FR", true).Stranger(t.Context(), "192.0.2.1:1", nil)
+		if got := r.Header[name]; len(got) != 1 || got[0] != "FR" {
+			t.Errorf("the stranger has %q in %s", got, name)
+		}
+		if !fields.Harmless(name) {
+			t.Errorf("%s keeps a request from being shared", name)
+		}
+	}
 }
