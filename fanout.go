@@ -187,7 +187,7 @@ func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, co
 	return nil
 }
 
-// ExplainPass says how an operator can have requests like r shared after all.
+// explainPass says how an operator can have requests like r shared after all.
 func (h *instance) explainPass(p *pool, why pass.Reason, r *http.Request) {
 	var header string
 	if why == pass.Header {

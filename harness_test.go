@@ -534,31 +534,19 @@ func (c *client) WriteHeader(status int) {
 
 func (c *client) Write(p []byte) (int, error) {
 	c.mu.Lock()
-	if c.stalled {
-		began := time.Now()
-		for c.deadline.IsZero() || time.Now().Before(c.deadline) { // it may be set anew
-			c.mu.Unlock()
-			if time.Since(began) > time.Hour {
-				c.t.Error("a write without a deadline waits for ever")
-				return 0, os.ErrDeadlineExceeded
-			}
-			time.Sleep(10 * time.Millisecond)
-			c.mu.Lock()
-		}
-		c.mu.Unlock()
-		return 0, fmt.Errorf("writing: %w", os.ErrDeadlineExceeded)
-	}
-	if slowness := c.slowness; slowness > 0 {
-		left := time.Until(c.deadline)
-		c.mu.Unlock()
-		if left < slowness {
-			time.Sleep(left)
+	defer c.mu.Unlock()
+	for began := time.Now(); c.stalled || time.Since(began) < c.slowness; {
+		if !c.deadline.IsZero() && !time.Now().Before(c.deadline) { // it may be set anew
 			return 0, fmt.Errorf("writing: %w", os.ErrDeadlineExceeded)
 		}
-		time.Sleep(slowness)
+		if time.Since(began) > time.Hour {
+			c.t.Error("a write without a deadline waits for ever")
+			return 0, os.ErrDeadlineExceeded
+		}
+		c.mu.Unlock()
+		time.Sleep(10 * time.Millisecond)
 		c.mu.Lock()
 	}
-	defer c.mu.Unlock()
 	if c.status == 0 {
 		c.status = http.StatusOK
 	}

@@ -119,7 +119,7 @@ func (h *Multiplex) join() error {
 	if h.cors, err = cors.New(h.CORSOrigins); err != nil {
 		return err
 	}
-	h.carrier = carrier.Carrier{Timeout: time.Duration(h.settings.DispatchTimeout)}
+	h.carrier = carrier.Carrier{Timeout: time.Duration(h.settings.DispatchTimeout), Sockets: carrier.Kernel{}}
 	h.group = joinGroup(key, h)
 	return nil
 }

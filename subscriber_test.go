@@ -12,7 +12,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 const (
@@ -199,8 +198,7 @@ func TestManyEventsAreOneWriteAndOneFlush(t *testing.T) {
 	})
 }
 
-// HTTP/2 resets a stream when its write deadline passes, even a quiet one. On
-// HTTP/1.1, one deadline serves all the writes that it leaves enough time for.
+// HTTP/2 resets a stream when its write deadline passes, even a quiet one.
 func TestWriteDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
@@ -215,19 +213,14 @@ func TestWriteDeadlines(t *testing.T) {
 			return c.deadline
 		}
 		up.events(1, 1)
-		first := deadline(h1)
 		for i := range 30 {
 			time.Sleep(500 * time.Millisecond)
 			up.events(i+2, i+2)
-			if left := time.Until(deadline(h1)); left < settings.DefaultDispatchTimeout || left > settings.DefaultDispatchTimeout*5/4 {
-				t.Fatalf("a write was given %s, want %s and little more", left, settings.DefaultDispatchTimeout)
+			for _, c := range []*client{h1, h2} {
+				if d := deadline(c); !d.IsZero() {
+					t.Errorf("a stream was left with a deadline in %s", time.Until(d))
+				}
 			}
-			if i == 0 && deadline(h1) != first {
-				t.Error("the deadline was set anew though it left enough time")
-			}
-		}
-		if d := deadline(h2); !d.IsZero() {
-			t.Errorf("HTTP/2 was left with a deadline in %s", time.Until(d))
 		}
 	})
 }
@@ -537,7 +530,7 @@ func TestLargeEventsAreWrittenInPieces(t *testing.T) {
 		c.take(9 * time.Second)
 		event := "data: " + strings.Repeat("x", 300<<10) + "\n\n"
 		up.send(event)
-		time.Sleep(70 * time.Second)
+		time.Sleep(200 * time.Second)
 		if c.ended() {
 			t.Fatal("a client that makes progress was ended")
 		}
@@ -546,7 +539,7 @@ func TestLargeEventsAreWrittenInPieces(t *testing.T) {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.largest > 64<<10 {
+		if c.largest > piece {
 			t.Errorf("a write of %d bytes", c.largest)
 		}
 	})

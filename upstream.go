@@ -126,8 +126,8 @@ func (u *upstream) isConnectedThrough(h *instance) bool {
 	return u.topic.IsConnected() && u.homes.IsVia(h.server)
 }
 
-// isConnectedThroughAnother reports whether the stranger has been through other
-// configurations than that of h alone, or the connection goes through one.
+// isConnectedThroughAnother reports whether the stranger has passed through no configuration
+// but others than that of h, or the present connection goes through another.
 func (u *upstream) isConnectedThroughAnother(h *instance) bool {
 	return u.homes.AreElsewhere(h.server, u.topic.IsConnected())
 }
@@ -166,8 +166,8 @@ type inquiry struct {
 	from     relay.Resumption // that the source is asked with
 	answer   *origin.Answer
 
-	// settles says that the shared connection is answered: where its stranger arrives is
-	// the topic's home, which via leads through then.
+	// settles is true for the shared connection, and not for a catch-up. The handler that its
+	// stranger reaches becomes the topic's home, and via is the route to it.
 	settles bool
 	via     site.Route
 }

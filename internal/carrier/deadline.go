@@ -11,34 +11,47 @@ import (
 // A deadline is that of a session's writes. It is shortened when Caddy exits,
 // also under a write that is waiting.
 //
-// What it costs matters, for it is set for every delivery. On HTTP/1.1, a deadline
-// that passes does no harm while nothing is written, so one stands for many writes.
-// On HTTP/2, it resets the stream, even a quiet one, and each change is a message to
-// the goroutine that serves the connection: there, a timer looks whether a write is
-// waiting, and only if it has waited too long a deadline is set, in the past.
+// What it costs matters, for it is set for every delivery. On HTTP/2, a deadline that
+// passes resets the stream, even a quiet one, and each change is a message to the
+// goroutine that serves the connection. So a timer looks whether a write is waiting,
+// and only if the client takes nothing, a deadline is set, in the past.
 type deadline struct {
-	control  *http.ResponseController
-	standing bool
+	control *http.ResponseController
+	held    func() (bytes int, full, known bool) // by the kernel, of what was written
+	known   bool                                 // held says something
+	alone   bool                                 // nothing else is written to the connection
 
 	mu sync.Mutex
 
 	// Guarded by mu.
-	by      time.Time // standing
 	exitBy  time.Time // set once Caddy exits, or the write is cut
 	over    bool      // the handler has returned, or is about to
 	watch   *time.Timer
 	watched bool      // the timer is running
 	writing bool      // a write is under way
-	since   time.Time // when it began
+	since   time.Time // when it began, or the client was last seen to take something
+	before  int       // what the kernel held at the last look at this write, or unseen
 	timeout time.Duration
 	expired bool // a write has waited too long
 }
+
+// unseen is what the kernel held before the first look at a write.
+const unseen = -1
+
+// looks is how often the kernel is asked in the time that a client may take nothing. A
+// client that has stopped is cut that much later at most.
+const looks = 4
 
 // newDeadline returns what bounds the writes to w. Caddy's own idle timeouts, which
 // are set anew for every write and every flush, are suspended until resume is called,
 // unless they bound more than this does.
 func (c *Carrier) newDeadline(w http.ResponseWriter, r *http.Request) (d *deadline, resume func()) {
-	d = &deadline{control: http.NewResponseController(w), standing: r.ProtoMajor == 1}
+	d = &deadline{
+		control: http.NewResponseController(w),
+		held:    func() (bytes int, full, known bool) { return c.Sockets.Held(r) },
+		alone:   r.ProtoMajor == 1,
+	}
+	_, _, d.known = d.held()
 	_, idle := caddyhttp.IdleTimeoutsFromContext(r.Context())
 	if idle == nil || c.boundInTime(r) {
 		return d, func() {}
@@ -64,13 +77,20 @@ func (d *deadline) set(timeout time.Duration, exiting bool) {
 	switch now := time.Now(); {
 	case !d.exitBy.IsZero():
 		_ = d.control.SetWriteDeadline(d.exitBy)
-	case !d.standing:
-		d.writing, d.since, d.timeout = true, now, timeout
+	default:
+		d.writing, d.since, d.before, d.timeout = true, now, unseen, timeout
 		d.watchFor(timeout)
-	case d.by.Sub(now) < timeout:
-		d.by = now.Add(timeout + timeout/8)
-		_ = d.control.SetWriteDeadline(d.by)
 	}
+}
+
+// piece bounds what one write may take: what goes through is progress. A frame of
+// HTTP/2 has 16 KiB, unless the client wants larger ones, so that smaller writes would
+// cost more. On HTTP/1.1, the kernel tells more of progress than a piece could.
+func (d *deadline) piece() int {
+	if d.alone && d.known {
+		return maxWrite
+	}
+	return maxPiece
 }
 
 // last is called after the last write of the handler. What the HTTP server writes
@@ -85,9 +105,12 @@ func (d *deadline) last(timeout time.Duration) {
 	_ = d.control.SetWriteDeadline(by)
 }
 
-// watchFor looks at the write after some time, unless somebody does anyway. d.mu
-// must be held.
+// watchFor looks at the write after some time, or earlier, unless somebody does anyway.
+// d.mu must be held.
 func (d *deadline) watchFor(t time.Duration) {
+	if d.known {
+		t = min(t, max(d.timeout/looks, time.Millisecond))
+	}
 	switch {
 	case d.watched:
 		return
@@ -107,19 +130,30 @@ func (d *deadline) look() {
 	if d.over || !d.writing {
 		return
 	}
-	if left := d.timeout - time.Since(d.since); left > 0 {
+	now := time.Now()
+	if d.known && d.taking() {
+		d.since = now
+	}
+	if left := d.timeout - now.Sub(d.since); left > 0 {
 		d.watchFor(left)
 		return
 	}
 	d.expired = true
-	_ = d.control.SetWriteDeadline(time.Now())
+	_ = d.control.SetWriteDeadline(now)
+}
+
+// taking reports whether the client has taken something since the last look. The first
+// look tells only what there is to take. If the kernel is not full, it is not what a
+// stream of several waits for, but the client's flow control. d.mu must be held.
+func (d *deadline) taking() bool {
+	bytes, full, _ := d.held()
+	before := d.before
+	d.before = bytes
+	return bytes > 0 && bytes != before && (d.alone || full)
 }
 
 // clear is called after a write.
 func (d *deadline) clear() {
-	if d.standing {
-		return
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.writing = false

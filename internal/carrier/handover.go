@@ -29,6 +29,11 @@ type Sockets interface {
 	// Duplicate returns another descriptor of the socket.
 	Duplicate(r *http.Request) (fd int, err error)
 
+	// Held returns how many bytes the kernel holds that were written to the connection
+	// of r and that its client has not taken, and whether it takes no more for now. It
+	// does not block. Known is false, always, if that is not to be had.
+	Held(r *http.Request) (bytes int, full, known bool)
+
 	// Detach takes the connection from the HTTP server, and closes it but for the
 	// duplicate.
 	Detach(w http.ResponseWriter) error
@@ -164,6 +169,22 @@ func (Kernel) Duplicate(r *http.Request) (int, error) {
 		return 0, errChanged
 	}
 	return direct.Duplicate(c)
+}
+
+func (Kernel) Held(r *http.Request) (bytes int, full, known bool) {
+	c := connOf(r)
+	for {
+		switch outer := c.(type) {
+		case syscall.Conn:
+			return direct.Held(outer)
+		case interface{ NetConn() net.Conn }: // TLS
+			c = outer.NetConn()
+		case interface{ Raw() net.Conn }: // the PROXY protocol
+			c = outer.Raw()
+		default:
+			return 0, false, false
+		}
+	}
 }
 
 func (Kernel) Detach(w http.ResponseWriter) error {

@@ -29,16 +29,21 @@ func (c *Carrier) NewOutput(w http.ResponseWriter, r *http.Request) *Output {
 	return o
 }
 
-// MaxWrite bounds what one write may take, so that a slow client that makes
-// progress is not taken for one that does not.
-const MaxWrite = 64 << 10
+const (
+	// maxWrite bounds what one write may take.
+	maxWrite = 64 << 10
+
+	// maxPiece bounds it where only a write that is done tells of progress.
+	maxPiece = 16 << 10
+)
 
 // Write sends what is given and flushes it. exiting says that the process exits: then what
 // is written now, and from now on, is bounded more narrowly.
 func (o *Output) Write(exiting bool, parts ...[]byte) error {
+	piece := o.deadline.piece()
 	for _, p := range parts {
 		for len(p) > 0 {
-			n := min(len(p), MaxWrite)
+			n := min(len(p), piece)
 			o.deadline.set(o.timeout, exiting)
 			if _, err := o.w.Write(p[:n]); err != nil { //nolint:gosec // an event stream is no page
 				return err

@@ -12,7 +12,7 @@ import (
 
 // A Carrier is what the clients of a relay have in common.
 type Carrier struct {
-	// Timeout is how long a write may make no progress.
+	// Timeout is how long a client may take nothing of what is written to it.
 	Timeout time.Duration
 
 	// Direct is what takes connections over, and HandsOver whether it is given any.

@@ -33,8 +33,8 @@ func (silent) LeftBehind() bool                  { return false }
 func (silent) Closed(*relay.Topic, relay.Closed) {}
 func (silent) Retired()                          {}
 
-// newDelivery returns what writes one event to one client of many.
-func newDelivery(tb testing.TB) (deliver func()) {
+// newSession returns a session of c whose client is w.
+func newSession(tb testing.TB, c *Carrier, w http.ResponseWriter, major int) *Session {
 	cfg := relay.Config{
 		Words:     make([]relay.Words, 1),
 		History:   hub.Limits{Events: 10, Bytes: 1 << 10, Age: time.Minute},
@@ -51,9 +51,15 @@ func newDelivery(tb testing.TB) (deliver func()) {
 		tb.Fatal(err, rejected)
 	}
 	tb.Cleanup(reader.Close)
+	req := httptest.NewRequest(http.MethodGet, "/", nil)
+	req.ProtoMajor = major
+	return c.Begin(w, req, reader)
+}
+
+// newDelivery returns what writes one event to one client of many.
+func newDelivery(tb testing.TB) (deliver func()) {
 	c := &Carrier{Timeout: time.Second, Sockets: Kernel{}}
-	w := discarding{make(http.Header)}
-	s := c.Begin(w, httptest.NewRequest(http.MethodGet, "/", nil), reader)
+	s := newSession(tb, c, discarding{make(http.Header)}, 1)
 	event := []byte("id: 1\ndata: x\n\n")
 	return func() {
 		if err := s.write(event); err != nil {

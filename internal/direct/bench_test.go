@@ -14,6 +14,7 @@ type void struct{ closed chan struct{} }
 
 func (void) Add(int32, uint32) error             { return nil }
 func (void) Send(_ int32, p []byte) (int, error) { return len(p), nil }
+func (void) Held(int32) int                      { return 0 }
 func (void) Shut(int32)                          {}
 
 func (void) SendAll(_ []int32, p []byte, sent []int32) {

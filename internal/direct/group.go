@@ -178,7 +178,7 @@ func (g *group) part(batch hub.Batch) {
 	}
 }
 
-// skip keeps the place of a group that has nobody in it near the log's head.
+// skip moves a group that has nobody in it to the head of the log.
 func (g *group) skip(batch hub.Batch) {
 	g.mu.Lock()
 	g.cursor = g.log.Newest().Cursor

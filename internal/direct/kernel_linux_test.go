@@ -92,16 +92,7 @@ func (l *lobby) patientFor(timeout time.Duration) *lobby {
 
 func (l *lobby) join(s *stream) *peer {
 	l.t.Helper()
-	addr := l.listen.Addr()
-	near, err := net.Dial(addr.Network(), addr.String())
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.t.Cleanup(func() { near.Close() })
-	far, err := l.listen.Accept()
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	near, far := l.connect()
 	fd, err := direct.Duplicate(far.(syscall.Conn))
 	if err != nil {
 		l.t.Fatal(err)
@@ -170,6 +161,106 @@ func TestSocketThatIsFull(t *testing.T) {
 			t.Error("a stream that was cut looks whole")
 		}
 	})
+}
+
+// What the kernel holds gets less with what a client reads, long before the kernel wakes
+// the writer.
+func TestHeld(t *testing.T) {
+	overKernel(t, func(t *testing.T, l *lobby) {
+		near, far := l.connect()
+		defer far.Close()
+		// Buffers of a size that is set do not grow.
+		_ = far.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(1 << 20)
+		_ = near.(interface{ SetReadBuffer(int) error }).SetReadBuffer(32 << 10)
+		if bytes, full, known := direct.Held(far.(syscall.Conn)); bytes != 0 || full || !known {
+			t.Errorf("of a new socket, the kernel holds %d bytes, full %t, known %t", bytes, full, known)
+		}
+		written := fill(t, far)
+		network, fd := l.watch(far)
+		before, full, known := direct.Held(far.(syscall.Conn))
+		if got := network.Held(fd); before <= 0 || !full || !known || got != before {
+			t.Fatalf("of a full socket, the kernel holds %d bytes, and as the network has it %d; full %t, known %t", before, got, full, known)
+		}
+		read, progress := 0, false
+		for read < written {
+			n, err := io.CopyN(io.Discard, near, int64(min(32<<10, written-read)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			read += int(n)
+			if bytes, full, _ := direct.Held(far.(syscall.Conn)); full && bytes > 0 && bytes < before {
+				progress = true
+			}
+		}
+		if !progress {
+			t.Error("no progress is seen while the socket is full")
+		}
+		// What comes last may not be acknowledged at once.
+		for network.Held(fd) > 0 {
+			time.Sleep(time.Millisecond)
+		}
+	})
+}
+
+// connect returns both ends of a connection.
+func (l *lobby) connect() (near, far net.Conn) {
+	l.t.Helper()
+	addr := l.listen.Addr()
+	near, err := net.Dial(addr.Network(), addr.String())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { near.Close() })
+	far, err = l.listen.Accept()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return near, far
+}
+
+// watch returns a network, and the descriptor that it has of c.
+func (l *lobby) watch(c net.Conn) (direct.Network, int32) {
+	l.t.Helper()
+	network, err := l.open()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	fd, err := direct.Duplicate(c.(syscall.Conn))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() {
+		direct.CloseDuplicate(fd)
+		_ = network.Close()
+	})
+	return network, int32(fd)
+}
+
+// fill writes to c until it takes no more, and returns how much that was.
+func fill(t *testing.T, c net.Conn) (written int) {
+	t.Helper()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 64<<10)
+	// The other end may take some more.
+	for idle := 0; idle < 100; idle++ {
+		err = raw.Control(func(fd uintptr) {
+			for {
+				n, err := syscall.SendmsgN(int(fd), b, nil, nil, syscall.MSG_DONTWAIT)
+				if err != nil {
+					return
+				}
+				written, idle = written+n, 0
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return written
 }
 
 func TestSocketIsClosedByItsClient(t *testing.T) {

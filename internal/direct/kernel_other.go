@@ -19,5 +19,8 @@ func OpenKernel() (Network, error) { return nil, errUnsupported }
 // is closed.
 func Duplicate(syscall.Conn) (fd int, err error) { return 0, errUnsupported }
 
+// Held returns what the kernel holds that was written to c. It is not known here.
+func Held(syscall.Conn) (bytes int, full, known bool) { return 0, false, false }
+
 // CloseDuplicate closes what Duplicate has returned.
 func CloseDuplicate(int) {}

@@ -1,6 +1,6 @@
 package direct
 
-// A Network is what a shard needs of the kernel. Send, SendAll and Shut are called
+// A Network is what a shard needs of the kernel. Send, SendAll, Held and Shut are called
 // by one goroutine.
 type Network interface {
 	// Add begins to watch a socket. The tag comes back with its events, and tells
@@ -18,6 +18,10 @@ type Network interface {
 	// SendAll is Send to each of the sockets. For one whose connection is broken,
 	// it puts -1 into sent, which is as long as fds.
 	SendAll(fds []int32, p []byte, sent []int32)
+
+	// Held returns how many bytes of what a socket took its client has not taken yet,
+	// or 0 if that is not known.
+	Held(fd int32) int
 
 	// Shut closes a socket. It is no longer watched.
 	Shut(fd int32)

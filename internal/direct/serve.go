@@ -1,5 +1,7 @@
 package direct
 
+import "time"
+
 // portion is how many frames a socket that is behind gets before others have their
 // turn.
 const portion = 16
@@ -81,9 +83,35 @@ func (s *shard) flush(k *Socket) bool {
 	return true
 }
 
-// patience gives a socket with a rest the time that it may take nothing of it.
+// patience gives the client of a socket with a rest the time that it may take nothing.
 func (s *shard) patience(k *Socket) {
-	k.cutAt = min(s.writer.now()+s.writer.opts.Timeout, k.group.cutAt)
+	k.rest.held = unset
+	s.extend(k, s.writer.now())
+}
+
+// looks is how often the kernel is asked about a socket with a rest in the time that its
+// client may take nothing. A client that has stopped is cut that much later at most.
+const looks = 4
+
+// look extends the patience with a socket if its client has taken something since the
+// last look. The first look tells only what there is to take.
+func (s *shard) look(k *Socket, now time.Duration) {
+	before := k.rest.held
+	k.rest.held = s.network.Held(k.fd)
+	if k.rest.held > 0 && k.rest.held != before {
+		s.extend(k, now)
+		return
+	}
+	s.lookAgain(k, now)
+}
+
+func (s *shard) extend(k *Socket, now time.Duration) {
+	k.cutAt = min(now+s.writer.opts.Timeout, k.group.cutAt)
+	s.lookAgain(k, now)
+}
+
+func (s *shard) lookAgain(k *Socket, now time.Duration) {
+	k.rest.lookAt = now + max(s.writer.opts.Timeout/looks, time.Millisecond)
 	k.schedule()
 }
 

@@ -279,8 +279,14 @@ func (s *shard) expire() {
 	now := s.writer.now()
 	for len(s.timers) > 0 && s.timers[0].at <= now {
 		k := s.timers[0].socket
-		if k.rest != nil && k.cutAt <= now {
-			s.remove(k, Stalled)
+		if k.rest != nil {
+			s.look(k, now)
+			if k.cutAt <= now {
+				s.remove(k, Stalled)
+				continue
+			}
+		}
+		if k.ending || k.endAt > now {
 			continue
 		}
 		k.ending = true

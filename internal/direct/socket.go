@@ -21,7 +21,7 @@ type Socket struct {
 	timer  int32 // in shard.timers, or unset
 	rest   *rest // of a frame, which the socket has not taken yet
 	endAt  time.Duration
-	cutAt  time.Duration // unless it takes something before; only while there is a rest
+	cutAt  time.Duration // unless its client takes something before; only while there is a rest
 	reason Reason        // why it ends at endAt
 	ending bool          // it ends as soon as it is between two events
 	last   bool          // the rest is the last that it gets
@@ -39,6 +39,9 @@ type rest struct {
 	more     [][]byte // that come after these
 	delivery Delivery
 	beat     bool
+
+	lookAt time.Duration // when to ask the kernel whether the client takes anything
+	held   int           // what the kernel held at the last look; unset before the first
 }
 
 const (
@@ -80,7 +83,7 @@ func (s *Socket) due() time.Duration {
 		due = s.endAt
 	}
 	if s.rest != nil {
-		due = min(due, s.cutAt)
+		due = min(due, s.cutAt, s.rest.lookAt)
 	}
 	return due
 }

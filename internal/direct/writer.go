@@ -13,7 +13,7 @@ import (
 
 // Options are the same for all that a writer delivers.
 type Options struct {
-	// Timeout is how long a socket may take nothing of what is to be sent.
+	// Timeout is how long a client may take nothing of what is to be sent.
 	Timeout time.Duration
 
 	// Panicked is called with what a method of a Client has panicked with: one client

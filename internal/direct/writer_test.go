@@ -124,6 +124,49 @@ func (c *client) receive(p []byte) int {
 	return n
 }
 
+// buffered is the buffer of a kernel in front of a client.
+type buffered struct {
+	size int
+	room func()
+
+	mu      sync.Mutex
+	held    int
+	refused bool
+}
+
+func (b *buffered) take(p []byte, receive func([]byte) int) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := min(len(p), b.size-b.held)
+	b.refused = n < len(p)
+	b.held += n
+	return receive(p[:n])
+}
+
+func (b *buffered) inBuffer() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.held
+}
+
+// read reads n bytes, and returns what is left. As the kernel does, it says that there
+// is room once a third of the buffer is free.
+func (b *buffered) read(n int) (left int) {
+	synctest.Wait()
+	b.mu.Lock()
+	b.held -= min(n, b.held)
+	left = b.held
+	wake := b.refused && b.size-b.held >= b.size/3
+	if wake {
+		b.refused = false
+	}
+	b.mu.Unlock()
+	if wake {
+		b.room()
+	}
+	return left
+}
+
 // take makes room for n bytes; negative: for all that comes.
 func (c *client) take(n int) {
 	c.mu.Lock()
@@ -218,9 +261,22 @@ func (h *house) join(s *stream, at hub.Cursor) *client {
 }
 
 func (h *house) joinWith(s *stream, over direct.Handover) *client {
+	return h.joinOver(s, over, nil)
+}
+
+// joinOver is joinWith for a client whose socket has a buffer; nil: it has none.
+func (h *house) joinOver(s *stream, over direct.Handover, k *buffered) *client {
 	h.t.Helper()
 	c := &client{t: h.t, room: -1}
-	c.socket = h.sockets.New(c.receive)
+	take := c.receive
+	if k != nil {
+		take = func(p []byte) int { return k.take(p, c.receive) }
+	}
+	c.socket = h.sockets.New(take)
+	if k != nil {
+		c.socket.Held = k.inBuffer
+		k.room = c.socket.Room
+	}
 	over.FD, over.Client, over.Stream, over.Log = int(c.socket.FD), c, s, s.log
 	var err error
 	if c.taken, err = h.writer.Take(&over); err != nil {
@@ -425,6 +481,45 @@ func TestAClientThatTakesNothingIsEnded(t *testing.T) {
 	})
 }
 
+// The kernel wakes a writer only when much of its buffer is free. Until then, what it
+// holds says whether the client reads.
+func TestAClientThatReadsSlowlyIsNotEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s := newHouse(t), newStream(roomy)
+		k := &buffered{size: 3000}
+		c := h.joinOver(s, direct.Handover{}, k)
+		large := event(0) + "data: " + strings.Repeat("x", 10000) + "\n\n"
+		s.log.Publish(hub.Entry{Wire: []byte(large)})
+		for k.read(7) > 0 {
+			time.Sleep(9900 * time.Millisecond)
+		}
+		c.expectServed()
+		if got, _ := c.body(); got != large {
+			t.Errorf("got %d bytes, want %d", len(got), len(large))
+		}
+	})
+}
+
+func TestAClientThatStopsReadingIsEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, s := newHouse(t), newStream(roomy)
+		k := &buffered{size: 3000}
+		c := h.joinOver(s, direct.Handover{}, k)
+		s.log.Publish(hub.Entry{Wire: []byte(strings.Repeat("x", 10000))})
+		for range 10 {
+			synctest.Wait()
+			k.read(7)
+			time.Sleep(9 * time.Second)
+		}
+		c.expectServed()
+		k.read(7)
+		time.Sleep(9900 * time.Millisecond)
+		c.expectServed()
+		time.Sleep(2600 * time.Millisecond)
+		c.expectEnded(direct.Stalled, false)
+	})
+}
+
 func TestAClientThatTheLogHasPassedIsEndedBetweenTwoEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
@@ -546,11 +641,13 @@ func TestEndingAfterWhatTheLogHas(t *testing.T) {
 	})
 }
 
-// Whoever does not read must not be what an exit waits for.
+// Whoever does not read, or only slowly, must not be what an exit waits for.
 func TestGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, s := newHouse(t), newStream(roomy)
 		quick, stalled, tight := h.join(s, 0), h.join(s, 0), h.join(s, 0)
+		reading := &buffered{size: 10}
+		slow := h.joinOver(s, direct.Handover{}, reading)
 		tight.farewell = "bye\n\n"
 		stalled.take(1)
 		s.publish(0, 0)
@@ -558,7 +655,11 @@ func TestGrace(t *testing.T) {
 		s.end(direct.Ending{Reason: "exit", Grace: 500 * time.Millisecond})
 		quick.expectEnded("exit", true)
 		stalled.expectServed()
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(400 * time.Millisecond)
+		reading.read(1)
+		slow.expectServed()
+		time.Sleep(100 * time.Millisecond)
+		slow.expectEnded(direct.Stalled, false)
 		stalled.expectEnded(direct.Stalled, false)
 		tight.expectEnded(direct.Stalled, false)
 	})

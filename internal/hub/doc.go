@@ -6,7 +6,7 @@
 // no HTTP, no Caddy. A reader is only a number, so ten thousand of them cost
 // the publisher no more than one: publishing is append and wake. A reader that
 // falls behind costs nothing either. Once the log has passed its cursor, it is
-// told so and must find a new position.
+// told so, and ended.
 //
 // Replay and live delivery are the same loop with another starting cursor:
 //

@@ -36,8 +36,8 @@ type Outage struct {
 // goroutine that feeds the topic.
 type Source interface{ Outage() *Outage }
 
-// An Observer tells what the engine of one pool does. It implements relay.Observer, but for
-// what is to be remembered.
+// An Observer tells what the engine of one pool does. It implements relay.Observer except
+// Refused, Restricted and Retired, which the pool has.
 type Observer struct {
 	// Announcer returns who emits events now, or nil.
 	Announcer func() *Announcer

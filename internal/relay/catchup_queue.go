@@ -99,8 +99,8 @@ func (g *catchups) add(id Claim) *catchup {
 	c := &catchup{
 		group: g,
 		id:    id,
-		// It is ended when it has a log's worth and one event, and nobody in it
-		// lags.
+		// It ends when it has a log's worth and one event. With twice as much room, none
+		// of its readers falls behind until then. An event has a byte at least.
 		log: hub.NewAfter(id.ID, hub.Limits{
 			Events: cfg.History.Bytes,
 			Bytes:  int(min(2*(int64(cfg.History.Bytes)+cfg.MaxEventSize), math.MaxInt)),
@@ -179,7 +179,7 @@ func (g *catchups) startNext() {
 	if g.anyParked.Load() {
 		g.resumeOverdue(now, atLatest)
 	}
-	// First those for whom nothing has lately come to nothing.
+	// Addresses without a recent futile fetch come first.
 	for _, failed := range []bool{false, true} {
 		for passed := 0; passed < g.turns.Len() && g.hasRoom(); passed++ {
 			if wait := g.rates.wait(now); wait > 0 {
@@ -233,8 +233,8 @@ func (g *catchups) finished(c *catchup) (drop []*catchup) {
 
 // mustYield reports whether c, for which the origin has sent nothing yet, leaves its place
 // to a client of another address that waits: an id for which there is nothing must not hold
-// one for long. It has another turn after those, in which it yields only to who has had
-// none, and to whose address nothing has come to nothing.
+// one for long. In its second turn, it yields only to one that has had no turn yet, and whose
+// address has had no futile fetch lately.
 func (c *catchup) mustYield() bool {
 	g, now := c.group, time.Now()
 	g.mu.Lock()

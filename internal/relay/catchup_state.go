@@ -5,8 +5,8 @@ package relay
 //   - its stage: whether it waits, or has a connection (under catchups.mu)
 //   - its progress: how far it is from meeting the topic's log (under catchup.mu)
 //
-// The second changes only while the first is stageRunning or stageResting, but for one that
-// is given up while it waits: it fails.
+// The progress changes only in stageRunning and stageResting. One exception: a catch-up that
+// loses its place in the queue (catchups.giveUp) fails.
 
 // A stage is what a catch-up has of the connections that its topic may have for catch-ups.
 type stage uint32

@@ -52,7 +52,7 @@ func (c *connection) Shared() bool { return true }
 
 // Decided implements Sink.
 //
-// What a connection begins with that another one has replaced is nothing to those who wait.
+// The first event of a connection that another one has replaced decides nothing.
 func (c *connection) Decided(session bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -21,7 +21,7 @@ type EndReason string
 const (
 	EndClientGone    EndReason = "client_gone"       // the client has closed its connection
 	EndSlow          EndReason = "slow"              // the log has passed its cursor
-	EndStalled       EndReason = "stalled"           // a write made no progress in time
+	EndStalled       EndReason = "stalled"           // the client took nothing in time
 	EndTimeout       EndReason = "stream_timeout"    // its time was over
 	EndUpstreamEnded EndReason = "upstream_ended"    // with Config.CloseOnEnd
 	EndUpstreamGone  EndReason = "upstream_gone"     // the origin answered 204

@@ -109,10 +109,10 @@ func (r *Relay) makeRoom(address string) (yielded *Topic, ok bool) {
 //
 // A topic that the origin has refused goes first of all. Then it is for the address
 // that has opened most topics to give up one: that which has lingered longest, else
-// the newest of those that it has for itself alone. To end streams takes more than
-// to end a wait: the address must have more than twice as many topics as the newcomer
-// will have, so that two addresses do not end each other's by turns, and more than
-// twice as many as any with a lingering topic. Last come topics that several addresses
+// the newest of those that it has for itself alone. A topic with clients yields under
+// stricter conditions than one that lingers. Its address must have more than twice as many
+// topics as the newcomer will have, or two addresses would end each other's in turn. It must
+// also have more than twice as many as any address with a lingering topic. Last come topics that several addresses
 // use, if all of them hold more than twice as many. r.mu must be held.
 func (r *Relay) nextToYield(address string) *Topic {
 	if o := r.spares.most(mostRefused); o != nil {

@@ -19,7 +19,7 @@ const (
 	spareRefused                    // the origin has said no, and it only answers those who come next
 	spareLingering                  // it has no subscribers
 	spareOwn                        // all its subscribers are of the address that opened it
-	spareShared                     // it has subscribers of some addresses, which may hold much, all of them
+	spareShared                     // clients of several addresses use it, each of which may hold many topics
 	spareKinds
 )
 
@@ -47,11 +47,11 @@ func (h *holder) holds() int {
 	return max(h.topics(), h.uses)
 }
 
-// An opener has the topics that a address has opened and that newcomers may
+// An opener has the topics that an address has opened and that newcomers may
 // join.
 type opener struct {
 	topics int
-	spare  [spareKinds]list.List // of *Topic: those that may be closed, the longest there first, but for spareShared
+	spare  [spareKinds]list.List // of *Topic: those that may be closed, in the order in which they became so; spareShared has none
 	rank   [rankings]int         // 1 + its index in a ranking, or 0
 }
 
@@ -300,8 +300,9 @@ func (r *Relay) allHoldMore(t *Topic, enough int) bool {
 	return true
 }
 
-// passOn makes a topic that the address which has opened it has left count for another
-// one that uses it: of a few, for that with the fewest topics. r.mu must be held.
+// passOn is called when an address has left a topic that it has opened. It makes another
+// address that uses the topic its opener: of a few, that with the fewest topics. r.mu must be
+// held.
 func (r *Relay) passOn(t *Topic) {
 	const few = 16
 	if t.addresses[t.openedBy] > 0 || !t.standing.now().isCurrent() {

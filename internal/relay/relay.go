@@ -152,8 +152,8 @@ func (r *Relay) Join(v *Visit) (*Reader, Rejection, error) {
 	return reader, rejected, barred
 }
 
-// joinOrOpen is Join, but for ending the subscribers of the topic that has yielded its
-// place to another, if there is one.
+// joinOrOpen does what Join does with r.mu held. If a topic with subscribers had to yield its
+// place, it returns that topic, whose subscribers Join ends.
 func (r *Relay) joinOrOpen(v *Visit) (_ *Reader, yielded *Topic, _ Rejection, _ error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -244,7 +244,7 @@ func (r *Relay) leave(t *Topic, address string) {
 		r.passOn(t)
 		r.sortOut(t)
 	case t.standing.now().isCurrent() && t.isRefused() && r.over == nil:
-		// It answers those who come next, and goes by itself.
+		// It gives the refusal to newcomers until RefusalMemory is over.
 		t.standingOn(standingAnswers)
 		r.sortOut(t)
 	case !t.standing.now().isCurrent(), r.over != nil, linger < 0, t.log.Newest().Cursor == 0:

@@ -99,8 +99,8 @@ func (c *connection) goesOn(e *hub.Entry, at hub.Cursor) bool {
 	return ok && c.ID != "" && before.ID == c.ID && e.ID != c.ID && log.Newest().ID == c.ID
 }
 
-// isNewRun reports whether an event that the log has, before a cursor, is not a replay. It
-// then appends those that were held back until that was known.
+// isNewRun reports whether an event that the log has, before a cursor, belongs to a new run.
+// It then appends those that were held back. If it is not known yet, it holds this one back.
 func (c *connection) isNewRun(e *hub.Entry, behind hub.Cursor) bool {
 	t, r := c.up.topic, &c.rerun
 	if !r.possible {
@@ -128,9 +128,9 @@ func (c *connection) release() {
 	c.replaying, c.rerun = false, rerun{}
 }
 
-// endReplay is called at the first event of a connection that the log has not. If it has
-// had it, and lost it while events were held back, nobody can tell any more whether these
-// were a replay. What follows is delivered, and so are they.
+// endReplay is called at the first event of a connection that the log has not. If the log had
+// it, and lost it while events were held back, nobody can tell whether these were a replay.
+// They are delivered, as is what follows.
 func (c *connection) endReplay() {
 	if len(c.rerun.held) > 0 && c.replayed < c.up.topic.log.Tail().Cursor {
 		c.release()

@@ -15,12 +15,13 @@ type Source interface {
 	// when there are no more of them, or ctx has ended and the source was given some
 	// time to notice. It is called for the shared connection of a topic and for each of
 	// its catch-ups, several at once. It must not touch the sink after it has returned,
-	// whatever goes on behind it. If ctx was cancelled with ErrIdle, it may take as long
-	// as the topic lasts: another request would find the origin as silent.
+	// even if a request still runs. If ctx was cancelled with ErrIdle, it may go on until
+	// the topic ends: another request would find the origin as silent.
 	Follow(ctx context.Context, from Resumption, sink Sink) Outcome
 
 	// Abandoned is how many requests Follow has left behind that go on at the origin.
-	// Topic.SourceEnded is to be called when it gets less.
+	// Topic.SourceEnded is to be called when it gets less. It is called with a lock held,
+	// and takes none.
 	Abandoned() int
 
 	// Moved reports whether the shared connection of the topic is not where a new one

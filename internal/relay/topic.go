@@ -55,7 +55,7 @@ type Topic struct {
 	link        life[link, linkEvent]
 	trust       life[trust, trustEvent]
 	refusal     *Outcome // of its link, once that is refused
-	admitted    bool     // subscribers were accepted: a no of the origin ends nothing at once
+	admitted    bool     // subscribers were admitted: a no of the origin is believed after BeliefTime
 	expiry      *time.Timer
 	handshake   *time.Timer         // of the first connection, until it is known whether it begins a session
 	changed     chan struct{}       // closed when one of the following changes
@@ -197,8 +197,8 @@ func (t *Topic) expire() {
 }
 
 // connected is called when the origin has answered with an event stream. It returns
-// which connection of the topic that is, counted from 1, and how long the topic had had
-// none. From the second on, the stream may begin with what is in the log already. id is
+// which connection of the topic that is, counted from 1, and how long the topic was without
+// one. From the second on, the stream may begin with what is in the log already. id is
 // that of the request, brought tells whether it came from the client that opened the
 // topic, and blamed is the id of the request before, which got no stream.
 func (t *Topic) connected(id string, brought bool, blamed string, header map[string][]string) (nth int, without time.Duration) {
@@ -247,8 +247,8 @@ func (t *Topic) noticed() hub.Cursor {
 	return t.notice
 }
 
-// logEnd returns where the log ends. It has no id if the log has come to none since
-// its last notice of a gap: what came before is no neighbour of what comes next.
+// logEnd returns where the log ends. Its id is empty if no event has set one since the last
+// notice of a gap: events are missing between an id from before and what comes next.
 func (t *Topic) logEnd() hub.Position {
 	end := t.log.Newest()
 	t.mu.Lock()

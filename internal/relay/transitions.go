@@ -43,8 +43,8 @@ func (t *table[S, E]) next(from S, on E) (to S, ok bool) {
 	return t.rows[i].to, true
 }
 
-// A life is a state that changes by a table. Its zero value is in the first state. Whoever
-// changes it holds the lock that the table names; it is read without.
+// A life is a state that changes by a table. Its zero value is in the first state. To change
+// it takes the lock that the comment at the top of the table's file names; to read it, none.
 type life[S, E named] struct{ state atomic.Uint32 }
 
 // begin sets the state that comes before all transitions.

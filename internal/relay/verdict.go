@@ -4,8 +4,8 @@ import (
 	"time"
 )
 
-// refuse gives those who wait for the first answer the origin's no. It reports
-// false if subscribers were accepted already, whom a no does not end at once.
+// refuse gives those who wait for the first answer the origin's no. It does nothing and
+// reports false if subscribers were admitted before, whom a no does not end at once.
 func (t *Topic) refuse(out *Outcome) bool {
 	t.mu.Lock()
 	if t.admitted || !t.link.is(linkOpening) {

@@ -8,8 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// ClientIP returns the address of the client that the server's trusted_proxies
-// setting makes out, without its port.
+// ClientIP returns the client's address as Caddy determines it by trusted_proxies, without
+// the port.
 func ClientIP(r *http.Request) string {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	return ip

@@ -24,7 +24,7 @@ type Topic struct {
 	tls     bool
 	trusted bool         // it came through a proxy that trusted_proxies names
 	host    string       // lower case, with the port if the client named one
-	url     url.URL      // wrapping form: before rewrites; facts have what these have made of it
+	url     url.URL      // wrapping form: before rewrites. Facts have the URL after them
 	orig    *url.URL     // endpoint form: before rewrites, if that differs and the source may read it
 	vars    []namedValue // endpoint form: of sharedVars, those that are set
 	vary    []namedValue // placeholders
@@ -45,9 +45,9 @@ var sharedVars = []string{"root", "fs"}
 // reverse_proxy passes them on from such a proxy and from no one else.
 var forwardedHeaders = []string{"X-Forwarded-Proto", "X-Forwarded-Host"}
 
-// addressedHeaders are how other proxies tell that. A reverse_proxy passes them on from
-// anybody, and applications may believe them. In the endpoint form, they count if they come
-// from a trusted proxy.
+// addressedHeaders are how other proxies tell that. A reverse_proxy passes them on from any
+// client, and applications may believe them. So they are in the key of the wrapping form,
+// whoever sends them. In that of the endpoint form, they are if a trusted proxy does.
 var addressedHeaders = []string{
 	"Forwarded", "Front-End-Https", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Protocol", "X-Forwarded-Scheme",
 	"X-Forwarded-Server", "X-Forwarded-Ssl", "X-Original-Host", "X-Scheme", "X-Url-Scheme",

@@ -132,7 +132,7 @@ type Options struct {
 	// Default: "on".
 	Direct string `json:"direct,omitempty"`
 
-	// How long a write to a client may make no progress. Default: 10s.
+	// How long a client may take nothing of what is written to it. Default: 10s.
 	DispatchTimeout caddy.Duration `json:"dispatch_timeout,omitempty"`
 
 	// Over how long subscribers are ended when a reload has changed or removed

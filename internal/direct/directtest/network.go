@@ -25,6 +25,10 @@ type Socket struct {
 	// is full until Room is called. It is called with nothing locked.
 	Take func(p []byte) int
 
+	// Held returns how many of the bytes that were taken the other end has not read. It
+	// is called with nothing locked. Nil: not known.
+	Held func() int
+
 	// Closed is closed when the socket is.
 	Closed chan struct{}
 
@@ -133,6 +137,16 @@ func (n *Network) SendAll(fds []int32, p []byte, sent []int32) {
 			sent[i] = int32(taken)
 		}
 	}
+}
+
+func (n *Network) Held(fd int32) int {
+	n.all.mu.Lock()
+	k := n.all.open[fd]
+	n.all.mu.Unlock()
+	if k == nil || k.Held == nil {
+		return 0
+	}
+	return k.Held()
 }
 
 func (n *Network) Shut(fd int32) {
