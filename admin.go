@@ -17,6 +17,8 @@ func init() {
 //	GET    /sse_fanout/topics/<id>                      one, and its subscribers
 //	DELETE /sse_fanout/topics/<id>                      end it: its clients come back to a new one
 //	DELETE /sse_fanout/topics/<id>/subscribers/<number> end one subscriber
+//	GET    /sse_fanout/connections                      all connections of sse_multiplex, and their streams
+//	DELETE /sse_fanout/connections/<number>             end one: its client comes back with its positions
 //
 // The topics are those of the process: also those of earlier configurations, for
 // as long as they have subscribers. Neither queries nor values of vary nor
@@ -33,7 +35,7 @@ func (adminAPI) CaddyModule() caddy.ModuleInfo {
 
 // Routes returns the route of the API.
 func (adminAPI) Routes() []caddy.AdminRoute {
-	return admin.API{Topics: topicsOf}.Routes()
+	return admin.API{Topics: topicsOf, Connections: multiplexConns}.Routes()
 }
 
 // Interface guards

@@ -338,8 +338,8 @@ func TestAdminBadRequests(t *testing.T) {
 			status       int
 			allow, says  string
 		}{
-			{"GET", "/sse_fanout/", 404, "", "there is only /sse_fanout/topics"},
-			{"GET", "/sse_fanout/nothing", 404, "", "there is only /sse_fanout/topics"},
+			{"GET", "/sse_fanout/", 404, "", "there are /sse_fanout/topics and /sse_fanout/connections"},
+			{"GET", "/sse_fanout/nothing", 404, "", "there are /sse_fanout/topics and /sse_fanout/connections"},
 			{"POST", "/sse_fanout/nothing", 404, "", "/sse_fanout/topics"},
 			{"POST", "/sse_fanout/topics", 405, "GET", "the method must be GET"},
 			{"DELETE", "/sse_fanout/topics", 405, "GET", "the method must be GET"},

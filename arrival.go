@@ -3,6 +3,7 @@ package ssefanout
 import (
 	"errors"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
@@ -15,8 +16,10 @@ type arrival struct {
 	handler *instance
 	facts   request.Facts
 
-	mayJoinAgain bool // should the topic turn out to be over
-	sought       bool // it has waited for long, and the topic was made to look
+	mayJoinAgain bool              // should the topic turn out to be over
+	asking       *multiplex.Asking // it is a stream of a connection that reads topics itself, or nil
+
+	sought bool // it has waited for long, and the topic was made to look
 }
 
 // key is a topic's key for the clients that come through the same handler with the same

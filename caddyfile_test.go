@@ -87,6 +87,27 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// TestMultiplexUsage is TestUsage for sse_multiplex.
+func TestMultiplexUsage(t *testing.T) {
+	source := readFile(t, "multiplex_caddyfile.go")
+	tests := readAdaptTests(t)
+	for _, name := range slices.Sorted(maps.Keys(settings.MultiplexGrammar)) {
+		if line := "//	    " + name + " " + settings.MultiplexGrammar[name].Syntax + "\n"; !strings.Contains(source, line) {
+			t.Errorf("the documentation of UnmarshalCaddyfile does not have %q", line)
+		}
+		valid, invalid := false, false
+		for _, tc := range tests {
+			if strings.Contains(tc.caddyfile, "sse_multiplex") && strings.Contains(tc.caddyfile, "\n\t\t"+name) {
+				isError := !strings.HasPrefix(tc.want, "{")
+				valid, invalid = valid || !isError, invalid || isError
+			}
+		}
+		if !valid || !invalid {
+			t.Errorf("got no test of %s (valid: %t, invalid: %t)", name, valid, invalid)
+		}
+	}
+}
+
 // FuzzUnmarshalCaddyfile checks that no input makes the parser panic, and that
 // what it accepts is accepted by Provision and Validate, too.
 func FuzzUnmarshalCaddyfile(f *testing.F) {

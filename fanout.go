@@ -42,10 +42,12 @@ const maxJoins = 3
 // and returns when its stream has ended. If nothing was written because r must pass
 // one to one, the error is a pass.Reason.
 func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *request.Topic, h *instance) error {
-	if err := p.refuseCodings(w, r); err != nil {
-		return err
+	a := &arrival{handler: h, asking: multiplexedAs(w, r)}
+	if a.asking == nil {
+		if err := p.refuseCodings(w, r); err != nil {
+			return err
+		}
 	}
-	a := &arrival{handler: h}
 	if p.opts.Wrapping {
 		a.facts = h.factsOf(r)
 		if passed := p.passing.Recall(a.key(req.Key())); passed != "" {
@@ -90,6 +92,10 @@ func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Rea
 		Audience: uint8(audience.Of(r, p.opts.Primer)),
 		Patient:  p.needsOriginsWord(r),
 	}
+	if a.asking != nil {
+		v.Claim = p.multiplexedClaim(a.asking, key, v.Claim)
+		v.Audience = uint8(audience.Multiplexed)
+	}
 	if p.opts.Wrapping {
 		if passed := p.passing.Recall(a.handler.frontKey(key)); passed != "" {
 			return nil, "", passed
@@ -113,7 +119,11 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *request.To
 	case rejected != "":
 		return p.turnAway(w, r, rejected, nil)
 	}
-	defer reader.Close()
+	defer func() {
+		if reader != nil {
+			reader.Close()
+		}
+	}()
 	t := reader.Topic()
 	upstreamOf(t).seek(a.handler)
 	observe.DescribeTopic(r, t)
@@ -135,6 +145,13 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *request.To
 		return p.serveRefusal(w, r, t, adm.Refusal, a)
 	}
 	p.ExplainPrivate(t, adm.Header)
+	if a.asking != nil {
+		a.asking.Take(reader)
+		reader = nil // it is the connection's now
+		observe.Describe(r, observe.OutcomeMultiplexed, "")
+		p.writeHeader(w, r, adm.Header)
+		return nil
+	}
 	return p.carry(w, r, reader, adm.Header)
 }
 

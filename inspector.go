@@ -199,7 +199,10 @@ func (s snapshots) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp
 	var seen view.Watcher
 	for {
 		now := time.Now()
-		data, err := json.Marshal(seen.Look(now, topicsOf("")))
+		all := seen.Look(now, topicsOf(""))
+		m := &counted.Multiplex
+		all.Connections, all.Streams = m.Connections.Load(), m.Shared()+m.Private()
+		data, err := json.Marshal(all)
 		if err != nil {
 			return fmt.Errorf("encoding a snapshot: %w", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
@@ -35,6 +36,10 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Reject
 	if why == relay.RejectEnding {
 		// The replacement is up, or will be in a moment.
 		delay = p.opts.ReconnectionTime() + rand.N(time.Duration(p.opts.StreamCloseDelay)+1)
+	}
+	if a := multiplex.Of(r); a != nil && !p.opts.Reject {
+		a.TurnAway(delay)
+		return nil
 	}
 	if p.opts.Reject {
 		fields.Copy(w.Header(), origins)

@@ -77,7 +77,7 @@ func init() {
 // ------------|-------------
 // `{http.sse_fanout.topic}` | The topic's public name, as in logs and in the admin API: host, path, and its id; never a query or a value of Vary
 // `{http.sse_fanout.topic.id}` | The topic's id: 12 hex digits, the same for all that share, until Caddy restarts
-// `{http.sse_fanout.outcome}` | What became of the request: `fresh` (the client brought no Last-Event-ID), `resumed`, `gap`, `pending` (it left before this was known), `passed` (one to one), `rejected` (by us) or `refused` (by the origin)
+// `{http.sse_fanout.outcome}` | What became of the request: `fresh` (the client brought no Last-Event-ID), `resumed`, `gap`, `pending` (it left before this was known), `passed` (one to one), `rejected` (by us), `refused` (by the origin) or `multiplexed` (the stream goes on over the connection of an `sse_multiplex`)
 // `{http.sse_fanout.reason}` | Why the stream ended, or why the request was passed, rejected or refused: a label of the metrics of the same name, or the verdict on the origin's answer
 // `{http.sse_fanout.events}` | How many events were delivered to the client
 // `{http.sse_fanout.bytes}` | How many bytes of events were delivered to the client
@@ -124,7 +124,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	key, err := h.lineageKey()
+	key, err := definition(h.server, h)
 	if err != nil {
 		return err
 	}
@@ -176,16 +176,16 @@ func (h *Handler) Cleanup() error {
 	return err
 }
 
-// lineageKey is the definition of this handler: the server's addresses (its name
+// definition is that of a handler: the server's addresses (its name
 // shifts when other sites come and go) and everything that is configured.
-func (h *Handler) lineageKey() (string, error) {
-	config, err := json.Marshal(h)
+func definition(server *caddyhttp.Server, handler any) (string, error) {
+	config, err := json.Marshal(handler)
 	if err != nil {
 		return "", fmt.Errorf("encoding configuration: %w", err)
 	}
 	var addresses string
-	if h.server != nil {
-		addresses = strings.Join(h.server.Listen, ",")
+	if server != nil {
+		addresses = strings.Join(server.Listen, ",")
 	}
 	return addresses + "\n" + string(config), nil
 }

@@ -29,4 +29,10 @@ type (
 
 	// SubscriberLimits bound the subscribers of a handler.
 	SubscriberLimits = settings.SubscriberLimits
+
+	// MultiplexOptions are the settings of sse_multiplex.
+	MultiplexOptions = settings.Multiplex
+
+	// ConnectionLimits bound the connections of sse_multiplex.
+	ConnectionLimits = settings.ConnectionLimits
 )

@@ -15,7 +15,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
-// lineages has the lineage of each definition of a handler (Handler.lineageKey) that is in
+// lineages has the lineage of each definition of a handler (definition) that is in
 // use: by the active configuration, and during a reload also by the one before. It
 // lets topics, their clients and their connections to the origin be preserved
 // through a reload: the new handler is provisioned before the old one is

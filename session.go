@@ -14,7 +14,7 @@ import (
 func (p *pool) carry(w http.ResponseWriter, r *http.Request, reader *relay.Reader, header http.Header) error {
 	z := p.compressed(r, reader)
 	s := p.carrier.Begin(w, r, reader, z)
-	defer s.Close()
+	defer s.Release()
 	if z != nil {
 		w.Header().Set("Content-Encoding", carrier.Gzip)
 	}

@@ -1,4 +1,5 @@
-// Package admin answers the requests of an administrator about topics and their subscribers.
+// Package admin answers the requests of an administrator about topics and their subscribers,
+// and about connections of several streams.
 package admin
 
 import (
@@ -12,6 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/view"
 )
@@ -19,10 +21,13 @@ import (
 // path is where the API is.
 const path = "/sse_fanout/"
 
-// An API answers requests for topics.
+// An API answers requests for topics and connections.
 type API struct {
 	// Topics returns the topics of this process that have an id, or all for an empty one.
 	Topics func(id string) []*relay.Topic
+
+	// Connections returns the connections of sse_multiplex, the oldest first.
+	Connections func() []*multiplex.Conn
 }
 
 // Routes returns the route of the API.
@@ -36,8 +41,12 @@ var topicID = regexp.MustCompile(`^[0-9a-f]{12}$`)
 // serve finds out what is asked for.
 func (a API) serve(w http.ResponseWriter, r *http.Request) error {
 	asked := strings.Split(strings.TrimPrefix(r.URL.Path, path), "/")
-	if asked[0] != "topics" {
-		return apiError(http.StatusNotFound, "finding %s: there is only %stopics", r.URL.Path, path)
+	switch asked[0] {
+	case "topics":
+	case "connections":
+		return a.serveConnections(w, r, asked[1:])
+	default:
+		return apiError(http.StatusNotFound, "finding %[1]s: there are %[2]stopics and %[2]sconnections", r.URL.Path, path)
 	}
 	if len(asked) == 1 {
 		return a.serveTopics(w, r)

@@ -29,6 +29,7 @@ const (
 	Dispatchers             // one that takes an id from an event alone
 	Libraries               // other clients that ask for an event stream
 	Readers                 // those that do not ask for one
+	Multiplexed             // a connection of several streams, which tells its client in its own words
 
 	// Count is how many kinds there are.
 	Count
@@ -36,6 +37,10 @@ const (
 
 // positionType is the type of the event that is a position to dispatchers.
 const positionType = "sse_fanout"
+
+// GapComment is the text of the comment that tells of a gap. No comment of an origin comes so
+// far as to be taken for it.
+const GapComment = "gap: events may be missing here"
 
 // Of tells by a request who reads the answer. An EventSource asks for an event
 // stream alone, past all caches. In doubt, it is not a browser. The option primer may have
@@ -69,12 +74,11 @@ func dispatchesIDs(agent string) bool {
 // Words returns what each audience is told besides events: the text of heartbeats, and
 // the types of the events that are sent in their place and for a gap, if they are.
 func Words(heartbeat, heartbeatEvent, gapEvent string) (w [Count]relay.Words) {
-	const missing = "gap: events may be missing here"
 	for a := range Count {
 		w[a] = relay.Words{
 			Heartbeat: sse.AppendComment(nil, heartbeat),
-			Gap:       sse.AppendComment(nil, missing),
-			Primer:    a == Browsers || a == Dispatchers,
+			Gap:       sse.AppendComment(nil, GapComment),
+			Primer:    a == Browsers || a == Dispatchers || a == Multiplexed,
 			Retry:     a == Libraries,
 		}
 	}
@@ -94,6 +98,7 @@ func Words(heartbeat, heartbeatEvent, gapEvent string) (w [Count]relay.Words) {
 			w[a].Gap = append(w[a].Gap, '\n')
 		}
 	}
+	w[Multiplexed].Heartbeat = sse.AppendComment(nil, "") // one of the connection serves all streams
 	d := &w[Dispatchers]
 	d.Position = []byte("event: " + positionType + "\ndata:\n")
 	if gapEvent == "" { // which is an event by itself

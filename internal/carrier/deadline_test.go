@@ -163,8 +163,8 @@ func TestAClientThatStopsReadingIsCut(t *testing.T) {
 				synctest.Wait()
 				select {
 				case err := <-result:
-					if !errors.Is(err, os.ErrDeadlineExceeded) || s.failed(err) != relay.EndStalled {
-						t.Errorf("ended by %v, for %q", err, s.failed(err))
+					if !errors.Is(err, os.ErrDeadlineExceeded) || s.Failed(err) != relay.EndStalled {
+						t.Errorf("ended by %v, for %q", err, s.Failed(err))
 					}
 				default:
 					t.Error("a client that has stopped reading is not cut")
@@ -181,7 +181,7 @@ func TestOtherStreamsAreNoProgress(t *testing.T) {
 		r.news = make(chan struct{}, 1)
 		s := newSession(t, &Carrier{Timeout: timeout, Sockets: &busy{}}, r, r.major)
 		began := time.Now()
-		if err := s.write(make([]byte, 2000)); s.failed(err) != relay.EndStalled {
+		if err := s.write(make([]byte, 2000)); s.Failed(err) != relay.EndStalled {
 			t.Errorf("ended by %v", err)
 		}
 		if took := time.Since(began); took != timeout {

@@ -141,8 +141,8 @@ func (c *Carrier) boundInTime(r *http.Request) bool {
 }
 
 // Transparent reports whether what is written to w is what is sent. That is so of
-// the writers of net/http and of Caddy, unless they buffer or encode; of others
-// nobody knows. The coding is what our own answer has: "" for none.
+// the writers of net/http and of Caddy, unless they buffer or encode, and of a Bottom; of
+// others nobody knows. The coding is what our own answer has: "" for none.
 func Transparent(w http.ResponseWriter, coding string) bool {
 	header := w.Header()
 	if header.Get("Content-Encoding") != coding || header.Get("Transfer-Encoding") != "" {
@@ -151,6 +151,9 @@ func Transparent(w http.ResponseWriter, coding string) bool {
 	for {
 		if rec, ok := w.(caddyhttp.ResponseRecorder); ok && rec.Buffered() && rec.Status() != 0 {
 			return false
+		}
+		if _, ok := w.(Bottom); ok {
+			return true
 		}
 		pkg := reflect.Indirect(reflect.ValueOf(w)).Type().PkgPath()
 		if pkg == "net/http" {
@@ -163,6 +166,9 @@ func Transparent(w http.ResponseWriter, coding string) bool {
 		w = outer.Unwrap()
 	}
 }
+
+// A Bottom is a response writer of this module that stands where net/http's would.
+type Bottom interface{ IsBottom() }
 
 // caddysWriters is where Caddy's own response writers are from.
 const caddysWriters = "github.com/caddyserver/caddy/v2/modules/caddyhttp/"

@@ -3,9 +3,7 @@
 package carrier
 
 import (
-	"errors"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
@@ -36,26 +34,20 @@ type Carrier struct {
 // that lasts, or until its connection is handed over to direct delivery. It carries what
 // its reader tells.
 type Session struct {
+	*Output
 	carrier *Carrier
 	reader  *relay.Reader
-	w       http.ResponseWriter
-	r       *http.Request
 
 	gzip *gzip.Stream // nil: the client gets what is sent as it is
 
 	// detachable is set while the connection may be handed over.
 	detachable bool
-
-	control    *http.ResponseController
-	deadline   *deadline // of writes
-	resumeIdle func()
 }
 
 // Begin begins to serve a client that was admitted, in gzip if there is a stream of it. The
-// header is to be written after it. Serve must be called then, and Close at last.
+// header is to be written after it. Serve must be called then, and Release at last.
 func (c *Carrier) Begin(w http.ResponseWriter, r *http.Request, reader *relay.Reader, z *gzip.Stream) *Session {
-	s := &Session{carrier: c, reader: reader, w: w, r: r, gzip: z, control: http.NewResponseController(w)}
-	s.deadline, s.resumeIdle = c.newDeadline(w, r)
+	s := &Session{Output: c.NewOutput(w, r), carrier: c, reader: reader, gzip: z}
 	reader.Enter(s)
 	s.detachable = c.handsOver(w, r)
 	if s.detachable {
@@ -69,65 +61,34 @@ func (c *Carrier) Begin(w http.ResponseWriter, r *http.Request, reader *relay.Re
 // there is no reason. If it is to be aborted, the stream has ended inside an event, which a
 // client must not take for a clean end.
 func (s *Session) Serve() (reason relay.EndReason, abort bool) {
-	defer s.resumeIdle()
+	defer s.resumeIdle() // also if it panics
 	reason = s.run(s.r.Context().Done())
-
-	exiting := s.deadline.end()
-	if exiting && mayBeUnread(s.r) {
-		// net/http reads what is left of a body before it closes the connection.
-		_ = s.control.SetReadDeadline(time.Now())
-	}
 	if s.reader.IsCarried() {
+		s.Close("")
 		return "", false
 	}
 	s.reader.Ended(reason)
-	if reason == relay.EndStalled && exiting {
-		breakConn(s.r)
-	}
-	return reason, reason == relay.EndStalled
+	return reason, s.Close(reason)
 }
 
-// Close gives back what the session has taken, unless it was handed over with the connection.
-func (s *Session) Close() {
+// Release gives back what the session has taken, unless it was handed over with the connection.
+func (s *Session) Release() {
 	if s.gzip != nil && !s.reader.IsCarried() {
 		s.gzip.Close()
 	}
 }
 
-// mayBeUnread reports whether the connection of r may still have bytes of its body.
-// Later versions than HTTP/1 keep them apart from the connection.
-func mayBeUnread(r *http.Request) bool {
-	return r.ProtoMajor == 1 && r.ContentLength != 0
-}
-
-// CloseIfUnread makes the answer to r the last of its connection if its body may be
-// unread. Otherwise net/http would read the body before it writes the header, and wait
-// for a client that does not send all of it.
-func CloseIfUnread(w http.ResponseWriter, r *http.Request) {
-	if mayBeUnread(r) {
-		w.Header().Set("Connection", "close")
-	}
-}
-
-const (
-	// maxWrite bounds what one write may take.
-	maxWrite = 64 << 10
-
-	// maxPiece bounds it where only a write that is done tells of progress.
-	maxPiece = 16 << 10
-)
-
 // run sends all that comes, until the stream ends or the connection is handed over.
 func (s *Session) run(gone <-chan struct{}) relay.EndReason {
 	if err := s.begin(s.reader.Begin()); err != nil {
-		return s.failed(err)
+		return s.Failed(err)
 	}
 	for {
 		step := s.reader.Next()
 		switch step.Kind {
 		case relay.Send:
 			if err := s.send(step); err != nil {
-				return s.failed(err)
+				return s.Failed(err)
 			}
 			continue
 		case relay.End:
@@ -174,47 +135,12 @@ func (s *Session) end(reason relay.EndReason) relay.EndReason {
 	}
 	if len(words) > 0 {
 		if err := s.write(words); err != nil {
-			return s.failed(err)
+			return s.Failed(err)
 		}
 	}
-	// What net/http writes to end the response must not wait for ever.
-	s.deadline.last(s.carrier.Timeout)
+	s.Last()
 	return reason
 }
 
-// failed says why a write failed.
-func (s *Session) failed(err error) relay.EndReason {
-	if errors.Is(err, os.ErrDeadlineExceeded) || s.deadline.passed() {
-		return relay.EndStalled
-	}
-	return relay.EndClientGone
-}
-
 // write sends what is given and flushes it.
-func (s *Session) write(parts ...[]byte) error {
-	piece := s.deadline.piece()
-	for _, p := range parts {
-		for len(p) > 0 {
-			n := min(len(p), piece)
-			s.deadline.set(s.carrier.Timeout, s.reader.IsExiting())
-			if _, err := s.w.Write(p[:n]); err != nil { //nolint:gosec // an event stream is no page
-				return err
-			}
-			p = p[n:]
-		}
-	}
-	if err := s.control.Flush(); err != nil {
-		return err
-	}
-	s.deadline.clear()
-	return nil
-}
-
-// Hurry implements relay.Carrier.
-func (s *Session) Hurry() { s.deadline.hurry() }
-
-// Cut implements relay.Carrier.
-func (s *Session) Cut() { s.deadline.cut() }
-
-// Interface guards
-var _ relay.Carrier = (*Session)(nil)
+func (s *Session) write(parts ...[]byte) error { return s.Write(s.reader.IsExiting(), parts...) }

@@ -49,6 +49,11 @@ func (c *Policy) Enabled() bool {
 	return c.any || len(c.origins) > 0
 }
 
+// Admits reports whether pages of an origin may read what the policy is for.
+func (c *Policy) Admits(origin string) bool {
+	return c.any || c.origins[strings.ToLower(origin)]
+}
+
 // Apply replaces the CORS headers of the origin's answer with those of the policy.
 func (c *Policy) Apply(header http.Header, r *http.Request) {
 	if !c.Enabled() {

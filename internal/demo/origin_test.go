@@ -244,13 +244,13 @@ func TestProvisionChecksBounds(t *testing.T) {
 
 func TestCountSubscribers(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
-	if got := countSubscribers(registry); got != 0 {
+	if got := gaugeOf(registry, subscribersMetric); got != 0 {
 		t.Errorf("counted %d without the module", got)
 	}
 	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: subscribersMetric, Help: "Subscribers."})
 	registry.MustRegister(gauge)
 	gauge.Set(7)
-	if got := countSubscribers(registry); got != 7 {
+	if got := gaugeOf(registry, subscribersMetric); got != 7 {
 		t.Errorf("counted %d, want 7", got)
 	}
 }

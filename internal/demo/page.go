@@ -21,7 +21,8 @@ import (
 //	DELETE /demo/clients   closes them
 //	POST   /demo/restart   restarts the origin
 //
-// The page expects the streams of the origin at /events/ of the same site.
+// The page expects the streams of the origin at /events/ of the same site, and sse_multiplex
+// at /streams.
 type Page struct {
 	// Where the clients that the page opens connect to: the URL of a stream
 	// on this same site. Without it, the page has no such button.
@@ -34,6 +35,7 @@ type Page struct {
 
 	origin *origin
 	count  func() int // of subscribers
+	shared func() int // connections of several streams
 	crowd  *crowd
 	exit   exit
 	mux    *http.ServeMux
@@ -53,7 +55,7 @@ const (
 	// contentSecurityPolicy keeps the promise that the page needs nothing
 	// from elsewhere.
 	contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
-		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+		"connect-src 'self'; worker-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 
 //go:embed page
@@ -96,7 +98,8 @@ func (h *Page) Provision(ctx caddy.Context) error {
 	}
 	if h.count == nil {
 		registry := ctx.GetMetricsRegistry()
-		h.count = func() int { return countSubscribers(registry) }
+		h.count = func() int { return gaugeOf(registry, subscribersMetric) }
+		h.shared = func() int { return gaugeOf(registry, connectionsMetric) }
 	}
 
 	var onExit []func()
@@ -177,10 +180,16 @@ type stats struct {
 	Clients int          `json:"clients"`
 	Origin  originStatus `json:"origin"`
 	Crowd   crowdStatus  `json:"crowd"`
+
+	// Connections are those of several streams.
+	Connections int `json:"connections,omitempty"`
 }
 
 func (h *Page) snapshot() stats {
 	s := stats{Clients: h.count(), Origin: h.origin.status()}
+	if h.shared != nil {
+		s.Connections = h.shared()
+	}
 	if h.crowd != nil {
 		s.Crowd = h.crowd.status()
 	}

@@ -95,6 +95,28 @@ func (t *Topic) FirstAfter(id string) (Position, bool) {
 	return Position{}, false
 }
 
+// FindID returns the newest id that an entry has set of which match reports true. It looks
+// through all of them, and holds no lock while match is called.
+func (t *Topic) FindID(match func(id string) bool) (string, bool) {
+	t.mu.RLock()
+	ids := make([]string, 0, t.log.head-t.log.tail+1)
+	for c := t.log.head; c > t.log.tail; c-- {
+		if e := t.log.at(c - 1); e.setsID {
+			ids = append(ids, e.id)
+		}
+	}
+	if t.log.exact {
+		ids = append(ids, t.log.before)
+	}
+	t.mu.RUnlock()
+	for _, id := range ids {
+		if match(id) {
+			return id, true
+		}
+	}
+	return "", false
+}
+
 // FirstID returns the first id that an entry has set, from cursor c on. It is empty
 // if none has.
 func (t *Topic) FirstID(c Cursor) string {

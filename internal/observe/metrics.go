@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
@@ -29,6 +30,9 @@ type Stats struct {
 
 	// Passed are the requests that have passed one to one.
 	Passed relay.Tally[pass.Reason]
+
+	// Multiplex are those of the connections of sse_multiplex.
+	Multiplex multiplex.Stats
 }
 
 // A series is a counter, and how it is exported.
@@ -64,6 +68,13 @@ var allSeries = slices.Concat(
 		func(s *Stats) *atomic.Uint64 { return &s.Oversized }),
 	counter("ignored_ids_total", "Last event ids of clients that could not be used, being too long or malformed.",
 		func(s *Stats) *atomic.Uint64 { return &s.IgnoredIDs }),
+
+	counter("multiplex_requests_total", "Requests for streams that sse_multiplex has sent into its site.",
+		func(s *Stats) *atomic.Uint64 { return &s.Multiplex.Asked }),
+	counter("multiplex_refused_total", "Streams of sse_multiplex that were refused for good.",
+		func(s *Stats) *atomic.Uint64 { return &s.Multiplex.Refused }),
+	counter("multiplex_rejected_total", "Connections of sse_multiplex that were turned away, as a limit was reached.",
+		func(s *Stats) *atomic.Uint64 { return &s.Multiplex.Rejected }),
 
 	labelled("subscribers_joined_total", "Subscribers by how they began: fresh, resumed, or with a gap.", "outcome",
 		[]relay.Joining{relay.Fresh, relay.Resumed, relay.Gap}, relay.Joining.String,
@@ -112,9 +123,17 @@ var (
 	descCompressors = describeMetric("compressors",
 		"Compressors that topics have now.")
 
+	descMultiplexConnections = describeMetric("multiplex_connections",
+		"Connections of sse_multiplex.")
+	descMultiplexShared = describeMetric("multiplex_shared_streams",
+		"Streams of connections of sse_multiplex that are shared. They are counted as subscribers, too.")
+	descMultiplexPrivate = describeMetric("multiplex_private_streams",
+		"Streams of connections of sse_multiplex that are one client's alone.")
+
 	gaugeDescs = []*prometheus.Desc{
 		descSubscribers, descSubscribersWaiting, descPassedStreams, descTopics, descTopicsWaiting,
 		descUpstreams, descHistoryEvents, descHistoryBytes, descHandlersShutOff, descCompressors,
+		descMultiplexConnections, descMultiplexShared, descMultiplexPrivate,
 	}
 )
 
@@ -180,6 +199,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for i, value := range []int{
 		g.Subscribers, g.SubscribersWaiting, int(counted.PassedStreams.Load()), g.Topics, g.TopicsWaiting,
 		int(counted.Connections.Load()), g.HistoryEvents, g.HistoryBytes, c.process.ShutOff(), c.process.Compressors(),
+		int(counted.Multiplex.Connections.Load()), int(counted.Multiplex.Shared()), int(counted.Multiplex.Private()),
 	} {
 		ch <- prometheus.MustNewConstMetric(gaugeDescs[i], prometheus.GaugeValue, float64(value))
 	}

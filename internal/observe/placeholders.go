@@ -17,12 +17,19 @@ import (
 
 const placeholderPrefix = "http.sse_fanout."
 
+// multiplexPrefix is that of the placeholders of sse_multiplex, which its documentation has.
+const multiplexPrefix = "http.sse_multiplex."
+
 // What becomes of a request that is not served as a subscriber; a relay.Joining is
 // what becomes of one that is.
 const (
 	OutcomePassed   = "passed"
 	OutcomeRejected = "rejected"
 	OutcomeRefused  = "refused"
+
+	// OutcomeMultiplexed is that of a request for a stream of a connection of
+	// sse_multiplex, which goes on with it.
+	OutcomeMultiplexed = "multiplexed"
 )
 
 // ReasonHandedOver is why a request has ended whose connection was handed over: its
@@ -71,6 +78,23 @@ func DescribeEnd(r *http.Request, s *relay.Reader, reason string) {
 		zap.Uint64("events", events),
 		zap.Uint64("bytes", bytes),
 	})
+}
+
+// DescribeConnection tells how a connection of sse_multiplex was served.
+func DescribeConnection(r *http.Request, number uint64, streams int, reason string) {
+	request.ReplacerOf(r).Set(multiplexPrefix+"reason", reason)
+	extendAccessLog(r, []zap.Field{
+		zap.Uint64("connection", number),
+		zap.Int("streams", streams),
+		zap.String("reason", reason),
+	})
+}
+
+// BeginConnection tells which connection of sse_multiplex a request is.
+func BeginConnection(r *http.Request, number uint64, streams int) {
+	repl := request.ReplacerOf(r)
+	repl.Set(multiplexPrefix+"connection", number)
+	repl.Set(multiplexPrefix+"streams", streams)
 }
 
 func extendAccessLog(r *http.Request, fields []zap.Field) {

@@ -18,6 +18,10 @@ type Overview struct {
 	// Down counts the topics that have subscribers, but no connection.
 	Down int `json:"down"`
 
+	// Connections are those of sse_multiplex, and Streams what these have that is open.
+	Connections int64 `json:"connections"`
+	Streams     int64 `json:"streams"`
+
 	// Topics are those with the most subscribers.
 	Topics []Topic `json:"topics"`
 }

@@ -146,6 +146,7 @@ function show() {
 	refused = crowd.refused
 
 	showGaps()
+	showTabs()
 	drawDots(clients)
 	drawSlots(origin)
 	drawWires()
@@ -290,6 +291,36 @@ $('clock-toggle').onclick = (e) => {
 	$('clock').classList.toggle('on', open)
 	e.target.setAttribute('aria-pressed', open)
 	e.target.textContent = open ? 'Close the clock' : 'Open the clock'
+}
+
+let tabsNote
+$('tabs-toggle').onclick = (e) => {
+	const tabs = $('tabs')
+	const open = tabs.children.length === 0
+	tabsNote ??= $('tabs-note').textContent
+	if (open) {
+		for (let i = 1; i <= 10; i++) {
+			const frame = document.createElement('iframe')
+			frame.src = 'tab.html'
+			frame.title = `Tab ${i}`
+			tabs.append(frame)
+		}
+	} else {
+		tabs.replaceChildren()
+	}
+	e.target.setAttribute('aria-pressed', open)
+	e.target.textContent = open ? 'Close the tabs' : 'Open ten tabs'
+	showTabs()
+}
+
+// showTabs says what Caddy counts.
+function showTabs() {
+	if ($('tabs').children.length === 0) {
+		if (tabsNote) $('tabs-note').textContent = tabsNote
+		return
+	}
+	const n = stats?.connections ?? 0
+	$('tabs-note').textContent = `Ten tabs with two streams each. Caddy counts ${spell(n)} connection${n === 1 ? '' : 's'} for all of them.`
 }
 
 document.querySelector('[data-site]').textContent = location.protocol === 'http:' ? location.host : location.origin

@@ -117,6 +117,8 @@ export class Topics {
 		this.find('subscribers').textContent = count(s.subscribers)
 		this.find('rate').textContent = rate(s.events_per_second)
 		this.find('down').textContent = count(s.down)
+		this.find('connections').textContent = count(s.connections)
+		this.find('connections').title = `They have ${count(s.streams)} streams.`
 		this.find('down-tile').classList.toggle('bad', s.down > 0)
 		for (const spark of Object.values(this.totals)) spark.draw()
 
