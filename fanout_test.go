@@ -335,7 +335,7 @@ func TestOneUpstreamWhateverComesAndGoes(t *testing.T) {
 // waitFor polls, for what is not in a bubble.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !done() {
 		if time.Now().After(deadline) {
 			t.Fatalf("gave up waiting for %s", what)

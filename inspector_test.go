@@ -247,7 +247,15 @@ func (c *client) snapshot() view.Overview {
 	return all[0]
 }
 
+// areNone reports whether no pool of the process has a topic.
+func areNone() bool {
+	return !slices.ContainsFunc(alive.all(), func(p *pool) bool {
+		return !reflect.DeepEqual(p.relay.Holdings(), relay.Holdings{})
+	})
+}
+
 func TestInspectorGoesOnTellingTheTopics(t *testing.T) {
+	waitFor(t, "the topics of earlier tests to go", areNone)
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		for range 3 {
@@ -295,6 +303,7 @@ func TestInspectorGoesOnTellingTheTopics(t *testing.T) {
 
 // A snapshot is of bounded size, and those with many subscribers are in it.
 func TestInspectorTellsTheLargestTopics(t *testing.T) {
+	waitFor(t, "the topics of earlier tests to go", areNone)
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		for i := range view.MaxTopics + 20 {
@@ -324,12 +333,7 @@ func TestInspectorLeavesNothingBehind(t *testing.T) {
 	s := run(t, "sse_inspector_quick /inspector/*")
 	settled := func() bool {
 		s.client.CloseIdleConnections()
-		for _, p := range alive.all() {
-			if !reflect.DeepEqual(p.relay.Holdings(), relay.Holdings{}) {
-				return false
-			}
-		}
-		return true
+		return areNone()
 	}
 	visit := func() {
 		for range 10 {

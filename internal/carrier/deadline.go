@@ -13,7 +13,7 @@ import (
 //
 // What it costs matters, for it is set for every delivery. On HTTP/2, a deadline that
 // passes resets the stream, even a quiet one, and each change is a message to the
-// goroutine that serves the connection. So a timer looks whether a write is waiting,
+// goroutine that serves the connection. So a timer checks if a write is waiting,
 // and only if the client takes nothing, a deadline is set, in the past.
 type deadline struct {
 	control *http.ResponseController

@@ -67,7 +67,8 @@ var harmlessPrefixes = []string{
 }
 
 var harmlessNames = set(`
-	Accept Accept-Charset Accept-Encoding Accept-Language Cache Cache-Control Content-Length DNT Early-Data Forwarded Host
+	Accept Accept-Charset Accept-Encoding Accept-Language Cache Cache-Control
+	Content-Length DNT Early-Data Forwarded Host
 	Last-Event-ID Origin Pragma Priority Referer Save-Data Sec-GPC Sec-Purpose
 	Purpose Upgrade-Insecure-Requests User-Agent Via
 
@@ -126,7 +127,8 @@ var variantNames = set(`
 // all requests that share a topic.
 func SameForAll(name string) bool {
 	// A client that carries a header that is not harmless shares only with
-	// "credentials strip", which says that the stream does not depend on it.
+	// "credentials strip", which says that the stream does not depend on it. One by
+	// which servers choose a variant is no credential.
 	return !Harmless(name) && !SelectsVariant(name) || fixedNames[name]
 }
 

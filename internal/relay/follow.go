@@ -93,9 +93,8 @@ const maxDenials = 3
 // isToBlame reports whether the id that a connection was asked with seems to be why it has
 // brought nothing: then the origin is asked without it. An id that a client has brought may
 // be made up. One that the origin has given out is asked with again at first: of several
-// instances behind a balancer, one may be starting, and its 404 is no word about the id. The
-// next answer to a request without an id would make all clients miss events, or get them
-// twice.
+// instances behind a balancer, one may be starting, and its 404 says nothing about the id. To
+// ask without the id makes all clients miss events, or get them twice.
 func (u *upstream) isToBlame(c *connection) bool {
 	if errors.Is(c.outcome.Err, errSilentToID) {
 		return true

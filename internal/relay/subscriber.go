@@ -7,7 +7,8 @@ import (
 )
 
 // A Subscriber is one client of a topic, and all that is kept of it however it is
-// served: through a Reader, until it is handed over, and then through a Carriage. There is one for every client: it is laid out to be small.
+// served: through a Reader, until it is handed over, and then through a Carriage. There is
+// one for every client: it is laid out to be small.
 type Subscriber struct {
 	// Static after construction.
 	number  uint64 // names it to administrators

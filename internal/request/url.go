@@ -8,8 +8,8 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
-// streamURL returns what of u names a stream: path and query, without a last
-// event id, and without what is ignored.
+// streamURL returns the part of u that names a stream: path and query, without a last
+// event id, and without ignored parameters.
 func streamURL(u *url.URL, ignored []string) url.URL {
 	return url.URL{
 		Path:       u.Path,
