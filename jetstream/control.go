@@ -19,6 +19,31 @@ type opening struct {
 	Gap bool `json:"gap,omitempty"`
 }
 
+// A resumed is the body of kindResumed.
+type resumed struct {
+	Before  string          `json:"before"`            // the place to which messages before the marker count
+	Opening json.RawMessage `json:"opening,omitempty"` // of the connection to the origin, if it goes on
+}
+
+func encodeResumed(before place, opening []byte) []byte {
+	return encodeJSON(resumed{before.String(), opening})
+}
+
+func decodeResumed(body []byte) (before place, o *opening, err error) {
+	var r resumed
+	if err := decodeJSON(body, &r); err != nil {
+		return place{}, nil, err
+	}
+	if len(r.Opening) > 0 {
+		o = new(opening)
+		if err := decodeJSON(r.Opening, o); err != nil {
+			return place{}, nil, err
+		}
+	}
+	before, err = parsePlace(r.Before)
+	return before, o, err
+}
+
 func encodeOpening(o *relay.Opening, gap bool) []byte {
 	return encodeJSON(opening{Header: o.Header, Address: o.Address, Gap: gap})
 }

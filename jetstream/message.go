@@ -49,8 +49,6 @@ const (
 // its revisions begin at 1 again.
 type epoch struct{ term, revision uint64 }
 
-func (e epoch) isZero() bool { return e == epoch{} }
-
 // less reports whether e is older than o.
 func (e epoch) less(o epoch) bool {
 	return e.term < o.term || e.term == o.term && e.revision < o.revision

@@ -135,6 +135,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		_, _ = decodeOpening(body)
 		_, _ = decodeOutcome(body)
+		_, _, _ = decodeResumed(body)
 		if e, err := decodeEvent(body); err == nil {
 			back, err := decodeEvent(appendEvent(nil, &e))
 			if err != nil || !equalEvents(&e, &back) {

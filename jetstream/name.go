@@ -52,7 +52,6 @@ func leases(stream string) string { return stream + "_LEASES" }
 // isStreamName reports whether a stream and its bucket can have a name: the characters that
 // buckets allow, as streams and subjects allow more.
 func isStreamName(name string) bool {
-	return name != "" && len(name) <= 200 && strings.IndexFunc(name, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '_' || r == '-')
-	}) < 0
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+	return name != "" && len(name) <= 200 && strings.Trim(name, allowed) == ""
 }

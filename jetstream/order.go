@@ -88,7 +88,7 @@ func (o *order) take(m *message) (counts, missed bool) {
 // lacks reports whether the holder has read messages before its marker that this reader
 // has not.
 func (o *order) lacks(m *message) bool {
-	told, err := parsePlace(string(m.body))
+	told, _, err := decodeResumed(m.body)
 	return err != nil || o.before != place{} && told != o.before
 }
 

@@ -13,14 +13,14 @@ var (
 	runs = flag.Int("runs", 300, "how many runs the model tests make")
 )
 
-// A store is a stream in memory that loses messages on their way, keeps a limited number,
+// A shelf is a stream in memory that loses messages on their way, keeps a limited number,
 // and may begin anew.
-type store struct {
+type shelf struct {
 	messages []message
 	first    int // the oldest that is kept
 }
 
-func (s *store) read(at int) (*message, int) {
+func (s *shelf) read(at int) (*message, int) {
 	at = max(at, s.first)
 	if at >= len(s.messages) {
 		return nil, at
@@ -37,7 +37,7 @@ type publishing struct {
 }
 
 // publish sends a message, which may not be stored.
-func (p *publishing) publish(s *store, m message, stored bool) {
+func (p *publishing) publish(s *shelf, m message, stored bool) {
 	m.epoch, m.index, m.acked = p.epoch, p.next, p.acked
 	if stored {
 		s.messages = append(s.messages, m)
@@ -49,7 +49,7 @@ func (p *publishing) publish(s *store, m message, stored bool) {
 }
 
 // event publishes the next event.
-func (p *publishing) event(s *store, stored bool) {
+func (p *publishing) event(s *shelf, stored bool) {
 	p.publish(s, message{kind: kindEvent, part: p.at}, stored)
 	p.at++
 }
@@ -57,13 +57,13 @@ func (p *publishing) event(s *store, stored bool) {
 // A reading is a reader in the model.
 type reading struct {
 	order  order
-	at     int // in the store
+	at     int // in the shelf
 	events []int
 	gaps   []int // how many events it had when it found that some are missing
 }
 
 // step reads one message.
-func (r *reading) step(s *store) bool {
+func (r *reading) step(s *shelf) bool {
 	m, next := s.read(r.at)
 	if m == nil {
 		return false
@@ -80,7 +80,7 @@ func (r *reading) step(s *store) bool {
 }
 
 // catchUp reads all that there is.
-func (r *reading) catchUp(s *store) *reading {
+func (r *reading) catchUp(s *shelf) *reading {
 	for r.step(s) {
 		continue
 	}
@@ -101,7 +101,7 @@ func TestOrderModel(t *testing.T) {
 }
 
 func model(t *testing.T, random *rand.Rand) {
-	s := new(store)
+	s := new(shelf)
 	var (
 		stale   []*publishing
 		holder  *publishing
@@ -121,7 +121,7 @@ func model(t *testing.T, random *rand.Rand) {
 		}
 		// It reads up to its marker, and the origin goes on behind the last event.
 		r := new(reading).catchUp(s)
-		holder.publish(s, message{kind: kindResumed, body: []byte(r.order.before.String())}, true)
+		holder.publish(s, message{kind: kindResumed, body: encodeResumed(r.order.before, nil)}, true)
 		holder.at = 1
 		if len(r.events) > 0 {
 			holder.at = r.events[len(r.events)-1] + 1
@@ -209,7 +209,7 @@ func model(t *testing.T, random *rand.Rand) {
 // cleanCut returns the first place from at on behind which all messages up to the next marker
 // count. A reader that begins elsewhere cannot know that some of them do not, which order
 // documents.
-func cleanCut(s *store, at int) int {
+func cleanCut(s *shelf, at int) int {
 	var reader order
 	var counted []bool
 	for i := range s.messages {

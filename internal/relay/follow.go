@@ -60,6 +60,10 @@ func (u *upstream) run(ctx context.Context) {
 	u.since = time.Now()
 	for ctx.Err() == nil {
 		c := u.follow(ctx, u.open(ctx, u.next(), nil))
+		if c.outcome.Again {
+			u.topic.disconnected(c.nth)
+			continue
+		}
 		silent := errors.Is(c.outcome.Err, errSilentToID)
 		if ctx.Err() == nil && (silent || c.ID != "" && c.accepted.IsZero() && c.outcome.blamesID()) {
 			// Only an answer to a request without an id is a verdict. If this

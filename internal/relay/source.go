@@ -63,6 +63,10 @@ type Opening struct {
 
 	// Address is that of the origin, if it is known.
 	Address string
+
+	// Gap says that events are missing before what comes next, whatever the source was
+	// asked with. A source that does not know leaves that to the topic.
+	Gap bool
 }
 
 // An Outcome is how a call of Follow ended.
@@ -89,6 +93,10 @@ type Outcome struct {
 
 	// FallsBack says that an answer of their own is to be had by those who wait.
 	FallsBack bool
+
+	// Again says that the source has come to where another connection begins, and is to be
+	// followed again at once. It has nothing else to say.
+	Again bool
 
 	Err        error         // why it ended, nil for a clean end
 	Address    string        // of the origin, if it is known

@@ -201,7 +201,7 @@ func (t *Topic) expire() {
 // was without. From the second on, the stream may begin with what is in the log
 // already. id is what the origin was asked with, brought whether that is the opener's,
 // and blamed what it had been asked with before, to which it has not answered so.
-func (t *Topic) connected(id string, brought bool, blamed string, header map[string][]string) (nth int, without time.Duration) {
+func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (nth int, without time.Duration) {
 	followers := t.Subscribers() - int(t.unsettled.Load())
 	t.mu.Lock()
 	if !t.isConnected {
@@ -210,7 +210,7 @@ func (t *Topic) connected(id string, brought bool, blamed string, header map[str
 	switch {
 	case brought && !t.isOpened:
 		t.isOpened, t.openedAt = true, t.log.Newest().Cursor
-	case t.connects > 0 && id == "":
+	case t.connects > 0 && id == "", o.Gap && t.log.Newest().Cursor > 0:
 		// Events may have been sent while nobody listened, and nothing tells
 		// which: whoever follows the log comes past this.
 		t.relay.stats.Gaps.Add(uint64(max(0, followers)))
@@ -221,7 +221,7 @@ func (t *Topic) connected(id string, brought bool, blamed string, header map[str
 	if blamed != "" {
 		t.blamedID, t.blamedAt = blamed, t.log.Newest().Cursor
 	}
-	t.header = header
+	t.header = o.Header
 	t.isConnected = true
 	t.connects++
 	nth = t.connects
