@@ -76,11 +76,12 @@ func (s *Reader) look(expired, unled bool) (adm Admission, known bool) {
 	reject := t.relay.cfg.Reject
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.refusal != nil {
+	link, trusted := t.link.now(), t.trust.now().admits()
+	if link == linkRefused {
 		return Admission{Refusal: t.refusal}, true
 	}
-	known = t.trusted && (t.isConnected || t.connects > 0 && !reject)
-	held := t.isConnected && !t.trusted // but not for long
+	known = trusted && (link == linkConnected || link == linkAway && !reject)
+	held := link == linkConnected && !trusted // but not for long
 	if known || expired && !reject && !s.patient && !held {
 		t.admitted = true
 		return Admission{Header: t.header}, true
@@ -92,7 +93,7 @@ func (s *Reader) look(expired, unled bool) (adm Admission, known bool) {
 func (t *Topic) isHeld() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.isConnected && !t.trusted
+	return t.IsConnected() && !t.trust.now().admits()
 }
 
 // change returns what is closed when something of the topic has changed.

@@ -50,7 +50,7 @@ func (t *Topic) firstPosition(resumes bool) hub.Position {
 func (s *Reader) settle() (id string, how Joining) {
 	t := s.topic
 	switch {
-	case s.catchup != nil && s.catchup.started.Load():
+	case s.catchup != nil && !s.catchup.stage.now().isQueued():
 		s.follow(s.catchup.log, 0)
 		return s.resumeWith.ID, Pending
 	case s.resumeWith.ID == "" && s.catchup == nil:
@@ -85,7 +85,7 @@ func (s *Reader) settle() (id string, how Joining) {
 		}
 	case idUnsettled:
 	}
-	s.setUnsettled(true)
+	s.on(phaseHolds)
 	return s.resumeWith.ID, Pending
 }
 
@@ -104,13 +104,13 @@ func (s *Reader) catchUp(id Claim) (string, Joining) {
 	s.catchup = s.topic.catchups.join(s, id)
 	if s.catchup == nil && s.topic.catchups.closing() {
 		s.comeBack()
-		s.setUnsettled(true)
+		s.on(phaseHolds)
 		return id.ID, Pending
 	}
 	if s.catchup == nil {
 		return s.live(Gap), Gap
 	}
-	s.setUnsettled(true)
+	s.on(phaseQueues)
 	return s.settle()
 }
 
@@ -243,7 +243,7 @@ func (s *Reader) comeAgain() {
 	s.resumeWith, s.leg = s.catchup.here()
 	s.leaveCatchup()
 	s.log, s.beat = s.topic.log, s.topic.log.Look(0).Beat // that of the catch-up goes
-	s.setUnsettled(true)
+	s.on(phaseContinues)
 }
 
 // comeBack ends the stream of a client that nothing can be fetched for any more,
@@ -268,17 +268,4 @@ func (s *Reader) gapNotice(id string) ([]byte, hub.Batch) {
 		b = s.appendPosition(nil, id, true)
 	}
 	return append(b, s.words().Gap...), hub.Batch{Next: s.cursor, Beat: s.beat}
-}
-
-// setUnsettled takes note of whether it is known what s reads.
-func (s *Reader) setUnsettled(unsettled bool) {
-	if unsettled == s.unsettled {
-		return
-	}
-	s.unsettled = unsettled
-	if unsettled {
-		s.topic.unsettled.Add(1)
-	} else {
-		s.topic.unsettled.Add(-1)
-	}
 }

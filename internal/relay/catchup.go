@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
 // SpliceTimeouts is how many times the timeout a catch-up may take to meet the log.
@@ -25,20 +23,18 @@ type catchup struct {
 	group *catchups
 	id    Claim
 	log   *hub.Topic
+	past  leg // of the catch-up that this one continues
 
 	// Guarded by group.mu.
+	stage       life[stage, stageEvent]
 	subscribers map[*Reader]struct{}
-	askers      map[string]int // subscribers by client address
-	queues      int            // how many it is in
-	since       time.Time      // when it began to wait for its turn, or was started
-	asked       time.Time      // when its subscribers began to wait, over all its turns
-	billed      string         // the address in whose turn it was started
-	cost        float64        // charged to it
-	parked      bool           // it waits for the topic's next event
-	resting     bool           // it was refused, and others are asked for in its place
-	yielded     bool           // its subscribers have had a turn before, and left it to others
-	cancel      context.CancelFunc
-	started     atomic.Bool // read without the lock
+	askers      map[string]int     // subscribers by client address
+	queues      int                // how many it is in
+	since       time.Time          // when it began to wait for its turn, or was started
+	asked       time.Time          // when its subscribers began to wait, over all its turns
+	billed      string             // the address in whose turn it was started
+	cost        float64            // charged to it
+	cancel      context.CancelFunc // set once it has started
 
 	// tried says that an event of the topic's has ended its waiting. It is set before
 	// it is started.
@@ -57,23 +53,19 @@ type catchup struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	floor    hub.Cursor    // the oldest entry of the topic's log at the start, behind its last gap
-	floorID  string        // in force behind that entry, or the first since the gap
-	start    hub.Position  // where the topic's log ended then (see topic.logEnd)
-	before   string        // the firstID of the catch-up that this one continues
-	firstID  string        // of the first event here that has one
-	lastID   string        // of the newest event here
-	quietOn  int           // the connection of the topic during which the origin was quiet
-	pause    time.Duration // that the origin was left alone for before
+	progress life[progress, progressEvent]
+	floor    hub.Cursor   // the oldest entry of the topic's log at the start, behind its last gap
+	floorID  string       // in force behind that entry, or the first since the gap
+	start    hub.Position // where the topic's log ended then (see topic.logEnd)
+	firstID  string       // of the first event here that has one
+	lastID   string       // of the newest event here
+	quietOn  int          // the connection of the topic during which the origin was quiet
 	events   int
 	bytes    int
 	noIDs    bool       // the origin has sent events, and none with an id yet
-	whole    bool       // this log meets the topic's: nothing more is needed from the origin
-	wholeAt  hub.Cursor // where the topic's log ended when that was found
-	over     bool
-	spliced  bool
+	wholeAt  hub.Cursor // where the topic's log ended when it was found to be whole
 	splice   hub.Cursor // where in the topic's log the subscribers continue
-	why      error      // not spliced
+	why      error      // why it has failed
 	finished chan struct{}
 	met      struct{ missing, jumping string } // the cases of the splice that have decided, last
 	begun    chan struct{}                     // closed at the first event that is for the subscribers
@@ -135,83 +127,6 @@ func (g *catchups) comes(id string, behind hub.Cursor) {
 	}
 }
 
-// Event implements Sink: it takes an event until the catch-up meets the log.
-func (s *catchupStream) Event(e *sse.Event) {
-	c := s.catchup
-	t := c.group.topic
-	s.heard.Store(time.Now().UnixNano())
-
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e.HasID && !e.HasData && eventID(e) == c.lastID {
-		// A position, as a fan-out begins each connection with, and no news.
-		if e.HasID, e.ID = false, nil; !e.HasRetry {
-			return
-		}
-	}
-	s.wire = sse.Append(s.wire[:0], e)
-	entry := hub.Entry{Wire: s.wire, SetsID: e.HasID, ID: eventID(e)}
-	s.missed = s.missed || c.whole
-	if c.over || s.missed {
-		return
-	}
-	if c.id.ID != "" && c.firstID == "" && entry.ID == "" {
-		s.hold(entry, e.HasData)
-		return
-	}
-	if c.events == 0 {
-		close(c.begun)
-	}
-	if entry.ID != "" && s.joins(entry) {
-		return
-	}
-	s.append(entry)
-	greeted := c.id.ID == "" && t.greeting.completes(e, s.withData)
-	if e.HasData {
-		s.withData++
-	}
-	switch {
-	case c.isAtEnd():
-		c.finish(false, 0, errCatchupQuiet)
-	case greeted && c.firstID == "" && t.log.Newest().ID == "":
-		c.finish(false, 0, errCatchupNoIDs) // what comes next is what the log gets
-	case c.bytes <= t.relay.cfg.History.Bytes:
-	case c.canBeContinued():
-		c.finish(false, 0, errCatchupFull)
-	case c.events > 1:
-		c.finish(false, 0, errCatchupSize)
-	}
-}
-
-// joins reports whether an event with an id is where the catch-up ends, as the topic's log
-// has it, or as the origin has ignored the id. c.mu must be held.
-func (s *catchupStream) joins(entry hub.Entry) (over bool) {
-	c := s.catchup
-	if c.startsOver(entry.ID) {
-		c.finish(false, 0, errCatchupIgnored)
-		return true
-	}
-	if c.firstID == "" {
-		c.firstID = entry.ID
-	}
-	c.newest.Store(&awaited{id: entry.ID}) // before looking: it may come at any time
-	at, ok := c.group.topic.log.KeptAfter(entry.ID)
-	switch {
-	case !ok:
-		return false
-	case !c.continues(at.Cursor, entry.ID):
-		c.finish(false, 0, errCatchupIgnored)
-		return true
-	}
-	s.append(entry)
-	if c.jumped(at.Cursor) {
-		c.finish(false, at.Cursor, errCatchupIgnored)
-	} else {
-		c.finish(true, at.Cursor, nil)
-	}
-	return true
-}
-
 // canBeContinued reports whether a client that has got all that is here can ask for
 // what follows, as if it had come back with the last id. However much a client has
 // missed, no more than a log's worth is held for it at once. c.mu must be held.
@@ -224,32 +139,10 @@ func (c *catchup) canBeContinued() bool {
 // another, and has come to an event again that the other had. It would do so for ever.
 // c.mu must be held.
 func (c *catchup) startsOver(id string) bool {
-	if c.before == "" {
+	if c.past.firstID == "" {
 		return false
 	}
-	return c.firstID == "" && id == c.before || c.lastID != c.id.ID && id == c.id.ID
-}
-
-// hold keeps an event back until one has an id. From an origin that sends none, the
-// topic's log gets the same events, and nothing tells which: the subscribers would
-// have them twice. c.mu must be held.
-func (s *catchupStream) hold(e hub.Entry, isEvent bool) {
-	c := s.catchup
-	c.noIDs = c.noIDs || isEvent // a reconnection time alone is none
-	e.Wire = bytes.Clone(e.Wire)
-	s.held = append(s.held, e)
-	if s.heldBytes += len(e.Wire); s.heldBytes > c.group.topic.relay.cfg.History.Bytes {
-		c.finish(false, 0, errCatchupSize)
-	}
-}
-
-// append adds an event, after those that were held. c.mu must be held.
-func (s *catchupStream) append(e hub.Entry) {
-	for _, held := range s.held {
-		s.catchup.append(held)
-	}
-	s.held = nil
-	s.catchup.append(e)
+	return c.firstID == "" && id == c.past.firstID || c.lastID != c.id.ID && id == c.id.ID
 }
 
 // append adds an event. c.mu must be held.
@@ -277,7 +170,7 @@ func (c *catchup) silence() error {
 func (c *catchup) fail(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.over {
+	if !c.progress.now().isOver() {
 		c.finish(false, 0, why)
 	}
 }
@@ -290,7 +183,12 @@ func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
 			at = last.Cursor
 		}
 	}
-	c.over, c.spliced, c.splice, c.why = true, spliced, at, why
+	c.splice, c.why = at, why
+	if spliced {
+		c.progressOn(progressSplices)
+	} else {
+		c.progressOn(progressFails)
+	}
 	close(c.finished)
 	if spliced && c.id.ID == "" {
 		c.group.topic.greeting.renew(c.log, at)
@@ -304,5 +202,6 @@ func (c *catchup) finish(spliced bool, at hub.Cursor, why error) {
 func (c *catchup) result() (over, spliced bool, at hub.Cursor, why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.over, c.spliced, c.splice, c.why
+	is := c.progress.now()
+	return is.isOver(), is == progressJoined, c.splice, c.why
 }

@@ -74,14 +74,13 @@ func (g *catchups) join(s *Reader, id Claim) *catchup {
 			return nil
 		}
 		c = g.add(id)
-		c.before = s.leg.firstID
-		if !s.leg.yielded.IsZero() {
-			c.yielded, c.asked = true, s.leg.yielded
+		if c.past = s.leg; c.hasYielded() {
+			c.asked = c.past.yielded
 		}
-		g.park(c, s.leg)
+		g.park(c)
 	}
 	c.subscribers[s] = struct{}{}
-	if !c.started.Load() {
+	if c.stage.now().isQueued() {
 		if c.askers[address]++; c.askers[address] == 1 {
 			g.enqueue(c, address)
 		}
@@ -123,9 +122,9 @@ func (c *catchup) leave(s *Reader) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(c.subscribers, s)
-	started := c.started.Load()
+	is := c.stage.now()
 	if c.askers[address]--; c.askers[address] <= 0 {
-		if !started {
+		if is.isQueued() {
 			g.dequeue(c, address)
 		}
 		delete(c.askers, address)
@@ -134,12 +133,15 @@ func (c *catchup) leave(s *Reader) {
 		return
 	}
 	g.forget(c) // it may take a while to end, which nobody can join any more
-	if started {
+	switch {
+	case is.isQueued():
+		g.unqueue(c)
+		g.stageOn(c, stageEnds)
+	case is.isStarted():
 		c.cancel()
+	default:
 		g.topic.relay.backlogs.release(c)
-		return
 	}
-	g.unqueue(c)
 }
 
 // hasQueuedFor reports whether c has waited for its turn for as long as that, as others
@@ -147,7 +149,7 @@ func (c *catchup) leave(s *Reader) {
 func (c *catchup) hasQueuedFor(d time.Duration) bool {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
-	return !c.started.Load() && !c.parked && time.Since(c.asked) > d
+	return c.stage.is(stageWaiting) && time.Since(c.asked) > d
 }
 
 // forget makes the next who asks for the id of c start anew. g.mu must be held.
@@ -196,10 +198,10 @@ func (g *catchups) startNext() {
 // start starts a catch-up in the turn of an address. g.mu must be held.
 func (g *catchups) start(c *catchup, ip string, now time.Time) {
 	g.unqueue(c)
+	g.stageOn(c, stageStarts)
 	g.rates.fetched(now)
 	c.billed, c.since = ip, now
 	g.rates.all.add(ip, +1, now) // until it is known what has become of it (see settle)
-	c.started.Store(true)
 	g.running = append(g.running, c)
 	ctx, cancel := context.WithCancel(g.topic.ctx)
 	c.cancel = cancel
@@ -215,6 +217,7 @@ func (g *catchups) finished(c *catchup) (drop []*catchup) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.settle(c)
+	g.stageOn(c, stageEnds)
 	g.running = slices.DeleteFunc(g.running, func(other *catchup) bool { return other == c })
 	g.forget(c)
 	if len(c.subscribers) > 0 {
@@ -237,7 +240,7 @@ func (c *catchup) mustYield() bool {
 	}
 	for turn := g.turns.Front(); turn != nil; turn = turn.Next() {
 		q := turn.Value.(*queue)
-		if q.ip != c.billed && (!c.yielded || !q.waiting[0].yielded && !g.rates.hasFailed(q.ip, now)) {
+		if q.ip != c.billed && (!c.hasYielded() || !q.waiting[0].hasYielded() && !g.rates.hasFailed(q.ip, now)) {
 			return true
 		}
 	}
@@ -251,7 +254,7 @@ func (g *catchups) hasRoom() bool {
 	limit := g.topic.relay.cfg.Catchups
 	connections := max(0, g.topic.source.Abandoned()-2*limit)
 	for _, c := range g.running {
-		if !c.resting {
+		if !c.stage.is(stageResting) {
 			connections++
 		}
 	}
@@ -264,7 +267,7 @@ func (c *catchup) rest() {
 	g := c.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c.resting = true
+	g.stageOn(c, stageRests)
 	g.bill(c, refusedCost) // or many could be refused before the first is over
 	g.startNext()
 }
@@ -274,10 +277,12 @@ func (c *catchup) proceed() bool {
 	g := c.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if c.resting && !g.hasRoom() {
-		return false
+	if c.stage.is(stageResting) {
+		if !g.hasRoom() {
+			return false
+		}
+		g.stageOn(c, stageProceeds)
 	}
-	c.resting = false
 	g.refund(c)
 	g.rates.fetched(time.Now())
 	return true
@@ -292,7 +297,7 @@ func (g *catchups) close() {
 		g.alarm.Stop()
 	}
 	for _, c := range g.byID {
-		if c.started.Load() {
+		if c.stage.now().isStarted() {
 			c.cancel()
 		}
 	}

@@ -15,11 +15,11 @@ import (
 // QuietTime is how long the origin must have sent nothing to be quiet.
 const QuietTime = 2 * time.Second
 
-// isQuiet reports whether c is to be parked, as the origin has sent nothing for some
-// time.
-func (c *catchup) isQuiet(f *fetch, least time.Duration) bool {
-	t := c.group.topic
-	if !f.isSilent(least) || len(f.ended) > 0 {
+// isQuiet reports whether the catch-up is to be parked, as the origin has sent nothing for
+// some time.
+func (p *pursuit) isQuiet(least time.Duration) bool {
+	c, f, t := p.catchup, p.fetched, p.group.topic
+	if !f.isSilent(least) || p.ended != nil && f.hasEnded() {
 		return false
 	}
 	if connected, connects := t.connection(); !connected || connects != f.connects || !t.isNowhere() {
@@ -31,18 +31,20 @@ func (c *catchup) isQuiet(f *fetch, least time.Duration) bool {
 		return false
 	}
 	here := Claim{ID: c.lastID}
-	return c.id.ID != "" && !c.over && !c.whole && (c.events > 0 || !c.tried) &&
+	return c.id.ID != "" && c.progress.is(progressFetching) && (c.events > 0 || !c.tried) &&
 		here.Usable() && t.askableID(here.ID) != ""
 }
 
-// endQuiet ends c as the origin is quiet. Others that come to the same id need not wait.
-func (c *catchup) endQuiet(f *fetch) {
+// endQuiet ends the catch-up as the origin is quiet. Others that come to the same id need
+// not wait.
+func (p *pursuit) endQuiet() {
+	c := p.catchup
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.over {
+	if c.progress.now().isOver() {
 		return
 	}
-	c.quietOn = f.connects
+	c.quietOn = p.fetched.connects
 	if c.events > 0 {
 		end := c.lastID
 		c.group.end.Store(&end)
@@ -82,6 +84,10 @@ type leg struct {
 	pause   time.Duration // after which a quiet origin is asked again if nothing happens
 }
 
+// hasYielded reports whether the subscribers of c have had a turn before, and left it to
+// others.
+func (c *catchup) hasYielded() bool { return !c.past.yielded.IsZero() }
+
 // A quiet origin is left alone for as long as this, and longer each time that it has
 // had nothing.
 const (
@@ -91,14 +97,13 @@ const (
 
 // park makes a catch-up wait for the topic's next event before the origin is asked.
 // g.mu must be held.
-func (g *catchups) park(c *catchup, was leg) {
-	if was.quietOn == 0 {
+func (g *catchups) park(c *catchup) {
+	if c.past.quietOn == 0 {
 		return
 	}
-	c.pause = was.pause
 	g.anyParked.Store(true)
-	if connected, connects := g.topic.connection(); connected && connects == was.quietOn && g.topic.isNowhere() {
-		c.parked = true
+	if connected, connects := g.topic.connection(); connected && connects == c.past.quietOn && g.topic.isNowhere() {
+		g.stageOn(c, stageParks)
 		g.parked[c] = struct{}{}
 	}
 }
@@ -124,7 +129,8 @@ func (g *catchups) resume(c *catchup, now time.Time) {
 		g.dequeue(c, ip)
 	}
 	delete(g.parked, c)
-	c.parked, c.since, c.asked = false, now, now
+	g.stageOn(c, stageResumes)
+	c.since, c.asked = now, now
 	for ip := range c.askers {
 		g.enqueue(c, ip)
 	}
@@ -134,7 +140,7 @@ func (g *catchups) resume(c *catchup, now time.Time) {
 // not quiet. g.mu must be held.
 func (g *catchups) resumeOverdue(now time.Time, atLatest func(time.Duration)) {
 	for c := range g.parked {
-		if left := c.pause - now.Sub(c.since); left > 0 {
+		if left := c.past.pause - now.Sub(c.since); left > 0 {
 			atLatest(left)
 		} else {
 			g.resume(c, now)
@@ -147,12 +153,16 @@ func (g *catchups) resumeOverdue(now time.Time, atLatest func(time.Duration)) {
 func (c *catchup) here() (id Claim, was leg) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	was = leg{firstID: c.firstID, quietOn: c.quietOn, pause: shortestQuiet}
+	was = leg{firstID: c.firstID, quietOn: c.quietOn}
 	if errors.Is(c.why, errCatchupYields) {
 		was.yielded = c.asked
 	}
-	if c.events == 0 {
-		was.pause = min(max(was.pause, 2*c.pause), longestQuiet)
+	switch {
+	case c.quietOn == 0:
+	case c.events == 0:
+		was.pause = min(max(shortestQuiet, 2*c.past.pause), longestQuiet)
+	default:
+		was.pause = shortestQuiet
 	}
 	return Claim{c.lastID, c.id.Param}, was
 }

@@ -142,7 +142,7 @@ func (g *catchups) holdsItsShare(ip string, now time.Time) bool {
 	}
 	held := 0
 	for _, c := range g.running {
-		if c.billed == ip && !c.resting {
+		if c.billed == ip && !c.stage.is(stageResting) {
 			held++
 		}
 	}
@@ -180,7 +180,7 @@ func (g *catchups) giveUpOverdue(now time.Time, atLatest func(time.Duration)) {
 // be held.
 func (g *catchups) settle(c *catchup) {
 	c.mu.Lock()
-	served := c.spliced || c.events > 0 && goesOn(c.why)
+	served := c.progress.is(progressJoined) || c.events > 0 && goesOn(c.why)
 	c.mu.Unlock()
 	g.rates.all.add(c.billed, -1, time.Now())
 	if served {

@@ -33,7 +33,7 @@ func (g *catchups) enqueue(c *catchup, ip string) {
 		g.queues[ip] = q
 	}
 	c.queues++
-	if c.parked {
+	if c.stage.is(stageParked) {
 		q.parked = append(q.parked, c)
 		return
 	}
@@ -50,7 +50,7 @@ func (g *catchups) dequeue(c *catchup, ip string) {
 		return
 	}
 	from := &q.waiting
-	if c.parked {
+	if c.stage.is(stageParked) {
 		from = &q.parked
 	}
 	i := slices.Index(*from, c)
@@ -100,8 +100,7 @@ func (g *catchups) makeRoom(address string) bool {
 func (g *catchups) giveUp(c *catchup) {
 	g.unqueue(c)
 	g.forget(c)
-	c.cancel = func() {} // it has nothing to end
-	c.started.Store(true)
+	g.stageOn(c, stageEnds)
 	c.fail(errCatchupQueue)
 }
 
@@ -111,5 +110,4 @@ func (g *catchups) unqueue(c *catchup) {
 		g.dequeue(c, ip)
 	}
 	delete(g.parked, c)
-	g.queued--
 }

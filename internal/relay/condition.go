@@ -24,7 +24,7 @@ func (u *upstream) lost(c *connection, delay time.Duration) {
 	now := time.Now()
 	l := Lost{
 		Outcome:  &c.outcome,
-		Accepted: !c.accepted.IsZero(),
+		Accepted: c.wasAccepted(),
 		For:      now.Sub(u.since),
 		Outage:   now.Sub(u.troubled),
 		Attempts: u.failures,

@@ -2,9 +2,7 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"sync"
-	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
@@ -12,16 +10,11 @@ import (
 
 // A connection is one connection of an upstream to its source.
 type connection struct {
+	inflow
 	up *upstream
 	beginning
 	replaces *connection // that is to end when this one is accepted
 	overlaps bool        // it resumes while that one goes on
-	watchdog *time.Timer // nil without an idle timeout
-	cancel   context.CancelCauseFunc
-
-	established chan struct{} // closed when the origin has answered with an event stream
-	ended       chan struct{} // closed when outcome is set
-	outcome     Outcome
 
 	mu sync.Mutex // held for each event: another connection may take over in between
 
@@ -30,7 +23,6 @@ type connection struct {
 	fresh bool // something was appended and nobody woken yet
 
 	// Owned by the goroutine that feeds the sink, then by run.
-	accepted  time.Time
 	nth       int        // of the topic, from 1; 0 until it is accepted
 	replaying bool       // all events so far were in the log already
 	replayed  hub.Cursor // up to here
@@ -44,48 +36,30 @@ type connection struct {
 func (u *upstream) open(ctx context.Context, after beginning, replaces *connection) *connection {
 	t := u.topic
 	c := &connection{
-		up:          u,
-		beginning:   after,
-		replaces:    replaces,
-		overlaps:    replaces != nil && after.ID != "",
-		anew:        replaces == nil && u.endedCleanly,
-		established: make(chan struct{}),
-		ended:       make(chan struct{}),
+		inflow:    newInflow(t, after.Resumption, t.relay.cfg.IdleTimeout),
+		up:        u,
+		beginning: after,
+		replaces:  replaces,
+		overlaps:  replaces != nil && after.ID != "",
+		anew:      replaces == nil && u.endedCleanly,
 	}
-	ctx, c.cancel = context.WithCancelCause(ctx)
-
-	if idle := t.relay.cfg.IdleTimeout; idle > 0 {
-		c.watchdog = time.AfterFunc(idle, func() { c.cancel(ErrIdle) })
-	}
-	go func() {
-		defer close(c.ended)
-		defer c.cancel(nil)
-		if c.watchdog != nil {
-			defer c.watchdog.Stop()
-		}
-		c.outcome = t.source.Follow(ctx, after.Resumption, c)
-		if !c.accepted.IsZero() { // nothing is, any more
-			t.relay.stats.Connections.Add(-1)
-		}
-		if errors.Is(c.outcome.Err, sse.ErrEventTooLarge) {
-			t.relay.stats.Oversized.Add(1)
-		}
-	}()
+	c.start(ctx, c)
 	return c
 }
 
 // Shared implements Sink.
 func (c *connection) Shared() bool { return true }
 
-// Heard implements Sink.
-func (c *connection) Heard() {
-	if c.watchdog != nil {
-		c.watchdog.Reset(c.up.topic.relay.cfg.IdleTimeout)
+// Decided implements Sink.
+//
+// What a connection begins with that another one has replaced is nothing to those who wait.
+func (c *connection) Decided(session bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.isCut {
+		c.up.topic.decide(session)
 	}
 }
-
-// Decided implements Sink.
-func (c *connection) Decided(session bool) { c.up.topic.decide(session) }
 
 // Accept implements Sink.
 func (c *connection) Accept(o Opening) (tell func()) {
@@ -94,8 +68,7 @@ func (c *connection) Accept(o Opening) (tell func()) {
 		old.cancel(errRerouted)
 		old.cut()
 	}
-	c.accepted = time.Now()
-	t.relay.stats.Connections.Add(1)
+	c.accept()
 	defer close(c.established)
 	told := Connected{Address: o.Address, LastEventID: c.ID, Attempt: u.failures + 1, Reloaded: c.replaces != nil}
 	c.nth, told.Without = t.connected(c.ID, c.brought, u.suspectID, &o)

@@ -55,10 +55,10 @@ func (t *Topic) end(e Ending) {
 
 // Conclude ends the subscribers of the topic. Clients that come back open another.
 func (t *Topic) Conclude(e Ending) {
+	how := standingDetaches
 	if e.Reason == EndDrained {
-		t.relay.detachMoved(t)
-	} else {
-		t.relay.detach(t)
+		how = standingMoves
 	}
+	t.relay.detach(t, how)
 	t.end(e)
 }

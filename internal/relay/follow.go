@@ -65,7 +65,7 @@ func (u *upstream) run(ctx context.Context) {
 			continue
 		}
 		silent := errors.Is(c.outcome.Err, errSilentToID)
-		if ctx.Err() == nil && (silent || c.ID != "" && c.accepted.IsZero() && c.outcome.blamesID()) {
+		if ctx.Err() == nil && (silent || c.ID != "" && !c.wasAccepted() && c.outcome.blamesID()) {
 			// Only an answer to a request without an id is a verdict. If this
 			// one is no stream either, the id was not to blame and is tried
 			// again.
@@ -131,26 +131,22 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 		<-old.ended
 		return c
 	case <-c.ended:
-		select {
-		case <-c.established:
+		if c.wasEstablished() {
 			return c
-		default:
 		}
 		if u.isLedElsewhere(c) {
 			u.drain(&c.outcome)
 			return old
 		}
 		if c.outcome.Verdict == Personal {
-			old.cancel(errRerouted)
-			<-old.ended
+			old.stop(errRerouted)
 			break // the topic ends
 		}
 		u.topic.relay.observer.Stayed(u.topic, &c.outcome)
 		return old
 	case <-old.ended:
 	case <-patience.C:
-		old.cancel(errRerouted)
-		<-old.ended
+		old.stop(errRerouted)
 	}
 	u.topic.disconnected(old.nth)
 	return c
@@ -176,7 +172,7 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	if u.obey(out) {
 		return 0, true
 	}
-	if c.events > 0 || !c.accepted.IsZero() && time.Since(c.accepted) >= proofTime {
+	if c.events > 0 || c.wasAccepted() && time.Since(c.accepted) >= proofTime {
 		u.failures = 0
 	}
 	delay = max(u.backoff(), u.pause(out), out.RetryAfter)

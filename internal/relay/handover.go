@@ -21,7 +21,7 @@ type Handover struct {
 
 // CanHandOver reports whether the client has all that there is, and is not about to end.
 func (s *Reader) CanHandOver() bool {
-	return len(s.retry) == 0 && !s.unsettled && s.catchup == nil && s.log == s.topic.log && s.ending == nil
+	return len(s.retry) == 0 && s.phase.is(phaseLive) && s.ending == nil
 }
 
 // HandOver returns what take needs to go on with a client for which CanHandOver is true.
@@ -38,6 +38,7 @@ func (s *Reader) HandOver(take func(*Handover) (Carriage, error)) error {
 	if err != nil {
 		return err
 	}
+	s.on(phaseHandsOver)
 	s.carried.Store(&k)
 	s.reader.Store(nil)
 	if s.deleted.Load() {

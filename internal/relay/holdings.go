@@ -17,6 +17,9 @@ type Holdings struct {
 
 	Backlogs     []string // the ids of catch-ups that are over and still read
 	BacklogBytes int
+
+	// Misfits are changes of state that were asked for and are impossible. Each is a bug.
+	Misfits []string
 }
 
 // Holdings returns what the relay holds now.
@@ -30,6 +33,7 @@ func (r *Relay) Holdings() Holdings {
 		Detached:    len(r.detached),
 		Closing:     len(r.closing),
 		Addresses:   len(r.holders),
+		Misfits:     r.misfits.all(),
 	}
 	for _, holder := range r.holders {
 		h.MostTopics = max(h.MostTopics, holder.topics())
@@ -57,6 +61,9 @@ func (r *Relay) Check() error {
 	opened, uses, spare := map[string]int{}, map[string]int{}, 0
 	for _, t := range r.topics {
 		opened[t.openedBy]++
+		if is := t.standing.now(); !is.isCurrent() || t.subscribers > 0 != (is == standingUsed) {
+			complain("a topic that newcomers join, with %d subscribers, is %s", t.subscribers, is)
+		}
 		kind := t.spareKind()
 		if t.spare != kind {
 			complain("a topic with %d subscribers of %d addresses is of kind %d, want %d", t.subscribers, len(t.addresses), t.spare, kind)
@@ -72,6 +79,9 @@ func (r *Relay) Check() error {
 		complain("there are %d topics, of which %d linger", len(r.topics), r.spares.idle)
 	}
 	for t := range r.detached {
+		if is := t.standing.now(); is != standingDetached && is != standingMoved {
+			complain("a topic that newcomers cannot join is %s", is)
+		}
 		if t.spare != notSpare || t.subscribers == 0 {
 			complain("a topic that newcomers cannot join is kept for nothing, or may be closed to make room")
 		}

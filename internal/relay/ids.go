@@ -107,7 +107,7 @@ func (t *Topic) lookup(brought Claim) (hub.Position, knowledge) {
 		return pos, idLost
 	case t.isOpened && brought.ID == t.opener.ID && t.openedAt >= t.log.Oldest().Cursor:
 		return hub.Position{Cursor: t.openedAt, ID: brought.ID}, idKnown
-	case !t.isConnected:
+	case !t.IsConnected():
 		return pos, idUnsettled
 	}
 	return pos, idMissing

@@ -136,7 +136,7 @@ func (r *Relay) nextToYield(address string) *Topic {
 // be held.
 func (r *Relay) giveUp(t *Topic) {
 	if t.subscribers > 0 {
-		r.detachTopic(t)
+		r.detachTopic(t, standingDetaches)
 	} else {
 		r.closeTopic(t)
 	}

@@ -242,7 +242,7 @@ func (r *Relay) countTopic(t *Topic, n int) {
 // sortOut finds out why t may be closed to make room, if it may. It is called when
 // one of the reasons may have changed. r.mu must be held.
 func (r *Relay) sortOut(t *Topic) {
-	if r.topics[t.key] == t { // else it was no longer counted when it was detached
+	if t.standing.now().isCurrent() { // else it was no longer counted when it was detached
 		r.spares.set(t, r.holder(t.openedBy).opened, t.spareKind())
 	}
 }
@@ -252,7 +252,7 @@ func (t *Topic) spareKind() spareKind {
 	switch {
 	case t.isRefused():
 		return spareRefused
-	case t.linger != nil:
+	case t.standing.is(standingLingering):
 		return spareLingering
 	case len(t.addresses) == 1 && t.addresses[t.openedBy] > 0:
 		return spareOwn
@@ -304,7 +304,7 @@ func (r *Relay) allHoldMore(t *Topic, enough int) bool {
 // one that uses it: of a few, for that with the fewest topics. r.mu must be held.
 func (r *Relay) passOn(t *Topic) {
 	const few = 16
-	if t.addresses[t.openedBy] > 0 || r.topics[t.key] != t {
+	if t.addresses[t.openedBy] > 0 || !t.standing.now().isCurrent() {
 		return
 	}
 	r.spares.set(t, r.holder(t.openedBy).opened, notSpare)

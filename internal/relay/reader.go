@@ -43,12 +43,10 @@ type Reader struct {
 	// joined is where in the topic's log it begins if nothing better is found.
 	joined hub.Cursor
 
-	// resumeWith is the id that the client brought, and unsettled is set until
-	// it is known whether the stream can go on from there.
-	resumeWith Claim
-	unsettled  bool
-	leg        leg // the catch-up that has ended with that id, if one has
-	catchup    *catchup
+	phase      life[phase, phaseEvent]
+	resumeWith Claim     // the id that the client brought, or has come to
+	leg        leg       // the catch-up that has ended with that id, if one has
+	catchup    *catchup  // while it is phaseQueued or phaseFetching
 	spoken     time.Time // when it was last written to, while it waits
 	retry      []byte    // to be written in front of the first event: alone, it would be a block without data
 
@@ -62,7 +60,6 @@ type Reader struct {
 	// Written by the reader alone, read by whoever asks (see Subscriber).
 	events, bytes atomic.Uint64 // delivered
 	start         atomic.Uint64 // the cursor at which there were no events yet
-	inLog         atomic.Bool   // it reads the topic's log
 	deleted       atomic.Bool   // by an administrator, who also fires the timer
 }
 
@@ -121,6 +118,7 @@ func newReader(t *Topic, v *Visit, joined hub.Cursor) *Reader {
 // Enter begins to serve the client, which was admitted, over a carrier.
 func (s *Reader) Enter(c Carrier) {
 	s.carrier = c
+	s.on(phaseEnters)
 	s.topic.roster.enter(s.Subscriber)
 	if d := s.topic.relay.cfg.StreamTimeout; d > 0 {
 		s.endWithin(d-d/5, d/5, EndTimeout)
@@ -130,15 +128,17 @@ func (s *Reader) Enter(c Carrier) {
 // Close is called last, also for a client that was not admitted. It leaves the topic
 // unless the client was handed over.
 func (s *Reader) Close() {
-	s.setUnsettled(false)
+	was := s.on(phaseCloses)
 	s.leaveCatchup()
 	s.timer.Stop()
-	if s.carried.Load() == nil {
-		if s.carrier != nil {
-			s.topic.roster.leave(s.Subscriber)
-		}
-		s.topic.relay.leave(s.topic, s.address)
+	switch was {
+	case phaseCarried, phaseClosed:
+		return
+	case phaseJoined:
+	default:
+		s.topic.roster.leave(s.Subscriber)
 	}
+	s.topic.relay.leave(s.topic, s.address)
 }
 
 // Next returns what is to be done next.
@@ -205,7 +205,7 @@ func (s *Reader) IsExiting() bool {
 // If there is nothing to send, the batch tells when to look again.
 func (s *Reader) next() ([]byte, hub.Batch) {
 	batch := hub.Batch{Next: s.cursor}
-	if s.unsettled {
+	if s.phase.now().isUnsettled() {
 		// Look for a change before waiting for one.
 		batch.Wake, batch.Beat = s.topic.log.Watch(s.wake)
 		s.wake = batch.Wake
@@ -213,10 +213,10 @@ func (s *Reader) next() ([]byte, hub.Batch) {
 			return s.gapNotice(id)
 		}
 	}
-	if !s.unsettled {
+	if !s.phase.now().isUnsettled() {
 		batch = s.read()
 	}
-	if s.catchup != nil && len(batch.Bytes) == 0 && !batch.Lagged && !s.unsettled {
+	if s.phase.is(phaseFetching) && len(batch.Bytes) == 0 && !batch.Lagged {
 		if over, spliced, at, why := s.catchup.result(); over {
 			batch = s.read()
 			switch {
@@ -259,7 +259,7 @@ func (s *Reader) isLeftOut() bool {
 }
 
 // waits reports whether s may have to wait for a catch-up.
-func (s *Reader) waits() bool { return s.unsettled || s.catchup != nil }
+func (s *Reader) waits() bool { return s.phase.now().waits() }
 
 // read returns what the log has at the cursor.
 func (s *Reader) read() hub.Batch {
@@ -273,11 +273,15 @@ func (s *Reader) read() hub.Batch {
 	return batch
 }
 
-// follow makes s read a log from a cursor on.
+// follow makes s read the topic's log, or that of its catch-up, from a cursor on.
 func (s *Reader) follow(log *hub.Topic, cursor hub.Cursor) {
-	s.setUnsettled(false)
 	s.log, s.cursor = log, cursor
-	s.noteStart()
+	s.start.Store(uint64(s.cursor) - s.events.Load()) // may wrap around
+	if log == s.topic.log {
+		s.on(phaseSettles)
+	} else {
+		s.on(phaseFetches)
+	}
 	s.beat = log.Look(cursor).Beat
 }
 
@@ -357,13 +361,8 @@ func (s *Reader) sampleDelivery(batch hub.Batch) {
 	}
 }
 
-// noteStart lets others know from where s reads. As each event takes its cursor
-// one further, that is all they need to know where it is.
-func (s *Reader) noteStart() {
-	s.start.Store(uint64(s.cursor) - s.events.Load()) // may wrap around
-	s.inLog.Store(s.log == s.topic.log)
-}
-
+// position returns the cursor of s, if it reads the topic's log. As each event takes it one
+// further, others need to know no more than from where it reads.
 func (s *Reader) position() (cursor uint64, ok bool) {
-	return s.start.Load() + s.events.Load(), s.inLog.Load()
+	return s.start.Load() + s.events.Load(), s.phase.is(phaseLive)
 }

@@ -181,12 +181,12 @@ func TestCatchupThatWasNotListenedTo(t *testing.T) {
 		catchup := b.next().accept().events(21, 24)
 		running := r.topic.catchups.byID[Claim{ID: "20"}]
 		up.events(13, 21)
-		if !running.isWhole() {
+		if !running.progress.is(progressWhole) {
 			t.Fatal("the log has come to what the catch-up has, which goes on all the same")
 		}
 		catchup.events(25, 25)
 		running.mu.Lock()
-		running.whole = false // as by a gap in the log
+		running.progressOn(progressParts) // as by a gap in the log
 		running.mu.Unlock()
 		catchup.events(26, 26)
 		running.mu.Lock()

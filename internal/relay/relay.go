@@ -27,7 +27,8 @@ type Relay struct {
 	holders  map[string]*holder       // by address
 	total    int                      // subscribers, and what Reserve has taken
 	running  int                      // topics whose connection is not over
-	over     *Ending                  // set once there are to be no more subscribers
+	misfits  misfits
+	over     *Ending // set once there are to be no more subscribers
 	retired  bool
 }
 
@@ -177,6 +178,7 @@ func (r *Relay) joinOrOpen(v *Visit) (_ *Reader, yielded *Topic, _ Rejection, _ 
 		joined = t.firstPosition(v.Claim.ID != "").Cursor
 	}
 	r.stopLinger(t)
+	t.standingOn(standingJoined)
 	t.subscribers++
 	holder := r.holder(v.Address)
 	if t.addresses[v.Address]++; t.addresses[v.Address] == 1 {
@@ -240,10 +242,11 @@ func (r *Relay) leave(t *Topic, address string) {
 	case t.subscribers > 0:
 		r.passOn(t)
 		r.sortOut(t)
-	case r.topics[t.key] == t && t.isRefused() && r.over == nil:
+	case t.standing.now().isCurrent() && t.isRefused() && r.over == nil:
 		// It answers those who come next, and goes by itself.
+		t.standingOn(standingAnswers)
 		r.sortOut(t)
-	case r.topics[t.key] != t, r.over != nil, linger < 0, t.log.Newest().Cursor == 0:
+	case !t.standing.now().isCurrent(), r.over != nil, linger < 0, t.log.Newest().Cursor == 0:
 		r.closeTopic(t)
 	default:
 		r.startLinger(t, linger)
@@ -263,6 +266,7 @@ func (r *Relay) startLinger(t *Topic, d time.Duration) {
 		}
 	})
 	t.linger = timer
+	t.standingOn(standingLingers)
 	r.sortOut(t)
 	if r.spares.idle > r.cfg.LingerTopics {
 		r.closeTopic(r.spares.most(mostIdle).oldest(spareLingering))
@@ -277,38 +281,31 @@ func (r *Relay) stopLinger(t *Topic) {
 	}
 }
 
-// detach makes whoever asks for the key of t from now on open another topic,
-// while the subscribers of this one stay until they are ended.
-func (r *Relay) detach(t *Topic) {
+// detach makes whoever asks for the key of t from now on open another topic, while the
+// subscribers of this one stay until they are ended. how is standingDetaches or
+// standingMoves.
+func (r *Relay) detach(t *Topic, how standingEvent) {
 	defer r.retire()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.detachTopic(t)
+	r.detachTopic(t, how)
 	if t.subscribers == 0 {
 		r.closeTopic(t)
 	}
 }
 
-// detachMoved is detach for a topic whose clients are led elsewhere: the next topic for
-// its key does not wait until they have left.
-func (r *Relay) detachMoved(t *Topic) {
-	r.mu.Lock()
-	t.moved = true
-	r.mu.Unlock()
-	r.detach(t)
-}
-
 // detachTopic is detach with r.mu held.
-func (r *Relay) detachTopic(t *Topic) {
-	if r.topics[t.key] != t {
+func (r *Relay) detachTopic(t *Topic, how standingEvent) {
+	if !t.standing.now().isCurrent() {
 		return
 	}
+	t.standingOn(how)
 	r.stopLinger(t)
 	r.spares.set(t, r.holder(t.openedBy).opened, notSpare)
 	delete(r.topics, t.key)
 	r.detached[t] = struct{}{}
 	r.countTopic(t, -1)
-	if t.moved {
+	if how == standingMoves {
 		return // its connection stays as long as its clients, for whom nobody waits
 	}
 	select {
@@ -321,8 +318,12 @@ func (r *Relay) detachTopic(t *Topic) {
 // closeTopic closes the upstream of a topic that has no subscribers. r.mu must
 // be held.
 func (r *Relay) closeTopic(t *Topic) {
-	r.detachTopic(t)
+	if t.isClosed() {
+		return
+	}
+	r.detachTopic(t, standingDetaches)
 	delete(r.detached, t)
+	t.standingOn(standingCloses)
 	t.stop()
 }
 

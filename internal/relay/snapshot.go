@@ -6,18 +6,6 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
-// A State puts what a topic is doing in a word.
-type State string
-
-const (
-	StateOpening      State = "opening"      // it has not been connected yet
-	StateConnected    State = "connected"    // the origin sends
-	StateReconnecting State = "reconnecting" // the connection is lost
-	StateLingering    State = "lingering"    // there are no subscribers
-	StateRefused      State = "refused"      // the origin has said no
-	StateEnding       State = "ending"       // newcomers do not join it
-)
-
 // A Snapshot is what is seen of a topic from outside, at one moment.
 type Snapshot struct {
 	State State
@@ -55,37 +43,14 @@ func (t *Topic) Snapshot() Snapshot {
 		Log:      t.log.Stats(),
 		Upstream: UpstreamSnapshot{c.address, c.attempts, c.next, c.lastError, c.failed},
 	}
-	var joined int
 	s.Subscribers, s.Delivered, s.DeliveredBytes = t.roster.delivered()
-	s.State, joined = t.state()
-	s.Waiting = max(0, joined-s.Subscribers)
+	s.State = t.state()
+	s.Waiting = max(0, t.Subscribers()-s.Subscribers)
 	g := t.catchups
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s.CatchupsRunning, s.CatchupsQueued, s.CatchupAddresses = len(g.running), g.queued, len(g.queues)
 	return s
-}
-
-// state returns the state of a topic, and how many subscribers have joined it.
-func (t *Topic) state() (is State, joined int) {
-	t.relay.mu.Lock()
-	defer t.relay.mu.Unlock()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	is = StateOpening
-	switch {
-	case t.ending.Load() != nil, t.relay.topics[t.key] != t:
-		is = StateEnding
-	case t.refusal != nil:
-		is = StateRefused
-	case t.linger != nil:
-		is = StateLingering
-	case t.isConnected:
-		is = StateConnected
-	case t.connects > 0:
-		is = StateReconnecting
-	}
-	return is, t.subscribers
 }
 
 // A SubscriberSnapshot is what is seen of a subscriber from outside.

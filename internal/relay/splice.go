@@ -161,14 +161,14 @@ func (c *catchup) meet() (met bool) {
 	t := c.group.topic
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.over || c.lastID == "" {
-		return c.over
+	if over := c.progress.now().isOver(); over || c.lastID == "" {
+		return over
 	}
-	if c.whole && t.noticed() > c.wholeAt {
-		c.whole = false // there is a gap in the log, and it may never have the last event
+	if c.progress.is(progressWhole) && t.noticed() > c.wholeAt {
+		c.progressOn(progressParts)
 	}
 	at, ok := c.place()
-	if !ok && c.events > 0 && !c.whole {
+	if !ok && c.events > 0 && c.progress.is(progressFetching) {
 		newest := t.logEnd()
 		if newest.ID == "" || newest.ID == c.id.ID {
 			return false
@@ -176,7 +176,8 @@ func (c *catchup) meet() (met bool) {
 		if _, here := c.log.After(newest.ID); !here {
 			return false
 		}
-		c.whole, c.wholeAt = true, newest.Cursor
+		c.wholeAt = newest.Cursor
+		c.progressOn(progressMeets)
 		at, ok = c.place() // it may just have come
 	}
 	switch {
@@ -193,17 +194,11 @@ func (c *catchup) meet() (met bool) {
 // place returns where in the topic's log the last id here is, or was: nothing more is
 // taken from the origin if the catch-up is whole. c.mu must be held.
 func (c *catchup) place() (hub.Cursor, bool) {
-	if a := c.newest.Load(); c.whole && a != nil && a.id == c.lastID {
+	if a := c.newest.Load(); c.progress.is(progressWhole) && a != nil && a.id == c.lastID {
 		if at := hub.Cursor(a.come.Load()); at > 0 {
 			return at, true
 		}
 	}
 	at, ok := c.group.topic.log.KeptAfter(c.lastID)
 	return at.Cursor, ok
-}
-
-func (c *catchup) isWhole() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.whole
 }

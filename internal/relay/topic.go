@@ -30,16 +30,16 @@ type Topic struct {
 	roster   roster         // of its subscribers, for administrators
 
 	// Guarded by relay.mu.
+	standing    life[standing, standingEvent]
 	subscribers int
 	addresses   map[string]int // of the subscribers, and how many there are of each
 	openedBy    string         // the client address that the topic counts for: the one that has opened it, or one that has stayed
-	moved       bool           // its clients are led elsewhere (see detachMoved)
-	linger      *time.Timer    // set while the topic lingers
+	linger      *time.Timer    // of its standing, while it lingers
 	spare       spareKind      // why the topic may be closed to make room
 	spareAt     *list.Element  // in its opener's list of this kind
 	spareSince  uint64         // orders the topics of a kind
 
-	// ending is set once the subscribers are to be ended.
+	// ending is set once the subscribers are to be ended. It is changed by Topic.end.
 	ending atomic.Pointer[Ending]
 
 	heart    *time.Timer
@@ -51,26 +51,23 @@ type Topic struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	stopped     bool
-	expiry      *time.Timer
-	trust       *time.Timer   // of the first connection
-	changed     chan struct{} // closed when one of the following changes
-	isConnected bool
-	connects    int        // how often it was connected
-	awaySince   time.Time  // when it was last disconnected, or opened
-	admitted    bool       // subscribers were accepted: a no of the origin ends nothing at once
-	trusted     bool       // no session is expected any more, as a new topic of the wrapping form does
-	eventful    bool       // events have come, and were shared
-	personal    bool       // a connection has begun a session, and the topic is about to end
-	notice      hub.Cursor // behind the last notice of a gap in the log
-	noticeID    string     // in force there
-	blamedID    string     // the origin answers with a stream, but not to this id
-	blamedAt    hub.Cursor // where the log ended when that was found
-	isOpened    bool       // the origin has answered with a stream to the opener's id
-	openedAt    hub.Cursor // what follows that id begins here
-	refusal     *Outcome
-	header      map[string][]string // of the origin's answer, what is shared
-	runs        []hub.Cursor        // where the origin has begun its stream anew, as far as the log reaches
+	link      life[link, linkEvent]
+	trust     life[trust, trustEvent]
+	refusal   *Outcome // of its link, once that is refused
+	admitted  bool     // subscribers were accepted: a no of the origin ends nothing at once
+	expiry    *time.Timer
+	handshake *time.Timer         // of the first connection, until it is known whether it begins a session
+	changed   chan struct{}       // closed when one of the following changes
+	connects  int                 // how often it was connected
+	awaySince time.Time           // when it was last disconnected, or opened
+	notice    hub.Cursor          // behind the last notice of a gap in the log
+	noticeID  string              // in force there
+	blamedID  string              // the origin answers with a stream, but not to this id
+	blamedAt  hub.Cursor          // where the log ended when that was found
+	isOpened  bool                // the origin has answered with a stream to the opener's id
+	openedAt  hub.Cursor          // what follows that id begins here
+	header    map[string][]string // of the origin's answer, what is shared
+	runs      []hub.Cursor        // where the origin has begun its stream anew, as far as the log reaches
 }
 
 func newTopic(r *Relay, v *Visit) *Topic {
@@ -85,9 +82,11 @@ func newTopic(r *Relay, v *Visit) *Topic {
 		done:      make(chan struct{}),
 		changed:   make(chan struct{}),
 		awaySince: time.Now(),
+	}
+	if !cfg.Guarded {
 		// With upstreams of its own, the operator has said what is shared: clients
 		// need not wait for the first event to learn that it is not.
-		trusted: !cfg.Guarded,
+		t.trust.begin(trustAssumed)
 	}
 	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
 	t.upstream.retry.Store(-1)
@@ -138,11 +137,10 @@ func (t *Topic) Reroute() {
 // SourceEnded is called when a request that Follow has left behind has ended.
 func (t *Topic) SourceEnded() { t.catchups.wake() }
 
-// stop ends the upstream and the timers.
+// stop ends the upstream and the timers of a topic that is closed.
 func (t *Topic) stop() {
 	t.mu.Lock()
-	t.stopped = true
-	for _, timer := range []*time.Timer{t.heart, t.expiry, t.trust} {
+	for _, timer := range []*time.Timer{t.heart, t.expiry, t.handshake} {
 		if timer != nil {
 			timer.Stop()
 		}
@@ -163,7 +161,7 @@ func (t *Topic) beat() {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.stopped {
+	if !t.isClosed() {
 		t.heart.Reset(next)
 	}
 }
@@ -183,7 +181,7 @@ func (t *Topic) expireLater(d time.Duration) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.stopped {
+	if !t.isClosed() {
 		t.expiry = time.AfterFunc(d, t.expire)
 	}
 }
@@ -204,7 +202,7 @@ func (t *Topic) expire() {
 func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (nth int, without time.Duration) {
 	followers := t.Subscribers() - int(t.unsettled.Load())
 	t.mu.Lock()
-	if !t.isConnected {
+	if !t.IsConnected() {
 		without = time.Since(t.awaySince)
 	}
 	switch {
@@ -222,11 +220,11 @@ func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (n
 		t.blamedID, t.blamedAt = blamed, t.log.Newest().Cursor
 	}
 	t.header = o.Header
-	t.isConnected = true
+	t.linkOn(linkAccepts)
 	t.connects++
 	nth = t.connects
-	if !t.trusted && t.trust == nil && !t.stopped {
-		t.trust = time.AfterFunc(HandshakeTime, t.trustSilent)
+	if t.trust.is(trustPending) && t.handshake == nil && !t.isClosed() {
+		t.handshake = time.AfterFunc(HandshakeTime, t.trustSilent)
 	}
 	t.signal()
 	t.mu.Unlock()
@@ -272,18 +270,18 @@ func (t *Topic) refusedSince(c hub.Cursor) bool {
 }
 
 // IsConnected reports whether the shared connection is there.
-func (t *Topic) IsConnected() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.isConnected
-}
+func (t *Topic) IsConnected() bool { return t.link.is(linkConnected) }
+
+// isClosed reports whether nobody has the topic any more. A timer that is set under t.mu
+// unless it is so, is stopped.
+func (t *Topic) isClosed() bool { return t.standing.is(standingClosed) }
 
 // connection reports whether the topic is connected, and which connection that
 // is, or was.
 func (t *Topic) connection() (connected bool, connects int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.isConnected, t.connects
+	return t.IsConnected(), t.connects
 }
 
 // disconnected is called when the nth connection has ended, which may have been
@@ -291,10 +289,11 @@ func (t *Topic) connection() (connected bool, connects int) {
 func (t *Topic) disconnected(nth int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.isConnected || t.connects != nth {
+	if !t.IsConnected() || t.connects != nth {
 		return
 	}
-	t.isConnected, t.awaySince = false, time.Now()
+	t.linkOn(linkEnds)
+	t.awaySince = time.Now()
 	t.signal()
 }
 

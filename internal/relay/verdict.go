@@ -8,7 +8,7 @@ import (
 // false if subscribers were accepted already, whom a no does not end at once.
 func (t *Topic) refuse(out *Outcome) bool {
 	t.mu.Lock()
-	if t.admitted || t.connects > 0 {
+	if t.admitted || !t.link.is(linkOpening) {
 		t.mu.Unlock()
 		return false
 	}
@@ -17,17 +17,16 @@ func (t *Topic) refuse(out *Outcome) bool {
 		t.restrict(out)
 		return true
 	}
-	t.refusal = out
-	t.signal()
+	t.takeNo(out)
 	t.mu.Unlock()
 
 	t.relay.observer.Refused(t, out)
 	switch out.Verdict {
 	case Elsewhere, NotStream:
-		t.relay.detach(t)
+		t.relay.detach(t, standingDetaches)
 	default:
 		t.relay.sortOutRefused(t)
-		time.AfterFunc(RefusalMemory, func() { t.relay.detach(t) })
+		time.AfterFunc(RefusalMemory, func() { t.relay.detach(t, standingDetaches) })
 	}
 	return true
 }
@@ -36,22 +35,28 @@ func (t *Topic) refuse(out *Outcome) bool {
 // accepted.
 func (t *Topic) restrict(out *Outcome) {
 	t.relay.observer.Restricted(t, out)
-	t.relay.detach(t) // before anybody joins again
+	t.relay.detach(t, standingDetaches) // before anybody joins again
 
 	t.mu.Lock()
-	t.refusal = out
-	admitted, eventful := t.admitted, t.eventful
-	t.signal()
+	t.takeNo(out)
+	admitted, trust := t.admitted, t.trust.now()
 	t.mu.Unlock()
 	if !admitted {
 		return
 	}
 	e := Ending{Reason: EndPersonal}
-	if eventful {
+	if trust == trustShown || trust == trustRevoked {
 		// They have a stream to lose: they need not hurry, nor come back at once.
 		e.Over = t.relay.cfg.Spread
 	}
 	t.end(e)
+}
+
+// takeNo makes out the answer to those who wait. t.mu must be held.
+func (t *Topic) takeNo(out *Outcome) {
+	t.refusal = out
+	t.linkOn(linkRefuses)
+	t.signal()
 }
 
 // decide is called when the first event of a connection has told whether it
@@ -59,9 +64,11 @@ func (t *Topic) restrict(out *Outcome) {
 func (t *Topic) decide(session bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.personal = t.personal || session
-	t.trusted = !t.personal
-	t.eventful = t.eventful || !session
+	if session {
+		t.trustOn(trustSession)
+	} else {
+		t.trustOn(trustEventful)
+	}
 	t.signal()
 }
 
@@ -73,8 +80,8 @@ const HandshakeTime = 300 * time.Millisecond
 func (t *Topic) trustSilent() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.personal && !t.trusted {
-		t.trusted = true
+	if t.trust.is(trustPending) { // else an event has come at the same moment
+		t.trustOn(trustSilence)
 		t.signal()
 	}
 }
@@ -93,4 +100,4 @@ func (t *Topic) refused() *Outcome {
 	return t.refusal
 }
 
-func (t *Topic) isRefused() bool { return t.refused() != nil }
+func (t *Topic) isRefused() bool { return t.link.is(linkRefused) }

@@ -1,0 +1,90 @@
+package relay
+
+import (
+	"fmt"
+	"slices"
+	"sync/atomic"
+)
+
+// The life of a topic, of a catch-up and of a reader each have a table of transitions
+// (topic_state.go, catchup_state.go, reader_state.go). A state changes by its table and in
+// no other way.
+
+// named is a state or an event.
+type named interface {
+	~uint32
+	fmt.Stringer
+}
+
+// A transition is a row of a table: in the state from, the event on leads to the state to.
+type transition[S, E named] struct {
+	from S
+	on   E
+	to   S
+}
+
+// A table has all transitions of one kind of state. An event that a state has no row for is
+// impossible there: whoever tells of it has a bug.
+type table[S, E named] struct {
+	of    string
+	rows  []transition[S, E]
+	taken func(row int) // set by tests
+}
+
+// next returns the state that an event leads to.
+func (t *table[S, E]) next(from S, on E) (to S, ok bool) {
+	i := slices.IndexFunc(t.rows, func(r transition[S, E]) bool { return r.from == from && r.on == on })
+	if i < 0 {
+		return from, false
+	}
+	if t.taken != nil {
+		t.taken(i)
+	}
+	return t.rows[i].to, true
+}
+
+// A life is a state that changes by a table. Its zero value is in the first state. Whoever
+// changes it holds the lock that the table names; it is read without.
+type life[S, E named] struct{ state atomic.Uint32 }
+
+// begin sets the state that comes before all transitions.
+func (l *life[S, E]) begin(s S) { l.state.Store(uint32(s)) }
+
+func (l *life[S, E]) now() S { return S(l.state.Load()) }
+
+func (l *life[S, E]) is(s S) bool { return l.now() == s }
+
+// on changes the state as an event does, and returns the states before and after. An
+// impossible event leaves the state as it is, and is reported.
+func (l *life[S, E]) on(e E, t *table[S, E], report *misfits) (from, to S) {
+	from = l.now()
+	to, ok := t.next(from, e)
+	if !ok {
+		report.add(fmt.Sprintf("%s: %q is impossible in the state %q", t.of, e, from))
+		return from, from
+	}
+	l.state.Store(uint32(to))
+	return from, to
+}
+
+// misfits are impossible events. In production, the first of a relay is kept for
+// Relay.Holdings. In the tests of this package, each panics (see states_test.go).
+type misfits struct{ first atomic.Pointer[string] }
+
+// onMisfit is set by tests.
+var onMisfit func(text string)
+
+func (m *misfits) add(text string) {
+	m.first.CompareAndSwap(nil, &text)
+	if onMisfit != nil {
+		onMisfit(text)
+	}
+}
+
+// all returns what was reported.
+func (m *misfits) all() []string {
+	if text := m.first.Load(); text != nil {
+		return []string{*text}
+	}
+	return nil
+}
