@@ -59,6 +59,9 @@ const (
 	// feedBatch is how many messages wait in this process at most.
 	feedBatch = 256
 
+	// feedPatience is for how long a consumer goes on when nobody takes what it brings.
+	feedPatience = 5 * time.Second
+
 	// feedRetry is how long to wait before a consumer is made anew.
 	feedRetry = 200 * time.Millisecond
 )
@@ -107,7 +110,7 @@ func (f *feed) read(ctx context.Context) error {
 
 	if renewed || consumer.CachedInfo().NumPending == 0 {
 		d := delivery{generation: generation, empty: true, renewed: renewed, caughtUp: consumer.CachedInfo().NumPending == 0}
-		if !f.send(ctx, d) {
+		if !f.send(ctx, d, messages.Stop) {
 			return nil
 		}
 	}
@@ -130,21 +133,33 @@ func (f *feed) read(ctx context.Context) error {
 			f.store.notice("decoding a message", f.subject, err)
 			d.empty = true
 		}
-		if !f.send(ctx, d) {
+		if !f.send(ctx, d, messages.Stop) {
 			return nil
 		}
-		f.last = d.seq
 	}
 }
 
-// send gives what has come to the one who follows the topic. It waits while nobody does.
-func (f *feed) send(ctx context.Context, d delivery) bool {
+// send gives what has come to the one who follows the topic. It reports false if the consumer
+// is of no more use. While nobody follows, the messages that come are too many to be kept.
+func (f *feed) send(ctx context.Context, d delivery, stop func()) bool {
+	patience := time.NewTimer(feedPatience)
+	defer patience.Stop()
 	select {
 	case f.out <- d:
+		f.last = max(f.last, d.seq)
 		return true
 	case <-ctx.Done():
 		return false
+	case <-patience.C:
 	}
+	stop()
+	d.caughtUp = false // nobody knows any more
+	select {
+	case f.out <- d:
+		f.last = max(f.last, d.seq)
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // restart makes the feed find out anew what the stream has behind the last message. It

@@ -18,8 +18,8 @@ func threeNodes(t *testing.T, o *origin, opts options) (nodes []*node, clients [
 		nodes = append(nodes, n)
 		clients = append(clients, newClient(n, ""))
 	}
-	for _, n := range nodes {
-		eventually(t, n.name+" is connected", n.isConnected)
+	for _, c := range clients {
+		eventually(t, "the client is served", c.isServed)
 	}
 	return nodes, clients
 }

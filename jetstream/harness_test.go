@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"sync"
@@ -134,6 +135,7 @@ type origin struct {
 	most    int // connections at once
 	asked   []string
 	refuses map[string]bool // nodes that do not reach it
+	held    map[string]bool // nodes that hear nothing of it for now
 	noIDs   bool
 	text    func(n int) string // the data of an event
 }
@@ -145,7 +147,7 @@ type dial struct {
 }
 
 func newOrigin() *origin {
-	return &origin{changed: make(chan struct{}), open: make(map[*dial]struct{}), refuses: make(map[string]bool), text: strconv.Itoa}
+	return &origin{changed: make(chan struct{}), open: make(map[*dial]struct{}), refuses: make(map[string]bool), held: make(map[string]bool), text: strconv.Itoa}
 }
 
 // send makes the origin have more events.
@@ -167,6 +169,21 @@ func (o *origin) forbid(node string, is bool) {
 	defer o.mu.Unlock()
 	o.refuses[node] = is
 	o.signal()
+}
+
+// hold makes a node hear nothing of the origin.
+func (o *origin) hold(node string, is bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.held[node] = is
+	o.signal()
+}
+
+// sent returns how many events there are.
+func (o *origin) sent() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.events
 }
 
 func (o *origin) connections() (now, most int) {
@@ -213,8 +230,12 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 	}
 	for {
 		d.mu.Lock()
-		events, changed, refuses := d.events, d.changed, d.refuses[d.node]
+		events, changed, refuses, held := d.events, d.changed, d.refuses[d.node], d.held[d.node]
 		d.mu.Unlock()
+		if held {
+			<-changed
+			continue
+		}
 		if refuses {
 			return relay.Outcome{Verdict: relay.Stream, Err: io.ErrUnexpectedEOF}
 		}
@@ -246,6 +267,8 @@ func (c *clock) stop() {
 	c.stopped.Store(&now)
 }
 
+func (c *clock) start() { c.stopped.Store(nil) }
+
 func (c *clock) now() time.Time {
 	if at := c.stopped.Load(); at != nil {
 		return *at
@@ -263,6 +286,7 @@ type node struct {
 	fleet  *Fleet
 	relay  *relay.Relay
 	origin *origin
+	lossy  *lossy
 	logs   *observer.ObservedLogs
 	ended  sync.Once
 	assign bool
@@ -304,6 +328,8 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 		t.Fatal(err)
 	}
 	n.fleet.store.now = n.clock.now
+	n.lossy = &lossy{JetStream: n.fleet.store.js}
+	n.fleet.store.js = n.lossy
 	n.relay = relay.New(relay.Config{
 		Heartbeat:      -1,
 		Words:          []relay.Words{{Heartbeat: []byte(":\n\n"), Gap: []byte("event: gap\ndata:\n\n")}},
@@ -331,6 +357,35 @@ func (n *node) end() {
 		n.fleet.Close()
 		n.conn.Close()
 	})
+}
+
+// stop is a node that does nothing until the function is called that it returns, and then
+// goes on as if no time had passed for a moment.
+func (n *node) stop() (goOn func()) {
+	n.clock.stop()
+	pass := n.link.stop()
+	n.origin.hold(n.name, true)
+	return func() {
+		pass()
+		n.origin.hold(n.name, false)
+		time.Sleep(20 * time.Millisecond)
+		n.clock.start()
+	}
+}
+
+// isApart reports whether a topic of the node is without the fleet.
+func (n *node) isApart() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.sources {
+		s.mu.Lock()
+		isOver := s.isOver
+		s.mu.Unlock()
+		if !isOver && s.contest.look().away {
+			return true
+		}
+	}
+	return false
 }
 
 // kill is a node that dies: nothing that it does gets through any more.
@@ -383,7 +438,11 @@ type client struct {
 	more chan struct{}
 	over chan struct{} // closed when the stream has ended
 	stop context.CancelFunc
+
+	served atomic.Bool
 }
+
+func (c *client) isServed() bool { return c.served.Load() }
 
 // newClient joins a node, and reads until it is closed or the node ends its stream.
 func newClient(n *node, id string) *client {
@@ -416,8 +475,12 @@ func (c *client) serve(ctx context.Context, n *node) {
 	go func() {
 		defer close(over)
 		defer r.Close()
-		if adm := r.Admit(ctx); adm.Refusal != nil || adm.Rejected != "" || adm.Gone {
-			c.note("refused", "")
+		adm := r.Admit(ctx)
+		if adm.Gone {
+			return
+		}
+		if adm.Refusal != nil || adm.Rejected != "" {
+			c.note(fmt.Sprintf("refused: %+v", adm), "")
 			return
 		}
 		r.Enter(idle{})
@@ -433,6 +496,7 @@ func (c *client) serve(ctx context.Context, n *node) {
 			}
 		})
 		decoder.Write(r.Begin())
+		c.served.Store(true)
 		for {
 			switch step := r.Next(); step.Kind {
 			case relay.Send:
@@ -518,6 +582,9 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
+			if os.Getenv("FLEET_LOG") != "" {
+				_ = pprof.Lookup("goroutine").WriteTo(os.Stdout, 2)
+			}
 			t.Fatalf("it has not come to that: %s", what)
 		}
 	}

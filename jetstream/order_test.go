@@ -9,8 +9,9 @@ import (
 )
 
 var (
-	seed = flag.Uint64("seed", 1, "of the first run of the model tests")
-	runs = flag.Int("runs", 300, "how many runs the model tests make")
+	seed   = flag.Uint64("seed", 1, "of the first run of the model tests")
+	runs   = flag.Int("runs", 300, "how many runs the model test of the order makes")
+	worlds = flag.Int("worlds", 4, "how many runs the model test of the fleet makes")
 )
 
 // A shelf is a stream in memory that loses messages on their way, keeps a limited number,
