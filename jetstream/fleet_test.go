@@ -1,10 +1,14 @@
 package jetstream
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
@@ -292,5 +296,91 @@ func TestNodesWithDifferentSecretsDoNotMix(t *testing.T) {
 	second.await("5").sequence(1, 5)
 	if b.logs.FilterMessageSnippet("JetStream is away").Len() == 0 {
 		t.Error("the node with another secret takes part")
+	}
+}
+
+// TestABucketMadeAnew deletes the bucket of the leases: its revisions begin at 1 again, far
+// below those of the epochs that the stream has.
+func TestABucketMadeAnew(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	bucket, err := nodes[0].fleet.store.leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err := bucket.PutString(t.Context(), "another", "key"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holder(nodes...).lossy.loseNext(1) // an epoch with a revision over 100 begins
+	o.send(10)
+	for _, c := range clients {
+		c.await("20")
+	}
+	if err := nodes[0].fleet.store.js.DeleteKeyValue(t.Context(), leases("FLEET")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a node holds a lease of the new bucket", func() bool {
+		n := holder(nodes...)
+		return n != nil && n.source().contest.look().newest < 5
+	})
+	o.send(10)
+	for _, c := range clients {
+		c.await("30").sequence(1, 30)
+	}
+}
+
+// TestAStreamMadeAnew deletes the stream: what was in it is told as a gap, and what comes
+// next is not lost.
+func TestAStreamMadeAnew(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	if err := nodes[0].fleet.store.js.DeleteStream(t.Context(), "FLEET"); err != nil {
+		t.Fatal(err)
+	}
+	o.send(10)
+	for _, c := range clients {
+		c.await("20")
+	}
+	o.send(10)
+	for i, c := range clients {
+		got := c.await("30").all()
+		if !slices.Contains(got, "gap") {
+			t.Errorf("client %d was told of no gap", i)
+		}
+		got = slices.DeleteFunc(got, func(what string) bool { return what == "gap" })
+		for j, what := range got {
+			if what != fmt.Sprint(j+1) {
+				t.Fatalf("client %d has got %s in the place of %d", i, what, j+1)
+			}
+		}
+	}
+}
+
+func TestTheLeaseOfANodeThatExitsIsFree(t *testing.T) {
+	t.Parallel()
+	s, o := startServer(t), newOrigin()
+	a, b := newNode(t, s, o, "a", options{}), newNode(t, s, o, "b", options{})
+	c := newClient(a, "")
+	eventually(t, "the client is served", c.isServed)
+	key := a.source().contest.lease.key
+	a.end()
+	bucket, err := b.fleet.store.leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if entry, err := bucket.Get(t.Context(), key); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("the lease is still %v: %v", entry, err)
 	}
 }

@@ -395,6 +395,13 @@ func (n *node) kill() {
 	n.relay.End(relay.Ending{Reason: relay.EndExiting})
 }
 
+// source returns the newest source of the node.
+func (n *node) source() *source {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sources[len(n.sources)-1]
+}
+
 // isConnected reports whether the topic of the node has a connection.
 func (n *node) isConnected() bool {
 	current, _ := n.relay.Topics()
