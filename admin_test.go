@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/view"
 )
 
 // administer makes a request to the admin API and returns what was answered, and
@@ -50,15 +51,15 @@ func get[V any](t *testing.T, path string) (v V) {
 
 // topics returns what the API tells of all topics: of this test, as no other has
 // left one.
-func topics(t *testing.T) []topicView {
+func topics(t *testing.T) []view.Topic {
 	t.Helper()
 	synctest.Wait()
-	return get[[]topicView](t, "/sse_fanout/topics")
+	return get[[]view.Topic](t, "/sse_fanout/topics")
 }
 
 type oneTopic struct {
-	topicView
-	List []subscriberView `json:"subscriber_list"`
+	view.Topic
+	List []view.Subscriber `json:"subscriber_list"`
 }
 
 func TestAdminShowsATopic(t *testing.T) {
@@ -80,10 +81,10 @@ func TestAdminShowsATopic(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		all = topics(t)
 		name := s.onlyTopic().Name()
-		want := topicView{
+		want := view.Topic{
 			ID: name[len(name)-12:], Name: name, State: "connected", Since: began.Add(time.Second),
 			Subscribers: 2, LastEventID: "4",
-			Log:      logView{Events: 4, Bytes: len(numbered(1, 4)), OldestAge: 5},
+			Log:      view.Log{Events: 4, Bytes: len(numbered(1, 4)), OldestAge: 5},
 			Received: 4, Delivered: 5, DeliveredBytes: uint64(len(numbered(1, 4)) + len(numbered(4, 4))),
 			EventsPerSecond: 4. / 6, // since the topic began
 		}
@@ -162,7 +163,7 @@ func TestAdminStates(t *testing.T) {
 		expect("ending")
 		c.leave()
 		expect()
-		s.handler.lineage = joinLineage(s.lineageName, s.handler) // for the cleanup of the test
+		s.handler.lineage = joinLineage(s.lineageName, &s.handler.instance) // for the cleanup of the test
 		s.resolve()
 	})
 }
@@ -181,7 +182,7 @@ func TestAdminShowsLagAndCatchup(t *testing.T) {
 			up.events(14+i, 14+i)
 		}
 		s.get("/events", "Last-Event-ID", "7")
-		one := get[oneTopic](t, "/sse_fanout/topics/"+topicIDOf(s.onlyTopic()))
+		one := get[oneTopic](t, "/sse_fanout/topics/"+view.TopicID(s.onlyTopic()))
 		if len(one.List) != 3 {
 			t.Fatalf("there are the subscribers %+v, want 3", one.List)
 		}
@@ -288,7 +289,7 @@ func TestAdminDeletesASubscriber(t *testing.T) {
 		up, stays := s.joinLive(1, 3)
 		quiet := s.get("/events")
 		quiet.expect(primer("3"))
-		one := get[oneTopic](t, "/sse_fanout/topics/"+topicIDOf(s.onlyTopic()))
+		one := get[oneTopic](t, "/sse_fanout/topics/"+view.TopicID(s.onlyTopic()))
 		path := fmt.Sprintf("/sse_fanout/topics/%s/subscribers/%d", one.ID, one.List[1].Number)
 		if w, status, message := administer(t, http.MethodDelete, path); status != 0 || w.Code != http.StatusNoContent {
 			t.Fatalf("got status %d, %d: %s", w.Code, status, message)
@@ -326,7 +327,7 @@ func TestAdminBadRequests(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
 		s.joinLive(1, 3)
-		id := topicIDOf(s.onlyTopic())
+		id := view.TopicID(s.onlyTopic())
 		number := s.onlyTopic().SubscriberSnapshots()[0].Number
 		for _, tt := range []struct {
 			method, path string
@@ -395,7 +396,7 @@ func TestAdminThroughCaddy(t *testing.T) {
 		return resp.StatusCode, resp.Header, string(body)
 	}
 	status, _, body := call("GET", "/sse_fanout/topics")
-	var all []topicView
+	var all []view.Topic
 	if err := json.Unmarshal([]byte(body), &all); err != nil || status != http.StatusOK || len(all) != 1 {
 		t.Fatalf("got status %d, error %v, %s", status, err, body)
 	}

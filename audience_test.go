@@ -3,7 +3,6 @@ package ssefanout
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -12,72 +11,17 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
-
-func TestAudienceOf(t *testing.T) {
-	browser := []string{"Accept", "text/event-stream", "Cache-Control", "no-cache", "Pragma", "no-cache", "User-Agent", "Mozilla/5.0 (X11)"}
-	without := func(name string) []string {
-		i := slices.Index(browser, name)
-		return slices.Delete(slices.Clone(browser), i, i+2)
-	}
-	with := func(name, value string) []string { return append(without(name), name, value) }
-	for _, tc := range []struct {
-		name   string
-		header []string
-		want   audience
-	}{
-		{"EventSource", browser, browsers},
-		{"Firefox", with("User-Agent", firefox), dispatchers},
-		{"Safari", with("User-Agent", "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/605.1.15"), dispatchers},
-		{"Chrome on iOS", with("User-Agent", "Mozilla/5.0 (iPhone; CPU iPhone OS 17_7 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/137.0 Mobile/15E148 Safari/604.1"), dispatchers},
-		{"Edge", with("User-Agent", "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/137.0.0.0 Safari/537.36 Edg/137.0"), browsers},
-		{"fetch of Firefox", append(without("Cache-Control"), "User-Agent", firefox), libraries},
-		{"fetch of a browser", without("Cache-Control"), libraries},
-		{"no Pragma", without("Pragma"), libraries},
-		{"npm eventsource", with("User-Agent", "node"), libraries},
-		{"no agent", without("User-Agent"), libraries},
-		{"another agent", with("User-Agent", "curl/8 (like Mozilla/5.0)"), libraries},
-		{"accepts more", with("Accept", "text/event-stream, */*;q=0.1"), libraries},
-		{"accepts with a parameter", with("Accept", "text/event-stream;charset=utf-8"), libraries},
-		{"accepts twice", append(slices.Clone(browser), "Accept", "text/html"), libraries},
-		{"another cache", with("Cache-Control", "max-age=0"), libraries},
-		{"cache twice", append(slices.Clone(browser), "Cache-Control", "no-store"), libraries},
-		{"accepts less than other types", with("Accept", "text/html, text/event-stream;q=0.1"), libraries},
-		{"refuses an event stream", with("Accept", "*/*, text/event-stream;q=0"), readers},
-		{"accepts anything", with("Accept", "*/*"), readers},
-		{"says nothing", nil, readers},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			r := httptest.NewRequest(http.MethodGet, "/", nil)
-			for i := 0; i < len(tc.header); i += 2 {
-				r.Header.Add(tc.header[i], tc.header[i+1])
-			}
-			for _, option := range []string{"", "auto"} {
-				if got := (&Options{Primer: option}).audienceOf(r); got != tc.want {
-					t.Errorf("primer %q: got %d, want %d", option, got, tc.want)
-				}
-			}
-			if got := (&Options{Primer: "on"}).audienceOf(r); got != browsers {
-				t.Errorf("primer on: got %d, want %d", got, browsers)
-			}
-			want := tc.want
-			if want <= dispatchers {
-				want = libraries
-			}
-			if got := (&Options{Primer: "off"}).audienceOf(r); got != want {
-				t.Errorf("primer off: got %d, want %d", got, want)
-			}
-		})
-	}
-}
 
 const firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0"
 
 // getAs makes a request of an audience.
-func (s *setup) getAs(a audience, target string, header ...string) *client {
+func (s *setup) getAs(a audience.Kind, target string, header ...string) *client {
 	s.t.Helper()
-	as := map[audience][]string{dispatchers: {"User-Agent", firefox}, libraries: {"User-Agent", "library"}, readers: {"User-Agent", "reader", "Accept", "*/*"}}
+	as := map[audience.Kind][]string{audience.Dispatchers: {"User-Agent", firefox}, audience.Libraries: {"User-Agent", "library"}, audience.Readers: {"User-Agent", "reader", "Accept", "*/*"}}
 	return s.get(target, append(as[a], header...)...)
 }
 
@@ -85,17 +29,17 @@ func (s *setup) getAs(a audience, target string, header ...string) *client {
 func TestWordsOfEachAudience(t *testing.T) {
 	type said struct{ start, startAt7, heartbeat, first, gap, gapAt8 string }
 	comment := strings.TrimSuffix(gapComment, "\n")
-	for a, want := range map[audience]said{
-		browsers: {
+	for a, want := range map[audience.Kind]said{
+		audience.Browsers: {
 			start: primer(""), startAt7: primer("7"), heartbeat: heartbeat, gap: gapComment,
 			gapAt8: ": sse_fanout\nretry: 1000\nid: 9\n" + gapComment,
 		},
-		dispatchers: {
+		audience.Dispatchers: {
 			start: primer(""), startAt7: ": sse_fanout\nretry: 3000\nid: 7\nevent: sse_fanout\ndata:\n\n", heartbeat: heartbeat, gap: gapComment,
 			gapAt8: ": sse_fanout\nretry: 1000\nid: 9\nevent: sse_fanout\ndata:\n" + gapComment,
 		},
-		libraries: {heartbeat: ":\n", first: "retry: 1000\n", gap: comment, gapAt8: comment},
-		readers:   {heartbeat: heartbeat, gap: gapComment, gapAt8: gapComment},
+		audience.Libraries: {heartbeat: ":\n", first: "retry: 1000\n", gap: comment, gapAt8: comment},
+		audience.Readers:   {heartbeat: heartbeat, gap: gapComment, gapAt8: gapComment},
 	} {
 		t.Run(fmt.Sprint(a), func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
@@ -106,7 +50,7 @@ func TestWordsOfEachAudience(t *testing.T) {
 				if c.expectStatus(http.StatusOK); !c.headerIsOut() {
 					t.Error("the header is held back")
 				}
-				time.Sleep(defaultHeartbeat)
+				time.Sleep(settings.DefaultHeartbeat)
 				c.expect(want.heartbeat)
 				up.events(7, 7)
 				c.expect(numbered(7, 7))
@@ -142,14 +86,14 @@ func TestPositionInAGapEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, Options{Catchup: noCatchup, GapEvent: "missed"})
 		s.joinLive(9, 9)
-		s.getAs(dispatchers, "/events", "Last-Event-ID", "8").expect(
+		s.getAs(audience.Dispatchers, "/events", "Last-Event-ID", "8").expect(
 			": sse_fanout\nretry: 3000\nid: 9\n" + strings.TrimSuffix(gapComment, "\n") + "event: missed\ndata: \n\n")
 	})
 }
 
 // A greeting is the first that a client without a primer gets.
 func TestGreetingOfEachAudience(t *testing.T) {
-	for a, before := range map[audience]string{browsers: ": sse_fanout\nretry: 7000\n\n", libraries: "retry: 7000\n", readers: ""} {
+	for a, before := range map[audience.Kind]string{audience.Browsers: ": sse_fanout\nretry: 7000\n\n", audience.Libraries: "retry: 7000\n", audience.Readers: ""} {
 		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{Greeting: "1", Retry: caddy.Duration(7 * time.Second)})
 			s.get("/events")
@@ -203,7 +147,7 @@ func naively(stream string) (dispatched []string) {
 // Whatever happens, no client sees an event that the origin has not sent, nor misses one.
 func TestWhatIsAddedIsInvisible(t *testing.T) {
 	const last = "id: 7\nretry: 100\ndata: event 7\n\n"
-	for a, dispatch := range map[audience]func(string) []string{libraries: eagerly, readers: naively} {
+	for a, dispatch := range map[audience.Kind]func(string) []string{audience.Libraries: eagerly, audience.Readers: naively} {
 		for name, first := range map[string][]string{"fresh": nil, "resuming": {"Last-Event-ID", "3"}, "with an unknown id": {"Last-Event-ID", "x"}} {
 			t.Run(fmt.Sprint(a, ", ", name), func(t *testing.T) {
 				bothWriters(t, func(t *testing.T) {

@@ -2,13 +2,14 @@ package ssefanout
 
 import (
 	"fmt"
-	"strconv"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 func init() {
@@ -125,7 +126,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	seen := make(map[string]bool)
 	for d.NextBlock(0) {
 		name := d.Val()
-		if _, ours := grammar[name]; !ours {
+		if _, ours := settings.Grammar[name]; !ours {
 			upstreams = upstreams || name == "to" || name == "dynamic"
 			if notOurs == nil {
 				notOurs = d.Errf("unrecognized subdirective %s: it is no option of sse_fanout; "+
@@ -144,7 +145,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		}
 
 		tokens := 1 + d.CountRemainingArgs()
-		if err := h.Options.unmarshalOption(d); err != nil {
+		if err := settings.Unmarshal(&h.Options, d); err != nil {
 			return err
 		}
 		if name != "stream_close_delay" && (name != "stream_timeout" || h.StreamTimeout == 0) {
@@ -182,7 +183,7 @@ func (h *Handler) FinalizeUnmarshalCaddyfile(helper httpcaddyfile.Helper) error 
 			return fmt.Errorf("parsing source: %w", err)
 		}
 		if subroute, ok := routes.(*caddyhttp.Subroute); !ok || len(subroute.Routes) == 0 {
-			return h.sourceSegment.Err("parsing source: it has no directive that answers; expected: source " + grammar["source"].syntax)
+			return h.sourceSegment.Err("parsing source: it has no directive that answers; expected: source " + settings.Grammar["source"].Syntax)
 		}
 		h.SourceRaw = caddyconfig.JSONModuleObject(routes, "handler", "subroute", nil)
 		return nil
@@ -196,141 +197,6 @@ func (h *Handler) FinalizeUnmarshalCaddyfile(helper httpcaddyfile.Helper) error 
 	}
 	h.SourceRaw = caddyconfig.JSONModuleObject(rp, "handler", "reverse_proxy", nil)
 	return nil
-}
-
-// An option is a subdirective of sse_fanout, beside those of reverse_proxy.
-type option struct {
-	syntax string // what follows its name
-	parse  func(*Options, *arguments)
-}
-
-// grammar has all of our options.
-var grammar = map[string]option{
-	// who shares what
-	"name":         {"<text>", func(o *Options, args *arguments) { o.Name = args.text() }},
-	"vary":         {"<header or placeholder...>", func(o *Options, args *arguments) { o.Vary = args.texts() }},
-	"ignore_query": {"<name...>", func(o *Options, args *arguments) { o.IgnoreQuery = args.texts() }},
-	"credentials":  {"strip|pass", func(o *Options, args *arguments) { o.Credentials = args.text() }},
-	"ask_from":     {"<ip>", func(o *Options, args *arguments) { o.AskFrom = args.text() }},
-	// UnmarshalCaddyfile takes its block. What the flag --source names is left over,
-	// which is an error.
-	"source": {"{ <directives...> }", func(*Options, *arguments) {}},
-	"cors_origins": {"<origin...>|*", func(o *Options, args *arguments) {
-		o.CORSOrigins = args.texts()
-		if _, err := newCORSPolicy(o.CORSOrigins); err != nil && args.err == nil {
-			args.err = err
-		}
-	}},
-
-	// what clients get
-	"heartbeat": {"off|<duration> [comment <text> | event <name>]", func(o *Options, args *arguments) {
-		if args.next("off") {
-			o.Heartbeat.Interval = -1
-			return
-		}
-		o.Heartbeat.Interval = args.duration()
-		if args.next("comment") {
-			o.Heartbeat.Comment = args.text()
-		} else if args.next("event") {
-			o.Heartbeat.Event = args.text()
-		}
-	}},
-	"primer": {"auto|on|off", func(o *Options, args *arguments) { o.Primer = args.text() }},
-	"history": {"<events> [<age> [<size>]]", func(o *Options, args *arguments) {
-		o.History.Events = args.number()
-		if args.more() {
-			o.History.Age = args.duration()
-		}
-		if args.more() {
-			o.History.Size = args.size()
-		}
-	}},
-	"first_event": {"newest|oldest|<n>", func(o *Options, args *arguments) {
-		if args.next("newest") || args.next("oldest") {
-			o.FirstEvent = args.d.Val()
-		} else {
-			o.FirstEvent = strconv.Itoa(args.number())
-		}
-	}},
-	"greeting":  {"<n>|<event name>", func(o *Options, args *arguments) { o.Greeting = args.text() }},
-	"retry":     {"<duration>", func(o *Options, args *arguments) { o.Retry = args.duration() }},
-	"ids":       {"origin|assign", func(o *Options, args *arguments) { o.IDs = args.text() }},
-	"gap_event": {"<name>", func(o *Options, args *arguments) { o.GapEvent = args.text() }},
-	"catchup": {"off|<connections> [<timeout>]", func(o *Options, args *arguments) {
-		if args.next("off") {
-			o.Catchup.Connections = -1
-			return
-		}
-		o.Catchup.Connections = args.number()
-		if args.more() {
-			o.Catchup.Timeout = args.duration()
-		}
-	}},
-
-	// the connection to the origin
-	"linger": {"off|<duration> [<topics>]", func(o *Options, args *arguments) {
-		if args.next("off") || args.next("0") || args.next("0s") {
-			o.Linger.Duration = -1
-			return
-		}
-		o.Linger.Duration = args.duration()
-		if args.more() {
-			o.Linger.Topics = args.number()
-		}
-	}},
-	"wait":        {"<duration>", func(o *Options, args *arguments) { o.Wait = args.duration() }},
-	"unavailable": {"hold|reject", func(o *Options, args *arguments) { o.Unavailable = args.text() }},
-	"reconnect": {"<min> <max>", func(o *Options, args *arguments) {
-		o.Reconnect.Min = args.duration()
-		o.Reconnect.Max = args.duration()
-	}},
-	"idle_timeout":   {"off|<duration>", func(o *Options, args *arguments) { o.IdleTimeout = args.limit() }},
-	"on_end":         {"reconnect|close", func(o *Options, args *arguments) { o.OnEnd = args.text() }},
-	"max_event_size": {"<size>", func(o *Options, args *arguments) { o.MaxEventSize = args.size() }},
-
-	// limits
-	"max_topics": {"<n> [per_client_ip <n>]", func(o *Options, args *arguments) {
-		o.MaxTopics.Total = args.number()
-		if args.next("per_client_ip") {
-			o.MaxTopics.PerClientIP = args.number()
-		}
-	}},
-	"max_subscribers": {"off|<n> [per_topic <n>] [per_client_ip <n>]", func(o *Options, args *arguments) {
-		if !args.next("off") {
-			o.MaxSubscribers.Total = args.number()
-		}
-		if args.next("per_topic") {
-			o.MaxSubscribers.PerTopic = args.number()
-		}
-		if args.next("per_client_ip") {
-			o.MaxSubscribers.PerClientIP = args.number()
-		}
-	}},
-	"stream_timeout":     {"off|<duration>", func(o *Options, args *arguments) { o.StreamTimeout = args.limit() }},
-	"direct":             {"on|off", func(o *Options, args *arguments) { o.Direct = args.text() }},
-	"dispatch_timeout":   {"<duration>", func(o *Options, args *arguments) { o.DispatchTimeout = args.duration() }},
-	"stream_close_delay": {"<duration>", func(o *Options, args *arguments) { o.StreamCloseDelay = args.duration() }},
-}
-
-// unmarshalOption sets the option that d is at.
-func (o *Options) unmarshalOption(d *caddyfile.Dispenser) error {
-	name := d.Val()
-	args := &arguments{d: d, option: name}
-	o.parse(name, args)
-	args.end()
-	err := args.err
-	if err == nil {
-		// can only complain of this option, as those before it are valid
-		err = o.validate()
-	}
-	if err != nil {
-		return d.Errf("%w; expected: %s %s", err, name, grammar[name].syntax)
-	}
-	return nil
-}
-
-func (o *Options) parse(name string, args *arguments) {
-	grammar[name].parse(o, args)
 }
 
 // Interface guard

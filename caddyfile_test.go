@@ -15,6 +15,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // TestCaddyfileAdapt adapts the Caddyfile in each file of
@@ -68,8 +70,8 @@ func TestUsage(t *testing.T) {
 		documented[strings.Join(strings.Fields(line), " ")] = true
 	}
 	tests := readAdaptTests(t)
-	for _, name := range slices.Sorted(maps.Keys(grammar)) {
-		if line := "// " + name + " " + grammar[name].syntax; !documented[line] {
+	for _, name := range slices.Sorted(maps.Keys(settings.Grammar)) {
+		if line := "// " + name + " " + settings.Grammar[name].Syntax; !documented[line] {
 			t.Errorf("the documentation of UnmarshalCaddyfile does not have %q", line)
 		}
 		valid, invalid := false, false
@@ -102,10 +104,11 @@ func FuzzUnmarshalCaddyfile(f *testing.F) {
 		if err := h.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens)); err != nil {
 			return
 		}
-		if err := h.Options.provision(h.wraps()); err != nil {
-			t.Errorf("provisioning: %v", err)
+		s, err := settings.New(h.Options, h.wraps())
+		if err != nil {
+			t.Fatalf("provisioning: %v", err)
 		}
-		if err := h.Options.validate(); err != nil {
+		if err := s.Validate(); err != nil {
 			t.Errorf("validating: %v", err)
 		}
 	})

@@ -19,12 +19,11 @@ func TestUnreadCatchupsAreBounded(t *testing.T) {
 		// About what a log knows of an event beside its bytes is counted, too.
 		const overhead = 200
 		one := len(numbered(100, 100+events-1)) + events*overhead
-		s := newSetup(t, Options{
+		s := newSetupWithBacklog(t, Options{
 			Heartbeat:    Heartbeat{Interval: -1},
 			History:      History{Size: 8 << 10},
 			MaxEventSize: 1 << 10,
-			backlogBytes: 5 * one,
-		})
+		}, 5*one)
 		s.joinLive(1000, 1001)
 		come := func(ip string, id int, stalled bool) *client {
 			t.Helper()
@@ -77,12 +76,11 @@ func TestDroppedCatchupIsNoGap(t *testing.T) {
 					Heartbeat:    Heartbeat{Interval: -1},
 					History:      History{Size: 1 << 10},
 					MaxEventSize: 1 << 10,
-					backlogBytes: 1,
 				}
 				if full {
 					opts.History.Size = 250
 				}
-				s := newSetup(t, opts)
+				s := newSetupWithBacklog(t, opts, 1)
 				s.joinLive(40, 41)
 				slow := s.getFrom("203.0.113.1", "/events", "Last-Event-ID", "7")
 				slow.expect(primer("7"))

@@ -42,7 +42,7 @@ type feed struct {
 	at int
 }
 
-// listen takes note of who has asked, and of who has gone.
+// listen keeps who has asked, and who has gone.
 func (h *chronicle) listen() {
 	for h.origin.asked() {
 		h.asked = append(h.asked, h.origin.next())

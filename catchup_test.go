@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 const gapComment = ": gap: events may be missing here\n\n"
@@ -196,7 +197,7 @@ func TestCatchupThatEndsInAGap(t *testing.T) {
 				c := s.get("/events", "Last-Event-ID", "7")
 				c.expect(primer("7"))
 				tc.do(s.origin.next())
-				time.Sleep(relay.SpliceTimeouts * defaultCatchupTimeout)
+				time.Sleep(relay.SpliceTimeouts * settings.DefaultCatchupTimeout)
 				c.expect(tc.got + "id: 12\n" + gapComment)
 				up.events(13, 13)
 				c.expect(numbered(13, 13))
@@ -229,8 +230,8 @@ func TestCatchupsAreBoundedAndTakeTurnsByAddress(t *testing.T) {
 			}
 		})
 		resumer.expect(primer("98") + numbered(99, 101))
-		if most := s.origin.most.Load(); most > 1+defaultCatchups {
-			t.Errorf("there were %d connections to the origin, want %d at most", most, 1+defaultCatchups)
+		if most := s.origin.most.Load(); most > 1+settings.DefaultCatchups {
+			t.Errorf("there were %d connections to the origin, want %d at most", most, 1+settings.DefaultCatchups)
 		}
 	})
 }
@@ -281,7 +282,7 @@ func TestSlowCatchupsAreServedInTurns(t *testing.T) {
 		}
 		s.origin.keepAnswering(2*time.Minute, func(c *conn) {
 			c.accept()
-			time.AfterFunc(defaultCatchupTimeout*2/3, func() {
+			time.AfterFunc(settings.DefaultCatchupTimeout*2/3, func() {
 				from := 0
 				_, _ = fmt.Sscan(c.request.Header.Get("Last-Event-ID"), &from)
 				select {
@@ -863,7 +864,7 @@ func TestCatchupThatIsSilentIsNoProofOfMissingIDs(t *testing.T) {
 		s.origin.next().accept()
 		s.get("/events", "Last-Event-ID", "1")
 		s.origin.next().accept()
-		time.Sleep(defaultCatchupTimeout)
+		time.Sleep(settings.DefaultCatchupTimeout)
 		s.get("/events", "Last-Event-ID", "2")
 		s.origin.next().accept()
 	})
@@ -979,7 +980,7 @@ func TestContinuedCatchupWaitsForItsTurn(t *testing.T) {
 		other.expect(primer("38"))
 		for i := range 4 { // slowly
 			first.events(8+i, 8+i)
-			time.Sleep(relay.TurnPatience * defaultCatchupTimeout / 3)
+			time.Sleep(relay.TurnPatience * settings.DefaultCatchupTimeout / 3)
 		}
 		first.events(12, 12) // it is full
 		c.expect(numbered(8, 12))
@@ -992,7 +993,7 @@ func TestContinuedCatchupWaitsForItsTurn(t *testing.T) {
 
 func TestCatchupWithTheLargestLimits(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
-		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}, History: History{Size: 4 << 30}, MaxEventSize: largestEventSize})
+		s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}, History: History{Size: 4 << 30}, MaxEventSize: settings.LargestEventSize})
 		s.joinLive(10, 12)
 		c := s.get("/events", "Last-Event-ID", "7")
 		c.expect(primer("7"))

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // What docs/design.md promises of fetches.
@@ -274,7 +275,7 @@ func TestManyIDsOnAQuietColdTopic(t *testing.T) {
 		for id := 1; id <= 500; id++ {
 			clients = append(clients, s.get("/events", "Last-Event-ID", strconv.Itoa(id)))
 		}
-		time.Sleep(defaultCatchupTimeout)
+		time.Sleep(settings.DefaultCatchupTimeout)
 		for i, c := range clients {
 			c.expectEvents(i+2, 500)
 		}
@@ -282,7 +283,7 @@ func TestManyIDsOnAQuietColdTopic(t *testing.T) {
 			t.Errorf("the origin was asked %d times by 500 clients", n)
 		}
 		time.Sleep(time.Hour)
-		if n := o.requests("", began.Add(defaultCatchupTimeout)); n > 20 {
+		if n := o.requests("", began.Add(settings.DefaultCatchupTimeout)); n > 20 {
 			t.Errorf("the origin was asked %d times in an hour in which nothing happened", n)
 		}
 		o.tick(1)
@@ -339,7 +340,7 @@ func TestManyIDsOnAWarmTopic(t *testing.T) {
 		for id := 1; id <= 500; id++ {
 			clients = append(clients, s.get("/events", "Last-Event-ID", strconv.Itoa(id)))
 		}
-		time.Sleep(defaultCatchupTimeout)
+		time.Sleep(settings.DefaultCatchupTimeout)
 		for i, c := range clients {
 			c.expectEvents(i+2, 501)
 		}
@@ -399,7 +400,7 @@ func TestMadeUpIDsHaveARate(t *testing.T) {
 				// Somebody else comes back again and again.
 				for id := range 20 {
 					c := s.getFrom("203.0.113.2", "/events", "Last-Event-ID", strconv.Itoa(id))
-					time.Sleep(defaultCatchupTimeout + time.Second)
+					time.Sleep(settings.DefaultCatchupTimeout + time.Second)
 					c.expectEvents(id+1, 102)
 					if strings.Contains(c.all(), "gap") {
 						t.Errorf("a client was told of a gap: %q", c.all())
@@ -451,7 +452,7 @@ func TestMadeUpIDsHaveARateOverAllTopics(t *testing.T) {
 			}
 		}
 		time.Sleep(10 * time.Second)
-		most := int64((futileInAllAtOnce+10*futileInAllPerSecond)/refusedCost + topics*defaultCatchups)
+		most := int64((futileInAllAtOnce+10*futileInAllPerSecond)/refusedCost + topics*settings.DefaultCatchups)
 		if lies := lies.Load(); lies > most {
 			t.Errorf("the origin was asked for %d made-up ids in 10 s, want %d at most", lies, most)
 		}
@@ -479,11 +480,11 @@ func TestFetchesUnderWayAreBounded(t *testing.T) {
 					s.getFrom("203.0.113.1", fmt.Sprint("/", n), "Last-Event-ID", "made up")
 				}
 				asked := 0
-				s.origin.keepAnswering(defaultCatchupTimeout-time.Second, func(c *conn) {
+				s.origin.keepAnswering(settings.DefaultCatchupTimeout-time.Second, func(c *conn) {
 					asked++
 					answer(c)
 				})
-				if most := int(futileInAllAtOnce + futileInAllPerSecond*defaultCatchupTimeout.Seconds()); asked > most {
+				if most := int(futileInAllAtOnce + futileInAllPerSecond*settings.DefaultCatchupTimeout.Seconds()); asked > most {
 					t.Errorf("%d fetches were under way for one address, want %d at most", asked, most)
 				}
 				// Others are served meanwhile.
@@ -578,7 +579,7 @@ func TestWaitingForATurnHasAnEnd(t *testing.T) {
 			s.getFrom(fmt.Sprint("203.0.113.", i), "/events", "Last-Event-ID", fmt.Sprint("silent ", i))
 		}
 		c := s.getFrom("198.51.100.1", "/events", "Last-Event-ID", "98")
-		time.Sleep(relay.TurnPatience*defaultCatchupTimeout + defaultHeartbeat)
+		time.Sleep(relay.TurnPatience*settings.DefaultCatchupTimeout + settings.DefaultHeartbeat)
 		up.events(102, 102)
 		if got := c.read(); !strings.Contains(got, gapComment) || !strings.Contains(got, numbered(102, 102)) { // heartbeats may follow
 			t.Errorf("the client that waited got %q", got)
@@ -738,7 +739,7 @@ func TestOpenersIDWithoutCatchups(t *testing.T) {
 			s, opener, up := open(t, opts)
 			fresh := s.get("/events")
 			fresh.expect(primer(""))
-			time.Sleep(defaultCatchupTimeout)
+			time.Sleep(settings.DefaultCatchupTimeout)
 			if !up.closed() {
 				t.Error("the connection that the id has silenced goes on")
 			}
@@ -766,7 +767,7 @@ func TestOpenersIDWithoutCatchups(t *testing.T) {
 			s.get("/events", "Last-Event-ID", "7")
 			fresh := s.get("/events")
 			s.origin.next().expectResumedWith("id 7")
-			time.Sleep(defaultCatchupTimeout)
+			time.Sleep(settings.DefaultCatchupTimeout)
 			s.origin.next().expectResumedWith("no id").accept().events(20, 20)
 			fresh.expect(primer("") + numbered(20, 20))
 		})

@@ -8,14 +8,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 )
 
 func init() { caddy.RegisterModule(new(eventRecorder)) }
@@ -166,7 +164,7 @@ func TestEventsOverReloads(t *testing.T) {
 	s.options = recordEvents("6")
 	s.load("respond /version new")
 	waitFor(t, "the topic to be over", func() bool { return origin.open() == 0 })
-	time.Sleep(3 * activePoll)
+	time.Sleep(3 * observe.ActivePoll)
 	expectEvents(t, want...)
 }
 
@@ -199,30 +197,4 @@ func TestSlowHandlerOfEventsHoldsNothingUp(t *testing.T) {
 	}()
 	s.load("respond /version new")
 	expectEvents(t, "a upstream_connected")
-}
-
-// The end of a configuration waits for a handler of an event that takes its time,
-// and not for ever.
-func TestEndOfAnAnnouncerWaitsForItsHandler(t *testing.T) {
-	for _, tc := range []struct{ handling, wait time.Duration }{
-		{time.Second, time.Second},
-		{time.Hour, announcerGrace},
-	} {
-		t.Run(tc.handling.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				core, logs := observer.New(zap.WarnLevel)
-				a := &announcer{logger: zap.New(core)}
-				a.running.Go(func() { time.Sleep(tc.handling) })
-				began := time.Now()
-				a.close()
-				if took := time.Since(began); took != tc.wait {
-					t.Errorf("it took %v, want %v", took, tc.wait)
-				}
-				if left := logs.Len() > 0; left != (tc.handling > announcerGrace) {
-					t.Errorf("the log tells of a handler that was left behind: %t", left)
-				}
-				time.Sleep(tc.handling)
-			})
-		})
-	}
 }

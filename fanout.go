@@ -3,109 +3,36 @@ package ssefanout
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"strconv"
-	"strings"
-	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/cors"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 )
 
-// A pool is the topics of one handler. It outlives the handler: first over a
-// reload that leaves the handler's configuration as it was, then for as long as
-// it takes to end its subscribers.
-type pool struct {
-	lineage *lineage
-	opts    *Options
-	relay   *relay.Relay
-	stats   *stats
-	direct  *direct.Writer
-	carrier carrier.Carrier
+// An unknownPlaceholder is the place in VaryPlaceholders of one that a request did not have.
+type unknownPlaceholder int
 
-	logger  atomic.Pointer[zap.Logger]
-	notices notices
-	passing keyMemory[passReason] // the keys whose requests pass one to one at once, and why
-	varying keyMemory[[]string]   // the headers that have joined a key
-
-	retired chan struct{} // closed when the relay is over, and nothing of it goes on
-}
-
-func newPool(l *lineage, h *Handler) *pool {
-	// A copy, so that a pool that outlives its configuration does not keep it
-	// in memory.
-	opts := h.Options
-	p := &pool{
-		lineage: l,
-		opts:    &opts,
-		stats:   counted,
-		retired: make(chan struct{}),
+// newTopicRequest extracts from r what defines its topic. It says once of each placeholder
+// in vary if it is unknown.
+func (h *instance) newTopicRequest(r *http.Request) *request.Topic {
+	req := request.NewTopic(r, h.settings)
+	for i, name := range h.settings.VaryPlaceholders {
+		if !req.HasPlaceholder(name) && h.notices.Once(unknownPlaceholder(i), "") {
+			h.logger.Warn("sharing a topic among requests for which a placeholder in vary is unknown",
+				zap.String("placeholder", "{"+name+"}"),
+				zap.String("hint", "check its spelling, and that what sets it stands in front of sse_fanout"))
+		}
 	}
-	sockets := h.sockets
-	if sockets == nil {
-		sockets = carrier.Kernel{}
-	}
-	p.relay = relay.New(opts.relayConfig(), p, &p.stats.Stats)
-	p.direct = direct.NewWriter(direct.Options{
-		Timeout:  p.dispatchTimeout(),
-		Panicked: p.panicked,
-		Network:  sockets.Network,
-	})
-	p.carrier = carrier.Carrier{
-		Timeout:   p.dispatchTimeout(),
-		Direct:    p.direct,
-		HandsOver: opts.Direct != "off",
-		Sockets:   sockets,
-		Kept:      p.kept,
-		Delivered: p.Delivered,
-	}
-	p.logger.Store(h.logger)
-	alive.add(p)
-	if caddy.Exiting() {
-		// Whoever ends all pools may have looked for them before.
-		p.relay.End(relay.Ending{Reason: relay.EndExiting})
-	}
-	return p
-}
-
-// panicked logs a panic in a callback of direct delivery, as net/http does of a handler's.
-func (p *pool) panicked(value any) {
-	p.log().Error("a callback has panicked", zap.Any("panic", value), zap.Stack("stack"))
-}
-
-// Retired implements relay.Observer.
-func (p *pool) Retired() {
-	p.direct.Close()
-	alive.remove(p)
-	close(p.retired)
-}
-
-func (p *pool) log() *zap.Logger { return p.logger.Load() }
-
-func (p *pool) dispatchTimeout() time.Duration { return time.Duration(p.opts.DispatchTimeout) }
-
-// source returns what answers upstream requests from now on, unless the pool is
-// over.
-func (p *pool) source() (source, bool) {
-	if p.relay.IsOver() {
-		return source{}, false
-	}
-	return p.lineage.source()
-}
-
-// joinAgainError tells a client, as an error, to join again: with these headers in
-// its key, as the origin's answers vary by them, or as before, if there are none.
-type joinAgainError []string
-
-func (names joinAgainError) Error() string {
-	return "joining again with a key that has " + strings.Join(names, ", ")
+	return req
 }
 
 // maxJoins is how often a client joins that meets topics which are over.
@@ -113,18 +40,18 @@ const maxJoins = 3
 
 // serve makes r a subscriber of the topic for req, as often as it must join again,
 // and returns when its stream has ended. If nothing was written because r must pass
-// one to one, the error is a passReason.
-func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, h *Handler) error {
+// one to one, the error is a pass.Reason.
+func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *request.Topic, h *instance) error {
 	a := &arrival{handler: h}
-	if p.opts.wrapping {
+	if p.opts.Wrapping {
 		a.facts = h.factsOf(r)
-		if passed := p.passing.recall(a.key(req.key())); passed != "" {
+		if passed := p.passing.Recall(a.key(req.Key())); passed != "" {
 			return passed
 		}
 	}
-	if !p.varying.empty() {
-		if names := p.varying.recall(req.key()); len(names) > 0 {
-			req = req.varyingBy(names, r.Header)
+	if !p.varying.Empty() {
+		if names := p.varying.Recall(req.Key()); len(names) > 0 {
+			req = req.VaryingBy(names, r.Header)
 		}
 	}
 	for joined := 1; ; {
@@ -137,35 +64,35 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *topicRequest, 
 		case len(names) == 0:
 			joined++
 		default:
-			req = req.varyingBy(names, r.Header) // with more names each time, of which there are maxLearned
+			req = req.VaryingBy(names, r.Header) // with more names each time, of which there are MaxLearned
 		}
 	}
 }
 
 // join makes r a reader of the topic for req.
-func (p *pool) join(r *http.Request, req *topicRequest, a *arrival) (*relay.Reader, relay.Rejection, error) {
-	key := req.key()
+func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Reader, relay.Rejection, error) {
+	key := req.Key()
 	if p.relay.IsOver() {
 		return nil, relay.RejectEnding, nil
 	}
-	if passed := p.passing.recall(key); passed != "" {
+	if passed := p.passing.Recall(key); passed != "" {
 		return nil, "", passed
 	}
 	v := &relay.Visit{
 		Key:      key,
-		Name:     func() string { return req.publicName(key) },
+		Name:     func() string { return req.PublicName(key) },
 		Open:     func(t *relay.Topic) relay.Source { return &upstream{pool: p, topic: t, request: req} },
-		Claim:    claimOf(r),
-		Address:  countedAddress(clientIP(r)),
-		Audience: uint8(p.opts.audienceOf(r)),
+		Claim:    request.ClaimOf(r),
+		Address:  request.CountedAddress(request.ClientIP(r)),
+		Audience: uint8(audience.Of(r, p.opts.Primer)),
 		Patient:  p.needsOriginsWord(r),
 	}
-	if p.opts.wrapping {
-		if passed := p.passing.recall(a.handler.frontKey(key)); passed != "" {
+	if p.opts.Wrapping {
+		if passed := p.passing.Recall(a.handler.frontKey(key)); passed != "" {
 			return nil, "", passed
 		}
-		if a.handler.asksNothing() {
-			v.Barred = passFront
+		if a.handler.front.AsksNothing() {
+			v.Barred = pass.Front
 		}
 		v.Gate = a
 	}
@@ -174,8 +101,8 @@ func (p *pool) join(r *http.Request, req *topicRequest, a *arrival) (*relay.Read
 
 // subscribe makes r a subscriber of the topic for req and returns when its stream has
 // ended. If nothing was written because r must pass one to one, the error is a
-// passReason, and if it must join another topic, a joinAgainError.
-func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicRequest, a *arrival) error {
+// pass.Reason, and if it must join another topic, a joinAgainError.
+func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *request.Topic, a *arrival) error {
 	reader, rejected, err := p.join(r, req, a)
 	switch {
 	case err != nil:
@@ -186,12 +113,12 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicReque
 	defer reader.Close()
 	t := reader.Topic()
 	upstreamOf(t).seek(a.handler)
-	describeTopic(r, t)
+	observe.DescribeTopic(r, t)
 
 	adm := reader.Admit(r.Context())
 	switch {
 	case adm.Gone:
-		describe(r, relay.Pending.String(), string(relay.EndClientGone))
+		observe.Describe(r, relay.Pending.String(), string(relay.EndClientGone))
 		return nil
 	case errors.Is(adm.Barred, errOutdated):
 		return p.turnAway(w, r, relay.RejectEnding, nil)
@@ -204,7 +131,7 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicReque
 	case adm.Refusal != nil:
 		return p.serveRefusal(w, r, t, adm.Refusal, a)
 	}
-	p.explainPrivate(t, adm.Header)
+	p.ExplainPrivate(t, adm.Header)
 	return p.carry(w, r, reader, adm.Header)
 }
 
@@ -213,40 +140,28 @@ func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *topicReque
 func (p *pool) serveRefusal(w http.ResponseWriter, r *http.Request, t *relay.Topic, no *relay.Outcome, a *arrival) error {
 	switch {
 	case no.Verdict == relay.Elsewhere:
-		a.handler.frontFailed(upstreamOf(t), no.Front)
-		return passFront
-	case no.IsPersonal(p.opts.wrapping):
+		a.handler.frontFailed(p, t, no.Front)
+		return pass.Front
+	case no.IsPersonal(p.opts.Wrapping):
 		return restrictionError(&no.Restriction)
 	}
-	describe(r, outcomeRefused, no.Verdict.String())
-	p.explainRefusal(t, no, r)
+	observe.Describe(r, observe.OutcomeRefused, no.Verdict.String())
+	p.ExplainRefusal(p.opts, t, no, r)
 	switch {
 	case no.Verdict == relay.NotStream:
-		return passNotStream
-	case p.opts.wrapping:
-		return passRefused
+		return pass.NotStream
+	case p.opts.Wrapping:
+		return pass.Refused
 	}
-	return answerRefusal(w, r, no, &p.opts.cors)
-}
-
-// needsOriginsWord reports whether only the origin can tell if the page behind r
-// may read the stream. Such a client cannot be held without it: a browser gives
-// up for good on an answer that does not allow its page.
-func (p *pool) needsOriginsWord(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" || p.opts.cors.enabled() {
-		return false
-	}
-	u, err := url.Parse(origin)
-	return err != nil || !strings.EqualFold(u.Host, r.Host)
+	return answerRefusal(w, r, no, &p.opts.CORS)
 }
 
 // answerRefusal answers a client with the origin's no.
-func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, cors *corsPolicy) error {
+func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, cors *cors.Policy) error {
 	header := w.Header()
 	header.Del("Server") // as reverse_proxy does, for it is not Caddy's answer
 	fields.Copy(header, no.Header)
-	cors.apply(header, r)
+	cors.Apply(header, r)
 	if no.Status == http.StatusNoContent || no.Status == http.StatusNotModified {
 		w.WriteHeader(no.Status)
 		return nil
@@ -256,3 +171,35 @@ func answerRefusal(w http.ResponseWriter, r *http.Request, no *relay.Outcome, co
 	_, _ = w.Write(no.Body) // the header is out: there is no error to tell
 	return nil
 }
+
+// ExplainPass says how an operator can have requests like r shared after all.
+func (h *instance) explainPass(p *pool, why pass.Reason, r *http.Request) {
+	var header string
+	if why == pass.Header {
+		header = pass.IdentifyingHeader(r, h.settings, h.surroundings) // of several, another with each request
+	}
+	p.Observer.ExplainPass(h.logger, why, header)
+}
+
+// pass sends r on one to one. If it is answered with an event stream, its client
+// counts for the limits like a subscriber.
+func (h *instance) pass(p *pool, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why pass.Reason) error {
+	pw := pass.NewWriter(&p.places, w, r)
+	if why.PresumesStream() && fields.WantsOnlyEventStream(r.Header) {
+		// The origin need not be asked for what its client could not have.
+		if rejected := pw.Claim(); rejected != "" {
+			return p.turnAway(w, r, rejected, nil)
+		}
+	}
+	p.stats.Passed.Count(why)
+	observe.Describe(r, observe.OutcomePassed, string(why))
+	return pw.Serve(r, func() error {
+		if h.wraps() {
+			return next.ServeHTTP(pw, r)
+		}
+		return h.source.ServeHTTP(pw, r, next)
+	})
+}
+
+// Interface guards
+var _ relay.Observer = (*pool)(nil)

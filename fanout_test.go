@@ -66,7 +66,7 @@ func TestWhoOpensATopicMissesNothing(t *testing.T) {
 		}
 		goOn := make(chan struct{})
 		held := false
-		s.pool.logger.Store(s.pool.log().WithOptions(zap.Hooks(func(e zapcore.Entry) error {
+		s.pool.SetLogger(s.pool.Log().WithOptions(zap.Hooks(func(e zapcore.Entry) error {
 			if e.Message == "ending a topic to make room for another" {
 				held = true
 				<-goOn
@@ -296,16 +296,14 @@ func TestOneUpstreamWhateverComesAndGoes(t *testing.T) {
 	}
 	t.Logf("seed %d", seed)
 	source := &busySource{t: t, seed: seed}
-	h := &Handler{source: source, logger: zap.NewNop(), server: new(caddyhttp.Server), Options: Options{
+	h := &Handler{instance: instance{source: source, logger: zap.NewNop(), server: new(caddyhttp.Server)}, Options: Options{
 		Linger:    Linger{Duration: caddy.Duration(time.Millisecond), Topics: 1},
 		Reconnect: Reconnect{Min: caddy.Duration(time.Millisecond), Max: caddy.Duration(2 * time.Millisecond)},
 		Catchup:   noCatchup,
 	}}
-	if err := h.provision(h.wraps()); err != nil {
-		t.Fatal(err)
-	}
-	h.lineage = joinLineage(t.Name(), h)
-	p := h.lineage.poolOf(h)
+	h.settings = settingsOf(t, h)
+	h.lineage = joinLineage(t.Name(), &h.instance)
+	p := h.lineage.poolOf(&h.instance)
 
 	var clients sync.WaitGroup
 	for i := range uint64(16) {
@@ -356,8 +354,8 @@ func TestAccessControlInFrontHolds(t *testing.T) {
 	)
 	private := newLiveOrigin(t)
 	public := newLiveOrigin(t)
-	sites := func(first, second string) func(*site) (string, string) {
-		return func(s *site) (string, string) {
+	sites := func(first, second string) func(*liveSite) (string, string) {
+		return func(s *liveSite) (string, string) {
 			other := freePort(t)
 			s.loadSites(fmt.Sprintf("http://:%d {\n%s\n}\nhttp://:%d {\n%s\n}", s.http, first, other, second))
 			return s.url + "/events", fmt.Sprintf("http://127.0.0.1:%d/events", other)
@@ -365,14 +363,14 @@ func TestAccessControlInFrontHolds(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name string
-		load func(*site) (private, public string)
+		load func(*liveSite) (private, public string)
 	}{
-		{"equal URIs after handle_path", func(s *site) (string, string) {
+		{"equal URIs after handle_path", func(s *liveSite) (string, string) {
 			s.load("handle_path /private/* {\n" + auth + wrapped + private.addr + "\n}\n" +
 				"handle_path /public/* {\n" + wrapped + public.addr + "\n}")
 			return s.url + "/private/events", s.url + "/public/events"
 		}},
-		{"equal handlers behind different matchers", func(s *site) (string, string) {
+		{"equal handlers behind different matchers", func(s *liveSite) (string, string) {
 			s.load("@private header Authorization *\n" +
 				"handle @private {\n" + auth + wrapped + private.addr + "\n}\n" +
 				"handle {\n" + wrapped + public.addr + "\n}")

@@ -5,13 +5,11 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -76,48 +74,4 @@ func FuzzStream(f *testing.F) {
 			}
 		})
 	})
-}
-
-// FuzzLastEventID asks with arbitrary ids, by header and by query.
-func FuzzLastEventID(f *testing.F) {
-	f.Add("1", "")
-	f.Add("", "lastEventId=%31&x=y")
-	f.Add("\xff", "last_event_id=a%0ab&&=&")
-	f.Fuzz(func(t *testing.T, header, query string) {
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		r.Header["Last-Event-Id"] = []string{header}
-		r.URL.RawQuery = query
-		brought := claimOf(r)
-		if brought.Usable() && (len(brought.ID) > relay.MaxLastEventID || strings.ContainsAny(brought.ID, "\x00\r\n")) {
-			t.Errorf("accepted the id %q", brought.ID)
-		}
-		if brought.ID != strings.Trim(brought.ID, " \t") {
-			t.Errorf("the id %q has blanks around it", brought.ID)
-		}
-		if brought.Param != "" {
-			u := inQuery(url.URL{RawQuery: new(Options).streamQuery(query)}, relay.Resumption(brought))
-			if again := claimOf(&http.Request{URL: &u}); again != brought {
-				t.Errorf("%q is forwarded as %q", brought, again)
-			}
-		}
-		kept := new(Options).streamQuery(query)
-		if len(kept) > len(query) || !isSubsequence(kept, query) {
-			t.Errorf("%q without its id is %q", query, kept)
-		}
-		if again := new(Options).streamQuery(kept); again != kept {
-			t.Errorf("%q still holds an id", kept)
-		}
-	})
-}
-
-func isSubsequence(short, long string) bool {
-	rest := []byte(long)
-	for _, b := range []byte(short) {
-		i := bytes.IndexByte(rest, b)
-		if i < 0 {
-			return false
-		}
-		rest = rest[i+1:]
-	}
-	return true
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // The events of a session, however they come, and those that only look like it.
@@ -210,7 +211,7 @@ func TestLateHandshakeEndsWhatHasBegun(t *testing.T) {
 			return up
 		},
 		"away": func(s *setup) *conn {
-			s.origin.keepAnswering(2*defaultWait, unavailable["503"])
+			s.origin.keepAnswering(2*settings.DefaultWait, unavailable["503"])
 			return s.origin.await().accept()
 		},
 	} {

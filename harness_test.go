@@ -26,7 +26,9 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct/directtest"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
@@ -252,8 +254,9 @@ type setup struct {
 	server  *caddyhttp.Server
 	logs    *observer.ObservedLogs
 
-	lineageName string       // of handlers that replace each other
-	passed      atomic.Int64 // requests that went through one to one, in the wrapping form
+	lineageName  string       // of handlers that replace each other
+	backlogBytes int          // in place of the default, if it is set
+	passed       atomic.Int64 // requests that went through one to one, in the wrapping form
 
 	// The site of the wrapping form: what stands in front, which all requests pass,
 	// the stranger's included, and what a survey of it would find.
@@ -271,8 +274,8 @@ func (s *setup) lead(front func(w http.ResponseWriter, r *http.Request, h caddyh
 	s.front.Store(&front)
 }
 
-// enter implements frontDoor.
-func (s *setup) enter(w http.ResponseWriter, r *http.Request) {
+// Enter implements site.Door.
+func (s *setup) Enter(w http.ResponseWriter, r *http.Request) {
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.handler.server)
 	if err := s.pass(w, r); err != nil {
 		status := http.StatusInternalServerError
@@ -307,12 +310,22 @@ func (s *setup) behind(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// surroundings implements frontDoor.
-func (s *setup) surroundings(*Handler) *survey.Surroundings { return &s.around }
+// Surroundings implements site.Door.
+func (s *setup) Surroundings() *survey.Surroundings { return &s.around }
 
-// isActive implements frontDoor: whether a configuration has started shows by its first
+// IsActive implements site.Door: whether a configuration has started shows by its first
 // request.
-func (s *setup) isActive() bool { return false }
+func (s *setup) IsActive() bool { return false }
+
+// settingsOf returns the settings that a handler gets from its options.
+func settingsOf(t testing.TB, h *Handler) *settings.Settings {
+	t.Helper()
+	s, err := settings.New(h.Options, h.wraps())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
 
 var setups atomic.Int64
 
@@ -320,8 +333,14 @@ var setups atomic.Int64
 // end of the test, which fails if anything is left then.
 func newSetup(t *testing.T, opts Options) *setup {
 	t.Helper()
-	s := &setup{t: t, origin: newOrigin(t)}
-	s.handler = &Handler{Options: opts, source: s.origin, sockets: overSockets}
+	return newSetupWithBacklog(t, opts, 0)
+}
+
+// newSetupWithBacklog is newSetup with another bound of what is kept of catch-ups.
+func newSetupWithBacklog(t *testing.T, opts Options, bytes int) *setup {
+	t.Helper()
+	s := &setup{t: t, origin: newOrigin(t), backlogBytes: bytes}
+	s.handler = &Handler{Options: opts, instance: instance{source: s.origin, sockets: overSockets}}
 	s.provision()
 	return s
 }
@@ -331,7 +350,7 @@ func newSetup(t *testing.T, opts Options) *setup {
 func newWrappingSetup(t *testing.T, opts Options) *setup {
 	t.Helper()
 	s := &setup{t: t, origin: newOrigin(t)}
-	s.handler = &Handler{Options: opts, sockets: overSockets}
+	s.handler = &Handler{Options: opts, instance: instance{sockets: overSockets}}
 	s.provision()
 	return s
 }
@@ -346,17 +365,18 @@ func (s *setup) provision() {
 	}
 	h.server = s.server
 	h.door = s
-	if err := h.provision(h.wraps()); err != nil {
-		s.t.Fatal(err)
+	h.settings = settingsOf(s.t, h)
+	if s.backlogBytes > 0 {
+		h.settings.BacklogBytes = s.backlogBytes
 	}
 	if err := h.Validate(); err != nil {
 		s.t.Fatal(err)
 	}
 	if s.lineageName == "" {
 		s.lineageName = fmt.Sprint("test ", setups.Add(1))
-		counted = new(stats) // as in a process that has just started
+		counted = new(observe.Stats) // as in a process that has just started
 	}
-	h.lineage = joinLineage(s.lineageName, h)
+	h.lineage = joinLineage(s.lineageName, &h.instance)
 	s.resolve()
 	s.t.Cleanup(func() {
 		_ = h.Cleanup()

@@ -1,14 +1,12 @@
 package ssefanout
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +15,10 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/arguments"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/inspector"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/view"
 )
 
 func init() {
@@ -76,9 +76,6 @@ const (
 	// sees what has been, if somebody has listened.
 	snapshotHistory = 60
 
-	// maxSnapshotTopics bounds the size of a snapshot. The admin API lists all.
-	maxSnapshotTopics = 100
-
 	// snapshotName is the name of the file, and snapshotHost stands for whatever
 	// host the page was asked for at: it makes no difference.
 	snapshotName = "topics"
@@ -113,7 +110,7 @@ func snapshotTopics(every, linger time.Duration) *Handler {
 			Linger: Linger{Duration: caddy.Duration(linger)},
 			Retry:  caddy.Duration(time.Second),
 		},
-		source: caddyhttp.MiddlewareHandler(snapshots{every}),
+		instance: instance{source: snapshots{every}},
 	}
 }
 
@@ -184,7 +181,7 @@ func (h *Inspector) serveSnapshots(w http.ResponseWriter, r *http.Request) error
 	shared.Header.Del("Upgrade")
 	shared.Header.Del("Range")
 	shared.Header.Del("Origin") // no page of another site may read them, whichever it is
-	if why := h.topics.whyPass(shared); why != "" {
+	if why := pass.Why(shared, h.topics.settings, h.topics.surroundings); why != "" {
 		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("sharing the topics: %w", why))
 	}
 	return h.topics.ServeHTTP(w, shared, nil)
@@ -199,10 +196,10 @@ func (s snapshots) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp
 	control := http.NewResponseController(w)
 	ticker := time.NewTicker(s.every)
 	defer ticker.Stop()
-	var seen watcher
+	var seen view.Watcher
 	for {
 		now := time.Now()
-		data, err := json.Marshal(seen.look(now))
+		data, err := json.Marshal(seen.Look(now, topicsOf("")))
 		if err != nil {
 			return fmt.Errorf("encoding a snapshot: %w", err)
 		}
@@ -218,56 +215,6 @@ func (s snapshots) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp
 			return nil
 		}
 	}
-}
-
-// An overview is all that the page shows of the topics at one moment.
-type overview struct {
-	Time            int64   `json:"time"` // Unix, in milliseconds
-	TopicCount      int     `json:"topic_count"`
-	Subscribers     int     `json:"subscribers"`
-	EventsPerSecond float64 `json:"events_per_second"`
-
-	// Down counts the topics that have subscribers, but no connection.
-	Down int `json:"down"`
-
-	// Topics are those with the most subscribers.
-	Topics []topicView `json:"topics"`
-}
-
-// A watcher remembers what it has seen last, so that the rates that it tells
-// are those of the time in between. A line over time that each second shows the
-// average of the last ten would show neither a burst nor its end.
-type watcher struct {
-	at       time.Time
-	received map[*relay.Topic]uint64
-}
-
-func (w *watcher) look(now time.Time) overview {
-	topics := topicsOf("")
-	received := make(map[*relay.Topic]uint64, len(topics))
-	all := overview{Time: now.UnixMilli(), Topics: make([]topicView, 0, len(topics))}
-	for _, t := range topics {
-		v := viewOf(t)
-		received[t] = v.Received
-		if before, ok := w.received[t]; ok {
-			v.EventsPerSecond = float64(v.Received-before) / max(now.Sub(w.at).Seconds(), 0.001)
-		}
-		all.TopicCount++
-		all.Subscribers += v.Subscribers + v.Waiting
-		all.EventsPerSecond += v.EventsPerSecond
-		if v.State == relay.StateReconnecting || v.State == relay.StateOpening && v.Upstream.Attempts > 0 {
-			all.Down++
-		}
-		all.Topics = append(all.Topics, v)
-	}
-	w.at, w.received = now, received
-	if len(all.Topics) > maxSnapshotTopics {
-		slices.SortStableFunc(all.Topics, func(a, b topicView) int {
-			return cmp.Compare(b.Subscribers+b.Waiting, a.Subscribers+a.Waiting)
-		})
-		all.Topics = all.Topics[:maxSnapshotTopics]
-	}
-	return all
 }
 
 func parseInspector(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
@@ -302,16 +249,16 @@ func (h *Inspector) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if h.Connect != nil {
 			return d.Err("connect is already set: it can be given only once")
 		}
-		args := &arguments{d: d, option: "connect"}
-		h.Connect = args.texts()
-		args.end()
+		args := arguments.New(d, "connect")
+		h.Connect = args.Texts()
+		args.End()
 		for _, source := range h.Connect {
 			if err := inspector.CheckSource(source); err != nil {
-				args.fail("%w", err)
+				args.Fail("%w", err)
 			}
 		}
-		if args.err != nil {
-			return d.Errf("%w; expected: connect <origin...>|*", args.err)
+		if args.Err != nil {
+			return d.Errf("%w; expected: connect <origin...>|*", args.Err)
 		}
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/view"
 )
 
 func init() {
@@ -46,7 +47,7 @@ func (q *quickInspector) Provision(ctx caddy.Context) error {
 }
 
 // request makes a request and returns the answer, and what it says.
-func (s *site) request(method, path string, header ...string) (*http.Response, string) {
+func (s *liveSite) request(method, path string, header ...string) (*http.Response, string) {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, nil)
 	if err != nil {
@@ -156,7 +157,7 @@ func TestInspectorRedirectsToItselfOnly(t *testing.T) {
 }
 
 // overviewOf reads the snapshot in a block.
-func overviewOf(t *testing.T, block string) (o overview) {
+func overviewOf(t *testing.T, block string) (o view.Overview) {
 	t.Helper()
 	_, data, found := strings.Cut(block, "\ndata: ")
 	if !found || !strings.HasPrefix(block, "id: ") {
@@ -168,7 +169,7 @@ func overviewOf(t *testing.T, block string) (o overview) {
 	return o
 }
 
-func (o *overview) find(place string) (found topicView) {
+func findTopic(o view.Overview, place string) (found view.Topic) {
 	for _, v := range o.Topics {
 		if strings.HasPrefix(v.Name, place+" ") {
 			found = v
@@ -200,7 +201,7 @@ sse_fanout `+origin.addr+` {
 		t.Errorf("a snapshot tells a query or a value of vary: %s", first)
 	}
 	host := strings.TrimPrefix(s.url, "http://")
-	if v := func() topicView { o := overviewOf(t, first); return o.find(host + "/stocks") }(); v.Subscribers != 3 || v.State != "connected" || v.Upstream.Address != origin.addr {
+	if v := findTopic(overviewOf(t, first), host+"/stocks"); v.Subscribers != 3 || v.State != "connected" || v.Upstream.Address != origin.addr {
 		t.Errorf("got %+v, want 3 subscribers, connected to %s", v, origin.addr)
 	}
 
@@ -225,7 +226,7 @@ func newInspectorSetup(t *testing.T) *setup {
 }
 
 // snapshots reads the snapshots that have come since the last read.
-func (c *client) snapshots() (all []overview) {
+func (c *client) snapshots() (all []view.Overview) {
 	c.t.Helper()
 	for block := range strings.SplitSeq(c.read(), "\n\n") {
 		if block != "" && !strings.HasPrefix(block, ":") {
@@ -236,7 +237,7 @@ func (c *client) snapshots() (all []overview) {
 }
 
 // snapshot waits for the next snapshot, which must be one.
-func (c *client) snapshot() overview {
+func (c *client) snapshot() view.Overview {
 	c.t.Helper()
 	time.Sleep(snapshotEvery)
 	all := c.snapshots()
@@ -263,11 +264,11 @@ func TestInspectorGoesOnTellingTheTopics(t *testing.T) {
 		// The rate is that of the second before.
 		up.events(1, 50)
 		o := watch.snapshot()
-		if v := o.find("example.com/stocks"); v.LastEventID != "50" || v.Received != 50 || v.EventsPerSecond != 50 || o.EventsPerSecond < v.EventsPerSecond {
+		if v := findTopic(o, "example.com/stocks"); v.LastEventID != "50" || v.Received != 50 || v.EventsPerSecond != 50 || o.EventsPerSecond < v.EventsPerSecond {
 			t.Errorf("after 50 events within a second, there are %v a second in all, and %+v", o.EventsPerSecond, v)
 		}
 		o = watch.snapshot()
-		if v := o.find("example.com/stocks"); v.EventsPerSecond != 0 {
+		if v := findTopic(o, "example.com/stocks"); v.EventsPerSecond != 0 {
 			t.Errorf("a second later: %+v", v)
 		}
 
@@ -277,7 +278,7 @@ func TestInspectorGoesOnTellingTheTopics(t *testing.T) {
 			t.Errorf("the newcomer gets %d snapshots, want the 3 that have been", len(seen))
 		}
 		o = other.snapshot()
-		if own := o.find(snapshotHost + "/" + snapshotName); own.Subscribers != 2 || o.Subscribers != 5 || o.TopicCount != 2 {
+		if own := findTopic(o, snapshotHost+"/"+snapshotName); own.Subscribers != 2 || o.Subscribers != 5 || o.TopicCount != 2 {
 			t.Errorf("there are %d topics with %d subscribers, of which the page's has %d; want 2 with 5, and 2", o.TopicCount, o.Subscribers, own.Subscribers)
 		}
 
@@ -286,7 +287,7 @@ func TestInspectorGoesOnTellingTheTopics(t *testing.T) {
 		s.origin.await().fail(http.StatusBadGateway)
 		watch.snapshots()
 		o = watch.snapshot()
-		if v := o.find("example.com/stocks"); o.Down != 1 || v.State != "reconnecting" || v.Upstream.Attempts == 0 || v.Upstream.LastError == "" {
+		if v := findTopic(o, "example.com/stocks"); o.Down != 1 || v.State != "reconnecting" || v.Upstream.Attempts == 0 || v.Upstream.LastError == "" {
 			t.Errorf("%d topics are down, and without its origin one is %+v", o.Down, v)
 		}
 	})
@@ -296,9 +297,9 @@ func TestInspectorGoesOnTellingTheTopics(t *testing.T) {
 func TestInspectorTellsTheLargestTopics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, Options{})
-		for i := range maxSnapshotTopics + 20 {
+		for i := range view.MaxTopics + 20 {
 			clients := 1
-			if i >= maxSnapshotTopics+10 {
+			if i >= view.MaxTopics+10 {
 				clients = 2
 			}
 			for range clients {
@@ -306,8 +307,8 @@ func TestInspectorTellsTheLargestTopics(t *testing.T) {
 			}
 			s.origin.next().accept()
 		}
-		o := new(watcher).look(time.Now())
-		if o.TopicCount != maxSnapshotTopics+20 || len(o.Topics) != maxSnapshotTopics || o.Subscribers != maxSnapshotTopics+30 {
+		o := new(view.Watcher).Look(time.Now(), topicsOf(""))
+		if o.TopicCount != view.MaxTopics+20 || len(o.Topics) != view.MaxTopics || o.Subscribers != view.MaxTopics+30 {
 			t.Fatalf("got %d of %d topics, %d subscribers", len(o.Topics), o.TopicCount, o.Subscribers)
 		}
 		for _, v := range o.Topics[:10] {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 )
 
 // Each client gets the stream that its own headers ask for, and shares it with
@@ -70,14 +72,14 @@ func TestKeyLearnsOneHeaderAfterAnother(t *testing.T) {
 		s := newWrappingSetup(t, Options{})
 		get := func() *client {
 			var header []string
-			for i := range maxLearned + 1 {
+			for i := range request.MaxLearned + 1 {
 				header = append(header, "Accept-"+strconv.Itoa(i), "x")
 			}
 			return s.get("/events", header...)
 		}
 		c := get()
 		var vary []string
-		for i := range maxLearned {
+		for i := range request.MaxLearned {
 			vary = append(vary, "Accept-"+strconv.Itoa(i))
 			s.origin.next().answer(200, "Content-Type", "text/event-stream", "Vary", strings.Join(vary, ", "))
 			c.expectStatus(0)
@@ -89,7 +91,7 @@ func TestKeyLearnsOneHeaderAfterAnother(t *testing.T) {
 			}
 		}
 		// One more is too many.
-		up.answer(200, "Content-Type", "text/event-stream", "Vary", "Accept-"+strconv.Itoa(maxLearned))
+		up.answer(200, "Content-Type", "text/event-stream", "Vary", "Accept-"+strconv.Itoa(request.MaxLearned))
 		c.expectAnswer(200, "passed ")
 		get().expectAnswer(200, "passed ")
 		s.origin.idle()

@@ -3,7 +3,7 @@ package ssefanout
 import (
 	"math/rand/v2"
 	"net/http"
-	"slices"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -11,7 +11,10 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -20,23 +23,23 @@ import (
 // error. If the origin was asked, origins is what its answer shares.
 func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Rejection, origins http.Header) error {
 	p.stats.Rejected.Count(why)
-	describe(r, outcomeRejected, string(why))
-	if c := p.log().Check(zapcore.DebugLevel, "turning a client away"); c != nil {
+	observe.Describe(r, observe.OutcomeRejected, string(why))
+	if c := p.Log().Check(zapcore.DebugLevel, "turning a client away"); c != nil {
 		c.Write(zap.String("reason", string(why)))
 	}
-	p.warnOfLimit(why)
+	p.LimitReached(why)
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Now().Add(p.dispatchTimeout()))
-	closeIfUnread(w, r)
+	carrier.CloseIfUnread(w, r)
 	delay := relay.TurnAwayDelay()
 	if why == relay.RejectEnding {
 		// The replacement is up, or will be in a moment.
-		delay = p.opts.reconnectionTime() + rand.N(time.Duration(p.opts.StreamCloseDelay)+1)
+		delay = p.opts.ReconnectionTime() + rand.N(time.Duration(p.opts.StreamCloseDelay)+1)
 	}
-	if p.opts.reject {
+	if p.opts.Reject {
 		fields.Copy(w.Header(), origins)
 		w.Header().Set("Retry-After", strconv.Itoa(int((delay+time.Second-1)/time.Second)))
-		p.opts.cors.apply(w.Header(), r)
+		p.opts.CORS.Apply(w.Header(), r)
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return nil
 	}
@@ -47,7 +50,7 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Reject
 	}
 	p.writeHeader(w, r, origins)
 	var words []byte
-	if p.opts.words[p.opts.audienceOf(r)].Primer {
+	if p.opts.Words[audience.Of(r, p.opts.Primer)].Primer {
 		words = append(relay.AppendRetryField(nil, delay), '\n')
 	}
 	if _, err := w.Write(words); err == nil { //nolint:gosec // a number
@@ -56,26 +59,14 @@ func (p *pool) turnAway(w http.ResponseWriter, r *http.Request, why relay.Reject
 	return nil // the header is out: an error page would end up in the stream
 }
 
-// readableBy returns those headers of an origin's answer that say which pages may
-// read it.
-func readableBy(header http.Header) http.Header {
-	some := make(http.Header)
-	for name, values := range header {
-		if name == "Vary" || strings.HasPrefix(name, "Access-Control-") {
-			some[name] = values
-		}
+// needsOriginsWord reports whether only the origin can tell if the page behind r
+// may read the stream. Such a client cannot be held without it: a browser gives
+// up for good on an answer that does not allow its page.
+func (p *pool) needsOriginsWord(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || p.opts.CORS.Enabled() {
+		return false
 	}
-	return some
-}
-
-// warnOfLimit logs that clients are turned away, if why is a limit.
-func (p *pool) warnOfLimit(why relay.Rejection) {
-	if !slices.Contains(relay.Limits, why) {
-		return
-	}
-	if n, due := p.notices.count(why, 1); due {
-		p.log().Warn("turning clients away, as a limit is reached",
-			zap.String("reason", string(why)),
-			zap.Uint64("clients", n))
-	}
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, r.Host)
 }

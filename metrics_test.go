@@ -19,7 +19,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // gather returns the metrics as a registry of Caddy's would: by name and labels,
@@ -27,7 +29,7 @@ import (
 func gather(t *testing.T) map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	if err := registerMetrics(registry); err != nil {
+	if err := observe.Register(registry, process{}); err != nil {
 		t.Fatal(err)
 	}
 	families, err := registry.Gather()
@@ -53,7 +55,7 @@ func expectChange(t *testing.T, before map[string]float64, want map[string]float
 	t.Helper()
 	got := make(map[string]float64)
 	for name, value := range gather(t) {
-		if change := value - before[name]; change != 0 && name != metricName("delivery_seconds") {
+		if change := value - before[name]; change != 0 && name != "caddy_sse_fanout_delivery_seconds" {
 			got[strings.TrimPrefix(name, "caddy_sse_fanout_")] = change
 		}
 	}
@@ -71,7 +73,7 @@ func expectChange(t *testing.T, before map[string]float64, want map[string]float
 
 func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSetup(t, Options{MaxEventSize: smallestEventSize})
+		s := newSetup(t, Options{MaxEventSize: settings.SmallestEventSize})
 		before := gather(t)
 		waiting := s.get("/events")
 		expectChange(t, before, map[string]float64{
@@ -110,7 +112,7 @@ func TestMetrics(t *testing.T) {
 		})
 
 		before = gather(t)
-		time.Sleep(defaultHeartbeat)
+		time.Sleep(settings.DefaultHeartbeat)
 		synctest.Wait()
 		expectChange(t, before, map[string]float64{"heartbeats_total": 5})
 
@@ -207,7 +209,7 @@ func TestEveryReasonHasItsSeries(t *testing.T) {
 		}
 		return true
 	}
-	for _, dir := range []string{".", "internal/relay"} {
+	for _, dir := range []string{"internal/pass", "internal/relay"} {
 		//lint:ignore SA1019 build tags do not matter
 		packages, err := parser.ParseDir(token.NewFileSet(), dir, nil, parser.SkipObjectResolution) //nolint:staticcheck // as above
 		if err != nil {
@@ -219,9 +221,9 @@ func TestEveryReasonHasItsSeries(t *testing.T) {
 	}
 	metrics := gather(t)
 	for kind, format := range map[string]string{
-		"EndReason":  "caddy_sse_fanout_subscribers_ended_total{reason=%q}",
-		"Rejection":  "caddy_sse_fanout_rejected_total{reason=%q}",
-		"passReason": "caddy_sse_fanout_passed_through_total{reason=%q}",
+		"EndReason": "caddy_sse_fanout_subscribers_ended_total{reason=%q}",
+		"Rejection": "caddy_sse_fanout_rejected_total{reason=%q}",
+		"Reason":    "caddy_sse_fanout_passed_through_total{reason=%q}",
 	} {
 		if len(constants[kind]) < 5 {
 			t.Errorf("found the constants %v of type %s", constants[kind], kind)
@@ -238,13 +240,13 @@ func TestEveryReasonHasItsSeries(t *testing.T) {
 func TestMetricsAreRegisteredOnceInARegistry(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	for range 3 {
-		if err := registerMetrics(registry); err != nil {
+		if err := observe.Register(registry, process{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	taken := prometheus.NewPedanticRegistry()
-	taken.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: metricName("topics"), Help: "Something else."}))
-	err := registerMetrics(taken)
+	taken.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "caddy_sse_fanout_topics", Help: "Something else."}))
+	err := observe.Register(taken, process{})
 	if err == nil || !strings.HasPrefix(err.Error(), "registering metrics: ") {
 		t.Errorf("got error %v, want one that says what could not be done", err)
 	}
@@ -277,7 +279,7 @@ func TestDeliveryIsSampled(t *testing.T) {
 func TestDeliveryIsMeasuredFromDecodingToWriting(t *testing.T) {
 	sum := func() float64 {
 		registry := prometheus.NewPedanticRegistry()
-		registry.MustRegister(deliverySeconds)
+		registry.MustRegister(observe.DeliverySeconds)
 		families, err := registry.Gather()
 		if err != nil {
 			t.Fatal(err)
@@ -305,7 +307,7 @@ func TestDeliveryIsMeasuredFromDecodingToWriting(t *testing.T) {
 
 // scrape reads the metrics that a Caddy exports, and checks that none is there
 // twice.
-func (s *site) scrape() map[string]float64 {
+func (s *liveSite) scrape() map[string]float64 {
 	s.t.Helper()
 	var resp *http.Response
 	waitFor(s.t, "an answer to a scrape", func() (ok bool) {
@@ -433,7 +435,7 @@ func TestMetricsOverReloads(t *testing.T) {
 		t.Errorf("%v events were delivered, want %v", got, rounds*perRound+rounds)
 	}
 	ended := 0.
-	for _, why := range endReasons {
+	for _, why := range observe.EndReasons {
 		ended += change(fmt.Sprintf("subscribers_ended_total{reason=%q}", why))
 	}
 	if ended != clients {

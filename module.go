@@ -12,12 +12,12 @@
 // reads. An event is decoded once and encoded once, and is shared, immutable
 // bytes from then on.
 //
-// Where to look: caddyfile.go and options.go for the configuration, share.go
-// for what is shared and what passes untouched, key.go for what makes two
-// requests meet in one topic, fanout.go for the way of one request, upstream.go for
-// a topic's way to its origin (internal/origin asks a handler), session.go for
-// serving one client, reload.go for what outlives a configuration. The engine
-// between upstream and session is internal/relay. docs/design.md has the rest.
+// Where to look: caddyfile.go and internal/settings for the configuration, internal/pass
+// for what is shared and what passes untouched, internal/request for what makes two requests
+// meet in one topic, fanout.go for the way of one request, upstream.go for a topic's way to
+// its origin (internal/origin asks a handler, internal/site the site), session.go for serving
+// one client, reload.go for what outlives a configuration. The engine between upstream and
+// session is internal/relay. docs/design.md has the rest.
 package ssefanout
 
 import (
@@ -26,20 +26,30 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/cli"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/conns"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
 )
 
 func init() {
 	caddy.RegisterModule(&Handler{})
+	caddycmd.RegisterCommand(cli.Fanout)
+	caddycmd.RegisterCommand(cli.Tail)
+	caddycmd.RegisterCommand(cli.Check)
 }
 
 // Handler holds one event-stream connection to the origin per topic and shares
@@ -96,22 +106,8 @@ type Handler struct {
 	// reverse_proxy. Absent means the next handler of the route.
 	SourceRaw json.RawMessage `json:"source,omitempty" caddy:"namespace=http.handlers inline_key=handler"`
 
-	source        caddyhttp.MiddlewareHandler
 	sourceSegment *caddyfile.Dispenser // of the Caddyfile's source, until it is finalized
-
-	server    *caddyhttp.Server
-	door      frontDoor // of server
-	logger    *zap.Logger
-	announcer *announcer
-	sockets   carrier.Sockets // nil: the kernel's
-
-	lineage *lineage
-	number  string               // tells it from the other handlers of the process, set by joinLineage
-	served  atomic.Bool          // a client's request has come: the configuration has started
-	left    atomic.Bool          // cleaned up
-	pool    atomic.Pointer[pool] // set by lineage
-	front   front
-	notices notices // of this configuration alone
+	instance
 }
 
 // CaddyModule returns the Caddy module information.
@@ -127,8 +123,6 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	h.door = serverDoor{h.server}
-
 	key, err := h.lineageKey()
 	if err != nil {
 		return err
@@ -140,30 +134,31 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 		h.source = mod.(caddyhttp.MiddlewareHandler)
 	}
-	if err := h.Options.provision(h.wraps()); err != nil {
+	if h.settings, err = settings.New(h.Options, h.wraps()); err != nil {
 		return err
 	}
-	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+	h.door = site.NewDoor(h.server, h, h.settings)
+	if err := observe.Register(ctx.GetMetricsRegistry(), process{}); err != nil {
 		return err
 	}
-	if h.announcer, err = newAnnouncer(ctx); err != nil {
+	if h.announcer, err = observe.NewAnnouncer(ctx); err != nil {
 		return err
 	}
 	if h.server != nil {
-		watchServer(h.server)
+		conns.Watch(h.server, endAllIfExiting)
 		if h.server.WriteTimeout > 0 {
 			h.logger.Warn("the server's write timeout cuts every stream after this time; "+
 				"set stream_timeout below it, so that streams end at an event boundary and spread",
 				zap.Duration("write_timeout", time.Duration(h.server.WriteTimeout)))
 		}
 	}
-	h.lineage = joinLineage(key, h)
+	h.lineage = joinLineage(key, &h.instance)
 	return nil
 }
 
 // Validate reports settings that contradict each other.
 func (h *Handler) Validate() error {
-	return h.Options.validate()
+	return h.settings.Validate()
 }
 
 // Cleanup lets go of the topics. They go on if a newer configuration has
@@ -173,14 +168,9 @@ func (h *Handler) Cleanup() error {
 		return nil
 	}
 	h.left.Store(true)
-	err := h.lineage.leave(h)
-	h.announcer.close()
+	err := h.lineage.leave(&h.instance)
+	h.announcer.Close()
 	return err
-}
-
-// wraps reports whether this is the wrapping form.
-func (h *Handler) wraps() bool {
-	return h.source == nil
 }
 
 // lineageKey is the definition of this handler: the server's addresses (its name
@@ -197,21 +187,16 @@ func (h *Handler) lineageKey() (string, error) {
 	return addresses + "\n" + string(config), nil
 }
 
-// isStarted reports whether the configuration of h has taken effect.
-func (h *Handler) isStarted() bool {
-	return h.served.Load() || h.door != nil && h.door.isActive()
-}
-
 // ServeHTTP shares r, or passes it on untouched.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if q := inquiryOf(r); q != nil {
-		return q.serve(h, r, next)
+		return q.serve(&h.instance, r, next)
 	}
 	h.served.Store(true)
-	p := h.lineage.poolOf(h)
-	if why := h.whyPass(r); why != "" {
-		if why == passMethod && h.cors.answersPreflight(r) {
-			return h.cors.servePreflight(w, r)
+	p := h.lineage.poolOf(&h.instance)
+	if why := pass.Why(r, h.settings, h.surroundings); why != "" {
+		if why == pass.Method && h.settings.CORS.AnswersPreflight(r) {
+			return h.settings.CORS.ServePreflight(w, r)
 		}
 		h.explainPass(p, why, r)
 		return h.pass(p, w, r, next, why)
@@ -219,9 +204,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 	req := h.newTopicRequest(r)
 	h.closeConnIfLeft(w, r)
-	closeIfUnread(w, r)
-	err := p.serve(w, r, req, h)
-	if why, ok := errors.AsType[passReason](err); ok {
+	carrier.CloseIfUnread(w, r)
+	err := p.serve(w, r, req, &h.instance)
+	if why, ok := errors.AsType[pass.Reason](err); ok {
 		w.Header().Del("Connection")
 		return h.pass(p, w, r, next, why)
 	}

@@ -213,8 +213,8 @@ func (s *stream) expect(want string) {
 	}
 }
 
-// A site is a running Caddy.
-type site struct {
+// A liveSite is a running Caddy.
+type liveSite struct {
 	t         *testing.T
 	url, tls  string // its two addresses
 	http      int    // port of url
@@ -247,7 +247,7 @@ var lastPort atomic.Uint32
 
 // run starts Caddy with a site on two addresses: http and https. It is stopped
 // at the end of the test.
-func run(t *testing.T, directives string, options ...string) *site {
+func run(t *testing.T, directives string, options ...string) *liveSite {
 	t.Helper()
 	s := newSite(t, options...)
 	s.load(directives)
@@ -255,9 +255,9 @@ func run(t *testing.T, directives string, options ...string) *site {
 }
 
 // newSite makes a site that is yet to be loaded.
-func newSite(t *testing.T, options ...string) *site {
+func newSite(t *testing.T, options ...string) *liveSite {
 	t.Helper()
-	s := &site{t: t, http: freePort(t), https: freePort(t), directory: t.TempDir(), options: strings.Join(options, "\n")}
+	s := &liveSite{t: t, http: freePort(t), https: freePort(t), directory: t.TempDir(), options: strings.Join(options, "\n")}
 	s.url, s.tls = fmt.Sprintf("http://127.0.0.1:%d", s.http), fmt.Sprintf("https://127.0.0.1:%d", s.https)
 	s.log = filepath.Join(s.directory, "log")
 	pool := s.certificate()
@@ -273,13 +273,13 @@ func newSite(t *testing.T, options ...string) *site {
 }
 
 // load loads a configuration with these directives for the site.
-func (s *site) load(directives string) {
+func (s *liveSite) load(directives string) {
 	s.t.Helper()
 	s.loadSites(fmt.Sprintf("http://:%d {\n%s\n}\nhttps://127.0.0.1:%d {\ntls %s %s\n%s\n}\n",
 		s.http, directives, s.https, filepath.Join(s.directory, "cert"), filepath.Join(s.directory, "key"), directives))
 }
 
-func (s *site) loadSites(sites string) {
+func (s *liveSite) loadSites(sites string) {
 	s.t.Helper()
 	admin := "admin off"
 	if strings.Contains(s.options, "admin ") {
@@ -298,7 +298,7 @@ func (s *site) loadSites(sites string) {
 }
 
 // certificate makes the files cert and key, and returns who trusts them.
-func (s *site) certificate() *x509.CertPool {
+func (s *liveSite) certificate() *x509.CertPool {
 	s.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -341,7 +341,7 @@ func (s *site) certificate() *x509.CertPool {
 var httpVersions = []string{"HTTP/1.1", "HTTP/2.0", "HTTP/3.0"}
 
 // over returns the site's address and a client for a version of HTTP.
-func (s *site) over(version string) (string, *http.Client) {
+func (s *liveSite) over(version string) (string, *http.Client) {
 	config := s.client.Transport.(*http.Transport).TLSClientConfig.Clone()
 	switch version {
 	case "HTTP/2.0":
@@ -480,7 +480,7 @@ func TestNothingIsLeftWhenTheLastClientHasGone(t *testing.T) {
 }
 
 // awaitVersion waits until only the newest configuration answers /version.
-func (s *site) awaitVersion(version, host string) {
+func (s *liveSite) awaitVersion(version, host string) {
 	s.t.Helper()
 	waitFor(s.t, "the new configuration to answer alone", func() bool {
 		// The sockets of the old one close a little later, and drop what they

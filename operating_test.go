@@ -16,6 +16,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 )
 
 // What docs/ has for an operator must fit what is exported.
@@ -29,7 +32,7 @@ var (
 func exposition(t *testing.T) string {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	if err := registerMetrics(registry); err != nil {
+	if err := observe.Register(registry, process{}); err != nil {
 		t.Fatal(err)
 	}
 	w := httptest.NewRecorder()
@@ -88,7 +91,7 @@ func TestOperatorsFilesFitWhatIsExported(t *testing.T) {
 		}
 	}
 	guide := readFile(t, "docs/operating.md")
-	for _, reason := range slices.Concat(texts(endReasons), texts(rejections), texts(passReasons)) {
+	for _, reason := range slices.Concat(texts(observe.EndReasons), texts(observe.Rejections), texts(pass.Reasons)) {
 		if !strings.Contains(guide, "`"+reason+"`") {
 			t.Errorf("docs/operating.md does not explain the reason %s", reason)
 		}

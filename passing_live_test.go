@@ -18,7 +18,7 @@ import (
 )
 
 // dial sends raw bytes to a site, and returns the connection and what reads it.
-func (s *site) dial(raw string) (net.Conn, *bufio.Reader) {
+func (s *liveSite) dial(raw string) (net.Conn, *bufio.Reader) {
 	s.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {

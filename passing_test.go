@@ -57,7 +57,7 @@ func (e *endless) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 func newForm(t *testing.T, form string, opts Options, source caddyhttp.MiddlewareHandler) (s *setup, ask func(ip string, r *http.Request) *client) {
 	t.Helper()
 	s = &setup{t: t, origin: newOrigin(t), next: source}
-	s.handler = &Handler{Options: opts, sockets: overSockets}
+	s.handler = &Handler{Options: opts, instance: instance{sockets: overSockets}}
 	if form == "endpoint" {
 		s.handler.source = source
 	}
@@ -89,22 +89,22 @@ var waysToAsk = map[string]func() *http.Request{
 	"Upgrade":      func() *http.Request { return streamRequest("Upgrade", "x") },
 	"Upgrade: h2c": func() *http.Request { return streamRequest("Connection", "Upgrade", "Upgrade", "h2c") },
 	"WebSocket":    func() *http.Request { return streamRequest("Connection", "Upgrade", "Upgrade", "websocket") },
-	"a body":       func() *http.Request { return request(http.MethodGet, "x") },
+	"a body":       func() *http.Request { return requestWith(http.MethodGet, "x") },
 	"chunked":      chunkedRequest,
 	"HTTP/2":       func() *http.Request { return withVersion(2, 0, streamRequest("Cookie", "a=1")) },
 	"HTTP/2 body":  func() *http.Request { return withVersion(2, 0, chunkedRequest()) },
 	"HTTP/3":       func() *http.Request { return http3Request("") },
 	"HTTP/3 body":  func() *http.Request { return http3Request("x") },
 	"HTTP/1.0":     func() *http.Request { return withVersion(1, 0, streamRequest("Range", "bytes=0-")) },
-	"HEAD":         func() *http.Request { return request(http.MethodHead, "") },
-	"POST":         func() *http.Request { return request(http.MethodPost, "x") },
+	"HEAD":         func() *http.Request { return requestWith(http.MethodHead, "") },
+	"POST":         func() *http.Request { return requestWith(http.MethodPost, "x") },
 	"POST for MCP": func() *http.Request {
-		return accepting("application/json, text/event-stream", request(http.MethodPost, "{}"))
+		return accepting("application/json, text/event-stream", requestWith(http.MethodPost, "{}"))
 	},
-	"PUT":           func() *http.Request { return request(http.MethodPut, "x") },
-	"OPTIONS":       func() *http.Request { return accepting("*/*", request(http.MethodOptions, "")) },
-	"CONNECT":       func() *http.Request { return withVersion(2, 0, request(http.MethodConnect, "")) },
-	"its own":       func() *http.Request { return request("STREAM", "") },
+	"PUT":           func() *http.Request { return requestWith(http.MethodPut, "x") },
+	"OPTIONS":       func() *http.Request { return accepting("*/*", requestWith(http.MethodOptions, "")) },
+	"CONNECT":       func() *http.Request { return withVersion(2, 0, requestWith(http.MethodConnect, "")) },
+	"its own":       func() *http.Request { return requestWith("STREAM", "") },
 	"no Accept":     func() *http.Request { return accepting("", streamRequest()) },
 	"any type":      func() *http.Request { return accepting("*/*", streamRequest("Cookie", "a=1")) },
 	"Cookie":        func() *http.Request { return streamRequest("Cookie", "a=1") },
@@ -244,7 +244,7 @@ func TestEveryAnswerThatIsAStreamCounts(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s, ask := newForm(t, form, Options{MaxSubscribers: SubscriberLimits{PerClientIP: 2}}, source)
 					expectWithin(t, s, source, 2, func(int) *client {
-						return ask("203.0.113.1", accepting("*/*", request(http.MethodPost, "x")))
+						return ask("203.0.113.1", accepting("*/*", requestWith(http.MethodPost, "x")))
 					})
 				})
 			})
@@ -263,8 +263,8 @@ func TestAnswersThatAreNoStreamsDoNotCount(t *testing.T) {
 		"other protocol": {status: 101},
 	} {
 		for way, r := range map[string]func() *http.Request{
-			"for anything": func() *http.Request { return accepting("*/*", request(http.MethodPost, "x")) },
-			"for a stream": func() *http.Request { return request(http.MethodPost, "x") },
+			"for anything": func() *http.Request { return accepting("*/*", requestWith(http.MethodPost, "x")) },
+			"for a stream": func() *http.Request { return requestWith(http.MethodPost, "x") },
 		} {
 			t.Run(name+", "+way, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -293,7 +293,7 @@ func TestOriginIsNotAskedForWhoCannotHaveAStream(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				origin := newOrigin(t)
 				s, ask := newForm(t, form, Options{MaxSubscribers: SubscriberLimits{PerClientIP: 2}}, origin)
-				post := func() *client { return ask("203.0.113.1", request(http.MethodPost, "x")) }
+				post := func() *client { return ask("203.0.113.1", requestWith(http.MethodPost, "x")) }
 				first, second := post(), post()
 				post().expectTurnedAway()
 				if got := origin.total.Load(); got != 2 {
@@ -320,8 +320,8 @@ func TestOriginIsNotAskedForWhoCannotHaveAStream(t *testing.T) {
 // A client that also takes something else may get that, whatever the limits.
 func TestRequestsThatMayBeAnsweredOtherwiseAreAsked(t *testing.T) {
 	for name, r := range map[string]*http.Request{
-		"MCP":         accepting("application/json, text/event-stream", request(http.MethodPost, "{}")),
-		"any type":    accepting("text/event-stream, */*;q=0.1", request(http.MethodPost, "x")),
+		"MCP":         accepting("application/json, text/event-stream", requestWith(http.MethodPost, "{}")),
+		"any type":    accepting("text/event-stream, */*;q=0.1", requestWith(http.MethodPost, "x")),
 		"WebSocket":   streamRequest("Connection", "Upgrade", "Upgrade", "websocket"),
 		"error route": inErrorRoute(streamRequest()),
 	} {
@@ -329,7 +329,7 @@ func TestRequestsThatMayBeAnsweredOtherwiseAreAsked(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				origin := newOrigin(t)
 				_, ask := newForm(t, "wrapping", Options{MaxSubscribers: SubscriberLimits{Total: 1}}, origin)
-				ask("203.0.113.2", request(http.MethodPost, "x"))
+				ask("203.0.113.2", requestWith(http.MethodPost, "x"))
 				origin.next().accept()
 				c := ask("203.0.113.1", r)
 				origin.next().answer(200, "Content-Type", "application/json").send("{}").end()
@@ -380,7 +380,7 @@ func TestAnswerThatIsCutIsReplaced(t *testing.T) {
 				}}
 				s, ask := newForm(t, "wrapping", Options{Unavailable: unavailable, Primer: "on", MaxSubscribers: SubscriberLimits{Total: 1}}, source)
 				post := func() *client {
-					r := accepting("*/*", request(http.MethodPost, "x", "Origin", "https://example.org"))
+					r := accepting("*/*", requestWith(http.MethodPost, "x", "Origin", "https://example.org"))
 					return ask("203.0.113.1", r)
 				}
 				first := post()
@@ -426,7 +426,7 @@ func TestPanicsOfOthersAreNotHidden(t *testing.T) {
 					}
 					s, ask := newForm(t, "wrapping", Options{MaxSubscribers: limits}, source)
 					for range 3 {
-						c := ask("203.0.113.1", request(http.MethodPost, "x"))
+						c := ask("203.0.113.1", requestWith(http.MethodPost, "x"))
 						if !c.ended() || c.panic != why {
 							t.Errorf("the panic was %v, want %v", c.panic, why)
 						}
@@ -466,7 +466,7 @@ func TestPassedWriterHidesNothing(t *testing.T) {
 			return nil
 		})
 		_, ask := newForm(t, "wrapping", Options{MaxSubscribers: SubscriberLimits{Total: 1}}, asMiddleware{source})
-		c := ask("203.0.113.1", request(http.MethodPost, "x"))
+		c := ask("203.0.113.1", requestWith(http.MethodPost, "x"))
 		c.expectBody("data: 1\n\n")
 		if got != nil || c.flushes != 2 || c.deadline.IsZero() {
 			t.Errorf("got error %v, %d flushes and deadline %s", got, c.flushes, c.deadline)
@@ -486,8 +486,8 @@ func TestPassedStreamsAreSeen(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				_, ask := newForm(t, "wrapping", Options{MaxSubscribers: limits}, new(endless))
 				before := gather(t)
-				first := ask("203.0.113.1", accepting("*/*", request(http.MethodPost, "x")))
-				ask("203.0.113.1", request(http.MethodPost, "x"))
+				first := ask("203.0.113.1", accepting("*/*", requestWith(http.MethodPost, "x")))
+				ask("203.0.113.1", requestWith(http.MethodPost, "x"))
 				ask("203.0.113.1", streamRequest())
 				time.Sleep(relay.HandshakeTime)
 				synctest.Wait()
@@ -509,7 +509,7 @@ func TestPassingThroughAPoolThatIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, ask := newForm(t, "wrapping", Options{MaxSubscribers: SubscriberLimits{Total: 1}}, &endless{status: 200})
 		s.pool.relay.End(relay.Ending{Reason: relay.EndDrained})
-		c := ask("203.0.113.1", request(http.MethodPost, "x"))
+		c := ask("203.0.113.1", requestWith(http.MethodPost, "x"))
 		c.expectStatus(http.StatusOK)
 		if c.ended() {
 			t.Error("the stream has ended")

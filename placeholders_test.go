@@ -6,15 +6,18 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 )
 
 // placeholders returns what a request's replacer knows of us.
 func placeholders(r *http.Request) string {
-	return replacerOf(r).ReplaceAll("{http.sse_fanout.outcome} {http.sse_fanout.reason} "+
+	return request.ReplacerOf(r).ReplaceAll("{http.sse_fanout.outcome} {http.sse_fanout.reason} "+
 		"{http.sse_fanout.events} {http.sse_fanout.topic.id} {http.sse_fanout.topic}", "-")
 }
 
@@ -93,7 +96,7 @@ func TestPlaceholdersOfARejection(t *testing.T) {
 
 // accessLog returns the lines of the access log for a path, as far as they are
 // ours.
-func (s *site) accessLog(path string) (lines []map[string]any) {
+func (s *liveSite) accessLog(path string) (lines []map[string]any) {
 	s.t.Helper()
 	data, err := os.ReadFile(s.log)
 	if err != nil {
@@ -139,7 +142,7 @@ func TestAccessLogAndHeaderOverSockets(t *testing.T) {
 	origin := newLiveOrigin(t)
 	s := run(t, "log\nheader >X-Topic {http.sse_fanout.topic.id}\nsse_fanout "+origin.addr+" {\ndirect off\n}")
 	c := open(t, s.client, s.url+"/events")
-	if id := c.header.Get("X-Topic"); !topicID.MatchString(id) {
+	if id := c.header.Get("X-Topic"); !regexp.MustCompile(`^[0-9a-f]{12}$`).MatchString(id) {
 		t.Errorf("the header has the topic %q", id)
 	}
 	origin.send(numbered(1, 2))

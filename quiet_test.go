@@ -42,20 +42,18 @@ func BenchmarkQuietTopics(b *testing.B) {
 
 // quietTopics returns what each of n topics takes that have nothing to do.
 func quietTopics(tb testing.TB, n int) int {
-	h := &Handler{source: quietSource{}, server: new(caddyhttp.Server), logger: zap.NewNop()}
-	if err := h.provision(false); err != nil {
-		tb.Fatal(err)
-	}
-	h.lineage = joinLineage(tb.Name(), h)
+	h := &Handler{instance: instance{source: quietSource{}, server: new(caddyhttp.Server), logger: zap.NewNop()}}
+	h.settings = settingsOf(tb, h)
+	h.lineage = joinLineage(tb.Name(), &h.instance)
 	defer h.Cleanup()
-	p := h.lineage.poolOf(h)
+	p := h.lineage.poolOf(&h.instance)
 	before := inUse()
 	for i := range n {
 		r := streamRequest()
 		r.URL.Path = fmt.Sprint("/", i)
 		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, h.server)
 		req := h.newTopicRequest(r)
-		reader, rejected, err := p.join(r, req, &arrival{handler: h})
+		reader, rejected, err := p.join(r, req, &arrival{handler: &h.instance})
 		if rejected != "" || err != nil {
 			tb.Fatal(rejected, err)
 		}

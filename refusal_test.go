@@ -14,6 +14,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // expectAnswer compares an answer that has ended, which thus needs no flush.
@@ -106,7 +108,7 @@ func TestNoPassesInTheWrappingForm(t *testing.T) {
 				time.Sleep(time.Second - 1)
 				s.get("/events", "Cookie", "carol").expectAnswer(200, "passed carol")
 				s.origin.idle()
-				if n := s.pool.stats.passed.Get(passRefused); n != 3 {
+				if n := s.pool.stats.Passed.Get(pass.Refused); n != 3 {
 					t.Errorf("%d requests counted as passed for a no, want 3", n)
 				}
 			})
@@ -186,7 +188,7 @@ func TestNotAStreamPassesOneToOne(t *testing.T) {
 				s.origin.next().accept()
 				carol.expect(primer(""))
 
-				if n := s.pool.stats.passed.Get(passNotStream); n != 2 {
+				if n := s.pool.stats.Passed.Get(pass.NotStream); n != 2 {
 					t.Errorf("%d requests counted as passed, want 2", n)
 				}
 			})
@@ -206,7 +208,7 @@ func TestNotAStreamThatGoesOnPasses(t *testing.T) {
 				c := s.get("/events", "Cookie", "alice")
 				up := s.origin.next()
 				begin(up)
-				time.Sleep(defaultWait)
+				time.Sleep(settings.DefaultWait)
 				c.expectAnswer(200, "passed alice")
 				if !up.closed() {
 					t.Error("the shared connection is open")
@@ -227,7 +229,7 @@ func TestNoWhoseBodyDoesNotEndIsServed(t *testing.T) {
 				c := s.get("/events")
 				up := s.origin.next()
 				begin(up)
-				time.Sleep(defaultWait)
+				time.Sleep(settings.DefaultWait)
 				c.expectAnswer(404, body)
 				if !up.closed() {
 					t.Error("the connection to the origin is open")
@@ -266,26 +268,6 @@ func TestNotAStreamIsRememberedPerKey(t *testing.T) {
 		s.origin.idle()
 		if n := s.passed.Load(); n != 2 {
 			t.Errorf("%d requests passed, want 2", n)
-		}
-	})
-}
-
-func TestPassMemoryIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var m keyMemory[passReason]
-		for i := range maxKeyMemory + 100 {
-			key := strconv.Itoa(i)
-			m.remember(key, passNotStream, notStreamMemory)
-			if n := len(m.young) + len(m.old); n > maxKeyMemory {
-				t.Fatalf("%d keys are remembered, want at most %d", n, maxKeyMemory)
-			}
-			if why := m.recall(key); why != passNotStream {
-				t.Fatalf("key %s is recalled as %q", key, why)
-			}
-		}
-		time.Sleep(notStreamMemory + 1)
-		if why := m.recall(strconv.Itoa(maxKeyMemory)); why != "" {
-			t.Errorf("a key whose time is over is recalled as %q", why)
 		}
 	})
 }

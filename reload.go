@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -20,22 +21,6 @@ import (
 // through a reload: the new handler is provisioned before the old one is
 // cleaned up, and joins its lineage.
 var lineages = caddy.NewUsagePool()
-
-// handlersShutOff counts the handlers in use that share nothing (see front).
-func handlersShutOff() (n int) {
-	lineages.Range(func(_, value any) bool {
-		l := value.(*lineage)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for _, h := range l.handlers {
-			if h.isShutOff() {
-				n++
-			}
-		}
-		return true
-	})
-	return n
-}
 
 // A lineage is the handlers of equal definition, over configurations, and the
 // pool that they share and hand on. In the endpoint form, the origin would give the
@@ -47,7 +32,7 @@ type lineage struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	handlers []*Handler // the newest last
+	handlers []*instance // the newest last
 	shared   *pool
 }
 
@@ -55,7 +40,7 @@ type lineage struct {
 var handlers atomic.Uint64
 
 // joinLineage makes h a part of its lineage.
-func joinLineage(key string, h *Handler) *lineage {
+func joinLineage(key string, h *instance) *lineage {
 	value, _, _ := lineages.LoadOrNew(key, func() (caddy.Destructor, error) {
 		return &lineage{key: key}, nil
 	})
@@ -65,23 +50,23 @@ func joinLineage(key string, h *Handler) *lineage {
 	l.handlers = append(l.handlers, h)
 	h.number = strconv.FormatUint(handlers.Add(1), 36) + ":"
 	if l.shared != nil {
-		l.shared.logger.Store(h.logger)
+		l.shared.SetLogger(h.logger)
 	}
 	return l
 }
 
 // leave takes h out of its lineage. A pool that nobody has inherited is drained:
 // its clients come back, and find the new configuration.
-func (l *lineage) leave(h *Handler) error {
+func (l *lineage) leave(h *instance) error {
 	l.mu.Lock()
 	rolledBack := slices.Index(l.handlers, h) == len(l.handlers)-1 // otherwise those that replace h come later
-	l.handlers = slices.DeleteFunc(l.handlers, func(other *Handler) bool { return other == h })
+	l.handlers = slices.DeleteFunc(l.handlers, func(other *instance) bool { return other == h })
 	heir := l.shared
 	var orphan *pool
 	if own := h.pool.Load(); own != nil && own != l.shared {
 		orphan = own
 	} else if n := len(l.handlers); n > 0 && l.shared != nil {
-		l.shared.logger.Store(l.handlers[n-1].logger)
+		l.shared.SetLogger(l.handlers[n-1].logger)
 	} else if n == 0 {
 		orphan, l.shared = l.shared, nil
 	}
@@ -100,7 +85,7 @@ func (l *lineage) leave(h *Handler) error {
 // comeBack makes the topics go on through the newest configuration that are connected
 // through that of h, which was rolled back. The others keep the connection they have,
 // which may be one of an older configuration that leads to the same origin.
-func (p *pool) comeBack(h *Handler) {
+func (p *pool) comeBack(h *instance) {
 	current, _ := p.relay.Topics()
 	for _, t := range current {
 		if upstreamOf(t).isConnectedThrough(h) {
@@ -114,7 +99,7 @@ func (l *lineage) Destruct() error { return nil }
 
 // poolOf returns the pool of h, which is made for the first request: a
 // configuration that is only validated needs none.
-func (l *lineage) poolOf(h *Handler) *pool {
+func (l *lineage) poolOf(h *instance) *pool {
 	if p := h.pool.Load(); p != nil {
 		return p
 	}
@@ -142,7 +127,7 @@ func (l *lineage) poolOf(h *Handler) *pool {
 // else the newest. A source of an unloaded configuration is half dead, its health
 // checks stopped and its contexts cancelled, and a configuration that has not
 // started may be rolled back. l.mu must be held.
-func (l *lineage) newest() (newest *Handler, started bool) {
+func (l *lineage) newest() (newest *instance, started bool) {
 	n := len(l.handlers)
 	if n == 0 {
 		return nil, false
@@ -173,13 +158,13 @@ func (l *lineage) source() (source, bool) {
 }
 
 // isNewest reports whether h is of the newest configuration that has started.
-func (l *lineage) isNewest(h *Handler) bool {
+func (l *lineage) isNewest(h *instance) bool {
 	newest := l.newestHandler()
 	return newest != nil && newest.server == h.server
 }
 
 // newestHandler is newest for those who do not hold l.mu.
-func (l *lineage) newestHandler() *Handler {
+func (l *lineage) newestHandler() *instance {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h, _ := l.newest()
@@ -188,60 +173,19 @@ func (l *lineage) newestHandler() *Handler {
 
 // announcer returns who emits the events of p, or nil: a handler of the active
 // configuration, or else of the one that is about to become it.
-func (l *lineage) announcer(p *pool) *announcer {
+func (l *lineage) announcer(p *pool) *observe.Announcer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var found *announcer
+	var found *observe.Announcer
 	for _, h := range l.handlers {
 		if h.pool.Load() != p && l.shared != p {
 			continue
 		}
-		if found = h.announcer; found.active() {
+		if found = h.announcer; found.Active() {
 			break
 		}
 	}
 	return found
-}
-
-// alive has every pool of the process that has subscribers or upstreams, or may yet get
-// some, those of earlier configurations included.
-var alive poolSet
-
-type poolSet struct {
-	mu  sync.Mutex
-	set map[*pool]struct{}
-}
-
-func (s *poolSet) add(p *pool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.set == nil {
-		s.set = make(map[*pool]struct{})
-	}
-	s.set[p] = struct{}{}
-}
-
-func (s *poolSet) remove(p *pool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.set, p)
-}
-
-func (s *poolSet) has(p *pool) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.set[p]
-	return ok
-}
-
-func (s *poolSet) all() []*pool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make([]*pool, 0, len(s.set))
-	for p := range s.set {
-		all = append(all, p)
-	}
-	return all
 }
 
 // drain ends a pool whose handlers are gone. Its subscribers are ended over

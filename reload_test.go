@@ -22,7 +22,7 @@ import (
 func (s *setup) reload(opts Options, source *fakeOrigin) *setup {
 	s.t.Helper()
 	n := &setup{t: s.t, origin: source, lineageName: s.lineageName}
-	n.handler = &Handler{Options: opts, sockets: overSockets}
+	n.handler = &Handler{Options: opts, instance: instance{sockets: overSockets}}
 	if !s.handler.wraps() {
 		n.handler.source = source
 	}
@@ -35,7 +35,7 @@ func (s *setup) reload(opts Options, source *fakeOrigin) *setup {
 func (s *setup) beside() *setup {
 	s.t.Helper()
 	n := &setup{t: s.t, origin: newOrigin(s.t), lineageName: s.lineageName, server: s.server}
-	n.handler = &Handler{Options: s.handler.Options, sockets: overSockets}
+	n.handler = &Handler{Options: s.handler.Options, instance: instance{sockets: overSockets}}
 	if !s.handler.wraps() {
 		n.handler.source = n.origin
 	}
@@ -44,7 +44,7 @@ func (s *setup) beside() *setup {
 }
 
 // resolve does what the first request does.
-func (s *setup) resolve() { s.pool = s.handler.lineage.poolOf(s.handler) }
+func (s *setup) resolve() { s.pool = s.handler.lineage.poolOf(&s.handler.instance) }
 
 func (s *setup) cleanup() {
 	s.t.Helper()
@@ -199,7 +199,7 @@ func TestReloadOfAWrappingHandlerLeavesItConnected(t *testing.T) {
 		after := s.reload(Options{}, newOrigin(t))
 		s.cleanup()
 		write := make(chan struct{})
-		s.pool.logger.Store(zap.New(zapcore.RegisterHooks(s.pool.log().Core(), func(e zapcore.Entry) error {
+		s.pool.SetLogger(zap.New(zapcore.RegisterHooks(s.pool.Log().Core(), func(e zapcore.Entry) error {
 			if e.Message == "upstream connected" {
 				<-write
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/audience"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
@@ -372,7 +373,7 @@ func TestCleanEndIsFollowedByThePauseOfAnEventSource(t *testing.T) {
 
 // The reconnection time of clients is the origin's if its end is theirs.
 func TestEndThatIsPassedOnLeavesTheReconnectionTime(t *testing.T) {
-	for _, a := range []audience{browsers, libraries, readers} {
+	for _, a := range []audience.Kind{audience.Browsers, audience.Libraries, audience.Readers} {
 		bothWriters(t, func(t *testing.T) {
 			s := newSetup(t, Options{OnEnd: "close"})
 			clients := []*client{s.getAs(a, "/events"), s.getAs(a, "/events")}

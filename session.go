@@ -3,10 +3,8 @@ package ssefanout
 import (
 	"net/http"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -17,9 +15,9 @@ func (p *pool) carry(w http.ResponseWriter, r *http.Request, reader *relay.Reade
 	p.writeHeader(w, r, header)
 	reason, abort := s.Serve()
 	if reason == "" {
-		reason = reasonHandedOver
+		reason = observe.ReasonHandedOver
 	}
-	describeEnd(r, reader, string(reason))
+	observe.DescribeEnd(r, reader, string(reason))
 	if abort {
 		panic(http.ErrAbortHandler)
 	}
@@ -30,7 +28,7 @@ func (p *pool) carry(w http.ResponseWriter, r *http.Request, reader *relay.Reade
 func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.Header) {
 	header := w.Header()
 	fields.Copy(header, origins)
-	p.opts.cors.apply(header, r)
+	p.opts.CORS.Apply(header, r)
 	if !fields.IsEventStream(header) {
 		header.Set("Content-Type", "text/event-stream")
 	}
@@ -40,11 +38,4 @@ func (p *pool) writeHeader(w http.ResponseWriter, r *http.Request, origins http.
 	header.Set("X-Accel-Buffering", "no")
 	header.Set("Incremental", "?1")
 	w.WriteHeader(http.StatusOK)
-}
-
-// kept says why a connection that could have been handed over was not.
-func (p *pool) kept(reader *relay.Reader, why error) {
-	if c := p.log().Check(zapcore.DebugLevel, "delivering over the HTTP server"); c != nil {
-		c.Write(zap.String("topic", reader.Topic().Name()), zap.Uint64("subscriber", reader.Number()), zap.Error(why))
-	}
 }

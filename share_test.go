@@ -22,20 +22,23 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 )
 
-const shared = passReason("shared") // in these tests: did not pass
+const shared = pass.Reason("shared") // in these tests: did not pass
 
 // fate serves a request and says whether it was shared, or why it passed.
-func (s *setup) fate(r *http.Request) passReason {
+func (s *setup) fate(r *http.Request) pass.Reason {
 	s.t.Helper()
-	reasons := []passReason{
-		passMethod, passBody, passUpgrade, passError,
-		passAccept, passCertificate, passHeader, passNotStream, passRefused,
+	reasons := []pass.Reason{
+		pass.Method, pass.Body, pass.Upgrade, pass.ErrorRoute,
+		pass.Accept, pass.Certificate, pass.Header, pass.NotStream, pass.Refused,
 	}
-	before := make(map[passReason]uint64)
+	before := make(map[pass.Reason]uint64)
 	for _, why := range reasons {
-		before[why] = s.pool.stats.passed.Get(why)
+		before[why] = s.pool.stats.Passed.Get(why)
 	}
 	client := s.serve(r)
 	synctest.Wait()
@@ -43,14 +46,14 @@ func (s *setup) fate(r *http.Request) passReason {
 
 	fate := shared
 	for _, why := range reasons {
-		switch n := s.pool.stats.passed.Get(why) - before[why]; {
+		switch n := s.pool.stats.Passed.Get(why) - before[why]; {
 		case n == 1 && fate == shared:
 			fate = why
 		case n != 0:
 			s.t.Errorf("passing one request counted %d for %s", n, why)
 		}
 	}
-	if asked := len(s.origin.conns) == 1 && s.origin.next().request.RemoteAddr == s.handler.stranger; asked != (fate == shared) {
+	if asked := len(s.origin.conns) == 1 && s.origin.next().request.RemoteAddr == s.handler.settings.Stranger; asked != (fate == shared) {
 		s.t.Errorf("fate is %q, but a shared request was made: %t", fate, asked)
 	}
 	return fate
@@ -74,7 +77,7 @@ func inErrorRoute(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), caddyhttp.ErrorCtxKey, errors.New("of an earlier handler")))
 }
 
-func request(method, body string, header ...string) *http.Request {
+func requestWith(method, body string, header ...string) *http.Request {
 	r := streamRequest(header...)
 	r.Method = method
 	if body != "" {
@@ -85,7 +88,7 @@ func request(method, body string, header ...string) *http.Request {
 }
 
 func chunkedRequest() *http.Request {
-	r := request(http.MethodGet, "body")
+	r := requestWith(http.MethodGet, "body")
 	r.ContentLength = -1
 	r.TransferEncoding = []string{"chunked"}
 	return r
@@ -106,9 +109,9 @@ func withVersion(major, minor int, r *http.Request) *http.Request {
 }
 
 func TestWhatIsSharedAndWhatPasses(t *testing.T) {
-	type forms struct{ endpoint, wrapping passReason }
-	both := func(why passReason) forms { return forms{why, why} }
-	stripped := func(why passReason) forms { return forms{shared, why} }
+	type forms struct{ endpoint, wrapping pass.Reason }
+	both := func(why pass.Reason) forms { return forms{why, why} }
+	stripped := func(why pass.Reason) forms { return forms{shared, why} }
 
 	browser := []string{
 		"Accept-Encoding", "gzip, deflate, br, zstd",
@@ -156,40 +159,40 @@ func TestWhatIsSharedAndWhatPasses(t *testing.T) {
 		{"If-Modified-Since", streamRequest("If-Modified-Since", "Mon, 02 Jan 2006 15:04:05 GMT"), both(shared)},
 		{"If-Range without Range", streamRequest("If-Range", `"1"`), both(shared)},
 
-		{"HEAD", request(http.MethodHead, ""), both(passMethod)},
-		{"POST", request(http.MethodPost, "body"), both(passMethod)},
-		{"OPTIONS", request(http.MethodOptions, ""), both(passMethod)},
-		{"a WebSocket", streamRequest("Connection", "keep-alive, upgrade", "Upgrade", "WebSocket"), both(passUpgrade)},
+		{"HEAD", requestWith(http.MethodHead, ""), both(pass.Method)},
+		{"POST", requestWith(http.MethodPost, "body"), both(pass.Method)},
+		{"OPTIONS", requestWith(http.MethodOptions, ""), both(pass.Method)},
+		{"a WebSocket", streamRequest("Connection", "keep-alive, upgrade", "Upgrade", "WebSocket"), both(pass.Upgrade)},
 		{"Upgrade to nothing", streamRequest("Connection", "Upgrade", "Upgrade", ""), both(shared)},
 		{"Upgrade to anything", streamRequest("Connection", "Upgrade", "Upgrade", "x"), both(shared)},
 		{"Upgrade to HTTP/2", streamRequest("Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c", "HTTP2-Settings", "AAMAAABkAAQ"), both(shared)},
 		{"Range", streamRequest("Range", "bytes=0-"), both(shared)},
 		{"Range and If-Range", streamRequest("Range", "bytes=0-0,-1", "If-Range", `"1"`), both(shared)},
 		{"Range that is none", streamRequest("Range", "x"), both(shared)},
-		{"error route", inErrorRoute(streamRequest()), both(passError)},
+		{"error route", inErrorRoute(streamRequest()), both(pass.ErrorRoute)},
 
-		{"client certificate", withCertificate(streamRequest()), stripped(passCertificate)},
-		{"Cookie", streamRequest("Cookie", "session=1"), stripped(passHeader)},
-		{"Authorization", streamRequest("Authorization", "Bearer 1"), stripped(passHeader)},
-		{"Proxy-Authorization", streamRequest("Proxy-Authorization", "Basic 1"), stripped(passHeader)},
-		{"X-Api-Key", streamRequest("X-Api-Key", "1"), stripped(passHeader)},
-		{"X-Csrf-Token", streamRequest("X-Csrf-Token", "1"), stripped(passHeader)},
-		{"X-Forwarded-User", streamRequest("X-Forwarded-User", "alice"), stripped(passHeader)},
-		{"X-Forwarded-Email", streamRequest("X-Forwarded-Email", "alice"), stripped(passHeader)},
-		{"X-Forwarded-Client-Cert", streamRequest("X-Forwarded-Client-Cert", "Subject=1"), stripped(passHeader)},
-		{"Cf-Access-Jwt-Assertion", streamRequest("Cf-Access-Jwt-Assertion", "1"), stripped(passHeader)},
-		{"Cf-Client-Cert-Sha256", streamRequest("Cf-Client-Cert-Sha256", "1"), stripped(passHeader)},
-		{"Cf-Cert-Subject-Dn", streamRequest("Cf-Cert-Subject-Dn", "1"), stripped(passHeader)},
-		{"Cloudfront-Viewer-Cert-Subject", streamRequest("Cloudfront-Viewer-Cert-Subject", "1"), stripped(passHeader)},
-		{"Cf-Access-Authenticated-User-Email", streamRequest("Cf-Access-Authenticated-User-Email", "a"), stripped(passHeader)},
-		{"X-Amzn-Oidc-Data", streamRequest("X-Amzn-Oidc-Data", "1"), stripped(passHeader)},
-		{"X-Goog-Iap-Jwt-Assertion", streamRequest("X-Goog-Iap-Jwt-Assertion", "1"), stripped(passHeader)},
-		{"X-Ms-Client-Principal", streamRequest("X-Ms-Client-Principal", "1"), stripped(passHeader)},
-		{"Remote-User", streamRequest("Remote-User", "alice"), stripped(passHeader)},
-		{"Tailscale-User-Login", streamRequest("Tailscale-User-Login", "alice"), stripped(passHeader)},
-		{"Sec-Websocket-Protocol", streamRequest("Sec-Websocket-Protocol", "token"), stripped(passHeader)},
-		{"an unknown header", streamRequest("X-Anything", "1"), stripped(passHeader)},
-		{"an empty unknown header", streamRequest("X-Anything", ""), stripped(passHeader)},
+		{"client certificate", withCertificate(streamRequest()), stripped(pass.Certificate)},
+		{"Cookie", streamRequest("Cookie", "session=1"), stripped(pass.Header)},
+		{"Authorization", streamRequest("Authorization", "Bearer 1"), stripped(pass.Header)},
+		{"Proxy-Authorization", streamRequest("Proxy-Authorization", "Basic 1"), stripped(pass.Header)},
+		{"X-Api-Key", streamRequest("X-Api-Key", "1"), stripped(pass.Header)},
+		{"X-Csrf-Token", streamRequest("X-Csrf-Token", "1"), stripped(pass.Header)},
+		{"X-Forwarded-User", streamRequest("X-Forwarded-User", "alice"), stripped(pass.Header)},
+		{"X-Forwarded-Email", streamRequest("X-Forwarded-Email", "alice"), stripped(pass.Header)},
+		{"X-Forwarded-Client-Cert", streamRequest("X-Forwarded-Client-Cert", "Subject=1"), stripped(pass.Header)},
+		{"Cf-Access-Jwt-Assertion", streamRequest("Cf-Access-Jwt-Assertion", "1"), stripped(pass.Header)},
+		{"Cf-Client-Cert-Sha256", streamRequest("Cf-Client-Cert-Sha256", "1"), stripped(pass.Header)},
+		{"Cf-Cert-Subject-Dn", streamRequest("Cf-Cert-Subject-Dn", "1"), stripped(pass.Header)},
+		{"Cloudfront-Viewer-Cert-Subject", streamRequest("Cloudfront-Viewer-Cert-Subject", "1"), stripped(pass.Header)},
+		{"Cf-Access-Authenticated-User-Email", streamRequest("Cf-Access-Authenticated-User-Email", "a"), stripped(pass.Header)},
+		{"X-Amzn-Oidc-Data", streamRequest("X-Amzn-Oidc-Data", "1"), stripped(pass.Header)},
+		{"X-Goog-Iap-Jwt-Assertion", streamRequest("X-Goog-Iap-Jwt-Assertion", "1"), stripped(pass.Header)},
+		{"X-Ms-Client-Principal", streamRequest("X-Ms-Client-Principal", "1"), stripped(pass.Header)},
+		{"Remote-User", streamRequest("Remote-User", "alice"), stripped(pass.Header)},
+		{"Tailscale-User-Login", streamRequest("Tailscale-User-Login", "alice"), stripped(pass.Header)},
+		{"Sec-Websocket-Protocol", streamRequest("Sec-Websocket-Protocol", "token"), stripped(pass.Header)},
+		{"an unknown header", streamRequest("X-Anything", "1"), stripped(pass.Header)},
+		{"an empty unknown header", streamRequest("X-Anything", ""), stripped(pass.Header)},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
@@ -197,7 +200,7 @@ func TestWhatIsSharedAndWhatPasses(t *testing.T) {
 				name string
 				make func(*testing.T, Options) *setup
 				opts Options
-				want passReason
+				want pass.Reason
 			}{
 				{"endpoint", newSetup, Options{}, tc.want.endpoint},
 				{"wrapping", newWrappingSetup, Options{}, tc.want.wrapping},
@@ -220,7 +223,7 @@ func TestWhatIsSharedAndWhatPasses(t *testing.T) {
 // form, it may be a query that is asked by its body.
 func TestBodyOfAGETMattersInTheWrappingForm(t *testing.T) {
 	for name, r := range map[string]func() *http.Request{
-		"of a known length":   func() *http.Request { return request(http.MethodGet, "b") },
+		"of a known length":   func() *http.Request { return requestWith(http.MethodGet, "b") },
 		"of unknown length":   chunkedRequest,
 		"over HTTP/2":         func() *http.Request { return withVersion(2, 0, chunkedRequest()) },
 		"over HTTP/3":         func() *http.Request { return http3Request("body") },
@@ -230,12 +233,12 @@ func TestBodyOfAGETMattersInTheWrappingForm(t *testing.T) {
 			name string
 			make func(*testing.T, Options) *setup
 			opts Options
-			want passReason
+			want pass.Reason
 		}{
 			{"endpoint", newSetup, Options{}, shared},
 			{"endpoint, passing", newSetup, Options{Credentials: "pass"}, shared},
-			{"wrapping", newWrappingSetup, Options{}, passBody},
-			{"wrapping, stripping", newWrappingSetup, Options{Credentials: "strip"}, passBody},
+			{"wrapping", newWrappingSetup, Options{}, pass.Body},
+			{"wrapping, stripping", newWrappingSetup, Options{Credentials: "strip"}, pass.Body},
 		} {
 			t.Run(name+", "+form.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -273,8 +276,8 @@ func TestWhatOnlyLooksLikeAWebSocketPassesInTheWrappingForm(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				for _, credentials := range []string{"", "strip"} {
-					if got := newWrappingSetup(t, Options{Credentials: credentials}).fate(tc.request); got != passUpgrade {
-						t.Errorf("wrapping form: got %s, want %s", got, passUpgrade)
+					if got := newWrappingSetup(t, Options{Credentials: credentials}).fate(tc.request); got != pass.Upgrade {
+						t.Errorf("wrapping form: got %s, want %s", got, pass.Upgrade)
 					}
 				}
 				if got := newSetup(t, Options{}).fate(tc.request); got != shared {
@@ -320,7 +323,7 @@ func TestAcceptDecidesInTheWrappingForm(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				want := shared
 				if !tc.want {
-					want = passAccept
+					want = pass.Accept
 				}
 				r := streamRequest()
 				r.Header["Accept"] = tc.accept
@@ -351,17 +354,17 @@ func (s *spy) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Hand
 
 func TestPassingChangesNothing(t *testing.T) {
 	requests := map[string]func() *http.Request{
-		"HEAD": func() *http.Request { return request(http.MethodHead, "", "Cookie", "a=1", "If-Match", "*") },
-		"POST": func() *http.Request { return request(http.MethodPost, "some body", "Last-Event-Id", "7") },
+		"HEAD": func() *http.Request { return requestWith(http.MethodHead, "", "Cookie", "a=1", "If-Match", "*") },
+		"POST": func() *http.Request { return requestWith(http.MethodPost, "some body", "Last-Event-Id", "7") },
 		"HTTP/3": func() *http.Request {
 			r := http3Request("some body")
 			r.Method = http.MethodPost
 			return r
 		},
-		"DELETE":  func() *http.Request { return request(http.MethodDelete, "some body", "Authorization", "Bearer 1") },
+		"DELETE":  func() *http.Request { return requestWith(http.MethodDelete, "some body", "Authorization", "Bearer 1") },
 		"Upgrade": func() *http.Request { return streamRequest("Connection", "Upgrade", "Upgrade", "websocket") },
 		"Range": func() *http.Request {
-			return request(http.MethodPut, "some body", "Range", "bytes=0-", "If-Range", `"1"`)
+			return requestWith(http.MethodPut, "some body", "Range", "bytes=0-", "If-Range", `"1"`)
 		},
 		"error route": func() *http.Request { return inErrorRoute(streamRequest("Cookie", "a=1")) },
 	}
@@ -423,11 +426,11 @@ func TestPassingAfterTheOriginsAnswerChangesNothing(t *testing.T) {
 		name   string
 		status int
 		header []string
-		why    passReason
+		why    pass.Reason
 	}{
-		{"not a stream", http.StatusOK, []string{"Content-Type", "text/html", "X-Shared", "1"}, passNotStream},
-		{"forbidden", http.StatusForbidden, []string{"X-Shared", "1"}, passRefused},
-		{"redirected", http.StatusFound, []string{"Location", "/login"}, passRefused},
+		{"not a stream", http.StatusOK, []string{"Content-Type", "text/html", "X-Shared", "1"}, pass.NotStream},
+		{"forbidden", http.StatusForbidden, []string{"X-Shared", "1"}, pass.Refused},
+		{"redirected", http.StatusFound, []string{"Location", "/login"}, pass.Refused},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -439,7 +442,7 @@ func TestPassingAfterTheOriginsAnswerChangesNothing(t *testing.T) {
 				if len(c.header) != 0 {
 					t.Errorf("got response header %v, want none", c.header)
 				}
-				if got := s.pool.stats.passed.Get(tc.why); got != 1 {
+				if got := s.pool.stats.Passed.Get(tc.why); got != 1 {
 					t.Errorf("counted %d for %s, want 1", got, tc.why)
 				}
 			})
@@ -482,8 +485,8 @@ func TestVaryByCertificateSharesPerCertificate(t *testing.T) {
 		if got := s.fate(withCertificate(streamRequest())); got != shared {
 			t.Errorf("got %s, want %s", got, shared)
 		}
-		if got := s.fate(withCertificate(streamRequest("Cookie", "a=1"))); got != passHeader {
-			t.Errorf("with a cookie: got %s, want %s", got, passHeader)
+		if got := s.fate(withCertificate(streamRequest("Cookie", "a=1"))); got != pass.Header {
+			t.Errorf("with a cookie: got %s, want %s", got, pass.Header)
 		}
 	})
 }
@@ -510,7 +513,7 @@ func TestHintIsLoggedOncePerReasonAndHeader(t *testing.T) {
 			s.fate(streamRequest("X-Api-Key", "secret"))
 			s.fate(streamRequest("Cookie", "secret"))
 			s.fate(withCertificate(streamRequest()))
-			s.fate(request(http.MethodPost, ""))
+			s.fate(requestWith(http.MethodPost, ""))
 		}
 		lines := s.hints()
 		if len(lines) != 3 {
@@ -555,14 +558,14 @@ func TestHintsAreBounded(t *testing.T) {
 		if got := len(s.hints()); got != 0 {
 			t.Errorf("got %d lines for a name that nobody has chosen for a header, want none", got)
 		}
-		for i := range 2 * maxNotices {
+		for i := range 2 * observe.MaxNotices {
 			s.fate(streamRequest(fmt.Sprint("X-", i), "1"))
 		}
-		if got := len(s.hints()); got != maxNotices {
-			t.Errorf("got %d lines, want %d", got, maxNotices)
+		if got := len(s.hints()); got != observe.MaxNotices {
+			t.Errorf("got %d lines, want %d", got, observe.MaxNotices)
 		}
 		s.fate(withCertificate(streamRequest()))
-		if got := len(s.hints()); got != maxNotices+1 {
+		if got := len(s.hints()); got != observe.MaxNotices+1 {
 			t.Error("the names of headers have left no line for a certificate")
 		}
 	})

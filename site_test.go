@@ -12,7 +12,11 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
 
@@ -98,7 +102,7 @@ func TestAStrangerWhoIsNotLedHereSharesNothing(t *testing.T) {
 		"403":                  status(403),
 		"404":                  status(404),
 		"abort":                func(http.ResponseWriter) error { panic(http.ErrAbortHandler) },
-		"another instance":     func(http.ResponseWriter) error { return errElsewhere },
+		"another instance":     func(http.ResponseWriter) error { return site.ErrElsewhere },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -108,20 +112,20 @@ func TestAStrangerWhoIsNotLedHereSharesNothing(t *testing.T) {
 					s.get("/events").expectBody("passed ")
 				}
 				s.origin.idle()
-				if got := s.pool.stats.passed.Get(passFront); got != 3 {
+				if got := s.pool.stats.Passed.Get(pass.Front); got != 3 {
 					t.Errorf("%d requests passed because of the front, want 3", got)
 				}
 				if n := s.logs.FilterMessageSnippet("does not lead strangers here").Len(); n != 1 {
 					t.Errorf("the log says so %d times, want once", n)
 				}
-				if !s.handler.isShutOff() {
+				if !s.handler.front.IsShutOff() {
 					t.Error("the handler counts as one that shares")
 				}
 				s.lead(nil)
-				time.Sleep(frontMemory + 1)
+				time.Sleep(site.FrontMemory + 1)
 				s.get("/events")
 				s.origin.next().accept()
-				if s.handler.isShutOff() {
+				if s.handler.front.IsShutOff() {
 					t.Error("the handler counts as one that shares nothing")
 				}
 			})
@@ -197,15 +201,15 @@ func TestABannedStrangerCostsLittle(t *testing.T) {
 		banned := answerStrangers(func(w http.ResponseWriter) error { strangers++; w.WriteHeader(403); return nil })
 		s.get("/running")
 		up := s.origin.next().accept()
-		time.Sleep(frontMemory)
+		time.Sleep(site.FrontMemory)
 		s.lead(banned)
 		for range 100 {
 			for _, path := range []string{"/a", "/b", "/c", "/d", "/e", "/f"} {
 				s.get(path).expectBody("passed ")
 			}
 		}
-		if strangers != frontFailures {
-			t.Errorf("the site was asked %d times, want %d", strangers, frontFailures)
+		if strangers != site.FrontFailures {
+			t.Errorf("the site was asked %d times, want %d", strangers, site.FrontFailures)
 		}
 		c := s.get("/running")
 		up.events(1, 1)
@@ -220,7 +224,7 @@ func TestManyClientsOfOneKeyDoNotShutOffTheHandler(t *testing.T) {
 		hung := make(chan struct{})
 		s.lead(answerStrangers(func(w http.ResponseWriter) error { <-hung; w.WriteHeader(403); return nil }))
 		var waiting []*client
-		for range 2 * frontFailures {
+		for range 2 * site.FrontFailures {
 			waiting = append(waiting, s.get("/private"))
 		}
 		close(hung)
@@ -267,7 +271,7 @@ func TestAClientThatTheSiteTreatsOtherwisePasses(t *testing.T) {
 		"variable": func(r *http.Request) { caddyhttp.SetVar(r.Context(), "a", "b") },
 		"empty":    func(r *http.Request) { caddyhttp.SetVar(r.Context(), "a", "") },
 		"number":   func(r *http.Request) { caddyhttp.SetVar(r.Context(), "n", "1") },
-		"map":      func(r *http.Request) { replacerOf(r).Set("destination", "b") },
+		"map":      func(r *http.Request) { request.ReplacerOf(r).Set("destination", "b") },
 		"header":   func(r *http.Request) { r.Header.Set("Accept-Language", "de") },
 	} {
 		for _, whose := range []string{"the client's", "the stranger's"} {
@@ -293,7 +297,7 @@ func TestAClientThatTheSiteTreatsOtherwisePasses(t *testing.T) {
 					}
 					s.get("/events").expectBody("passed ")
 					s.origin.idle() // the like of it pass at once
-					if got := s.pool.stats.passed.Get(passDiffers); got != 2 {
+					if got := s.pool.stats.Passed.Get(pass.Differs); got != 2 {
 						t.Errorf("%d requests passed because they differ, want 2", got)
 					}
 					if n := s.logs.FilterMessageSnippet("otherwise than that of a stranger").Len(); n != 1 {
@@ -407,7 +411,7 @@ func TestReloadMovesClientsWhereAllAreLedAlike(t *testing.T) {
 				}
 				up.events(3, 3)
 				c.expect(numbered(3, 3)) // as long as it is here
-				time.Sleep(defaultStreamCloseDelay)
+				time.Sleep(settings.DefaultStreamCloseDelay)
 				if !c.ended() {
 					t.Error("the client of the old configuration is still here")
 				}
@@ -435,7 +439,7 @@ func TestReloadThatNoLongerLeadsStrangersHereDrains(t *testing.T) {
 		insider.expectBody("passed ")
 		up.events(3, 3)
 		c.expect(numbered(3, 3))
-		time.Sleep(defaultStreamCloseDelay)
+		time.Sleep(settings.DefaultStreamCloseDelay)
 		if !c.ended() || !up.closed() {
 			t.Error("the old stream goes on")
 		}
@@ -458,11 +462,11 @@ func TestTheSiteChangesItsMind(t *testing.T) {
 		up.abort()
 		time.Sleep(time.Second)
 		s.origin.idle()
-		time.Sleep(defaultStreamCloseDelay)
+		time.Sleep(settings.DefaultStreamCloseDelay)
 		if !c.ended() {
 			t.Error("the client of what was goes on")
 		}
-		time.Sleep(frontMemory)
+		time.Sleep(site.FrontMemory)
 		s.get("/events")
 		s.origin.next().accept()
 	})
@@ -479,7 +483,7 @@ func TestAFrontThatComesToRefuseIsBelievedAfterAMinute(t *testing.T) {
 		if c.ended() {
 			t.Fatal("the client was ended at once")
 		}
-		time.Sleep(relay.BeliefTime + defaultReconnectMax + defaultStreamCloseDelay)
+		time.Sleep(relay.BeliefTime + settings.DefaultReconnectMax + settings.DefaultStreamCloseDelay)
 		if !c.ended() {
 			t.Error("the client is still here")
 		}
@@ -562,7 +566,7 @@ func TestReloadToAnOriginThatIsDown(t *testing.T) {
 		after.origin.next().fail(502)
 		up.events(3, 3)
 		c.expect(numbered(3, 3))
-		time.Sleep(defaultWait)
+		time.Sleep(settings.DefaultWait)
 		late.expect(primer("")) // nothing of the old configuration
 		if got := c.read(); !c.ended() || !strings.HasPrefix(got, "retry: ") {
 			t.Errorf("the old client got %q", got)

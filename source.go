@@ -9,15 +9,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
 )
-
-// A source answers upstream requests.
-type source struct {
-	// serve makes an inquiry, and returns when the source has answered to the end.
-	// Its error may be a frontError, or errMoved.
-	serve func(ctx context.Context, q *inquiry) error
-}
 
 // nothingBehind is what stands behind the source of the endpoint form: a
 // configured handler that does not answer has nobody to leave it to.
@@ -27,15 +21,15 @@ var nothingBehind = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Reques
 })
 
 // upstreamSource returns what answers the upstream requests of the topics of h.
-func (h *Handler) upstreamSource() source {
+func (h *instance) upstreamSource() source {
 	if h.wraps() {
-		local := localAddr(h.server)
 		return source{func(ctx context.Context, q *inquiry) error {
-			return enterSite(ctx, h.door, local, q)
+			r := q.stranger(context.WithValue(ctx, inquiryKey{}, q), h.server)
+			return site.Enter(h.door, r, &q.Visit)
 		}}
 	}
 	return source{func(ctx context.Context, q *inquiry) error {
-		r := h.newEndpointRequest(ctx, q.upstream, q.from, q.answer)
+		r := h.newEndpointRequest(ctx, q)
 		q.answer.Asked(r)
 		return origin.Serve(caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 			return h.source.ServeHTTP(w, r, nothingBehind)
@@ -45,25 +39,14 @@ func (h *Handler) upstreamSource() source {
 
 // newEndpointRequest makes the request that opens a topic's upstream in the
 // endpoint form: a function of what defines the topic, and of what to resume with (R1).
-func (h *Handler) newEndpointRequest(ctx context.Context, u *upstream, from relay.Resumption, w http.ResponseWriter) *http.Request {
+func (h *instance) newEndpointRequest(ctx context.Context, q *inquiry) *http.Request {
 	server := h.server
 	if server == nil {
 		server = new(caddyhttp.Server)
 	}
-	r := newStrangerRequest(ctx, u, localAddr(h.server))
-	resume(r, from)
-	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, server)
-	u.request.applyValues(r)
+	r := q.stranger(ctx, h.server)
+	request.Resume(r, q.from)
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), q.answer, server)
+	q.upstream.request.Apply(r)
 	return r
-}
-
-// fallsBack reports whether an error of the source is one for which the site has routes
-// of its own (handle_errors). Then those who wait for a first answer get what these bring,
-// as they would without us.
-func (u *upstream) fallsBack(err error) bool {
-	if _, ok := errors.AsType[caddyhttp.HandlerError](err); !ok || !u.pool.opts.wrapping {
-		return false
-	}
-	h := u.pool.lineage.newestHandler()
-	return h != nil && h.server != nil && h.server.Errors != nil && len(h.server.Errors.Routes) > 0
 }

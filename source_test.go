@@ -19,6 +19,8 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // nosyRequest returns a request that carries whatever may tell of its client.
@@ -116,7 +118,7 @@ func TestUpstreamRequestIsAFunctionOfTheKey(t *testing.T) {
 					{"host", got.Host, tt.host},
 					{"address", got.RemoteAddr, "192.0.2.1:1"},
 					{"protocol", got.Proto, "HTTP/1.1"},
-					{"client address", clientIP(got), "192.0.2.1"},
+					{"client address", request.ClientIP(got), "192.0.2.1"},
 					{"original URL", originalURL(got).String(), tt.uri},
 				} {
 					if field.got != field.want {
@@ -145,8 +147,8 @@ func TestUpstreamRequestSeesWhatVaryNames(t *testing.T) {
 		r := nosyRequest("/events", "somebody")
 		r.Header.Set("Cookie", "lang=de; session=secret")
 		s.serveAfter(r, func(r *http.Request) {
-			replacerOf(r).Set("http.auth.user.id", "alice")
-			replacerOf(r).Set("http.auth.user.token", "secret")
+			request.ReplacerOf(r).Set("http.auth.user.id", "alice")
+			request.ReplacerOf(r).Set("http.auth.user.token", "secret")
 			for _, name := range []string{"tenant", "root", "fs", "token"} {
 				caddyhttp.SetVar(r.Context(), name, "the "+name)
 			}
@@ -166,11 +168,11 @@ func TestUpstreamRequestSeesWhatVaryNames(t *testing.T) {
 			"http.vars.token":               "",
 			"http.request.header.X-Api-Key": "",
 		} {
-			if value, _ := replacerOf(got).GetString(name); value != want {
+			if value, _ := request.ReplacerOf(got).GetString(name); value != want {
 				t.Errorf("{%s} is %q, want %q", name, value, want)
 			}
 		}
-		if _, ok := replacerOf(got).Get("absent"); ok {
+		if _, ok := request.ReplacerOf(got).Get("absent"); ok {
 			t.Error("a placeholder that the client's request does not have is set")
 		}
 		vars := got.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
@@ -207,7 +209,7 @@ func TestUpstreamRequestAfterARewrite(t *testing.T) {
 					t.Errorf("original URL is %q, want %q", orig, tt.orig)
 				}
 				for name, want := range map[string]string{"http.request.uri": "/new?b=2", "http.request.orig_uri": tt.orig} {
-					if value, _ := replacerOf(got).GetString(name); value != want {
+					if value, _ := request.ReplacerOf(got).GetString(name); value != want {
 						t.Errorf("{%s} is %q, want %q", name, value, want)
 					}
 				}
@@ -417,8 +419,8 @@ func TestDeafSourcesOfCatchupsAreBounded(t *testing.T) {
 			all = append(all, s.get("/events", "Last-Event-ID", fmt.Sprint(id)))
 		}
 		s.origin.keepAnswering(20*time.Second, deaf)
-		if asked := s.origin.total.Load() - 1; asked != 3*defaultCatchups {
-			t.Errorf("the origin was asked %d times while it did not notice, want %d", asked, 3*defaultCatchups)
+		if asked := s.origin.total.Load() - 1; asked != 3*settings.DefaultCatchups {
+			t.Errorf("the origin was asked %d times while it did not notice, want %d", asked, 3*settings.DefaultCatchups)
 		}
 		close(release)
 		s.origin.keepAnswering(20*time.Second, deaf)
@@ -452,7 +454,7 @@ func TestUpstreamGoesWithItsLastSubscriber(t *testing.T) {
 				c := s.get("/events")
 				begin(s, s.origin.next())
 				c.leave()
-				time.Sleep(defaultLinger + 1)
+				time.Sleep(settings.DefaultLinger + 1)
 				synctest.Wait()
 				if n := s.origin.open.Load(); n != 0 {
 					t.Errorf("%d connections to the origin are open, want 0", n)

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 const (
@@ -218,8 +219,8 @@ func TestWriteDeadlines(t *testing.T) {
 		for i := range 30 {
 			time.Sleep(500 * time.Millisecond)
 			up.events(i+2, i+2)
-			if left := time.Until(deadline(h1)); left < defaultDispatchTimeout || left > defaultDispatchTimeout*5/4 {
-				t.Fatalf("a write was given %s, want %s and little more", left, defaultDispatchTimeout)
+			if left := time.Until(deadline(h1)); left < settings.DefaultDispatchTimeout || left > settings.DefaultDispatchTimeout*5/4 {
+				t.Fatalf("a write was given %s, want %s and little more", left, settings.DefaultDispatchTimeout)
 			}
 			if i == 0 && deadline(h1) != first {
 				t.Error("the deadline was set anew though it left enough time")

@@ -11,9 +11,9 @@ import (
 )
 
 // theHandler returns the only handler of the wrapping form that is in use.
-func theHandler(t *testing.T) *Handler {
+func theHandler(t *testing.T) *instance {
 	t.Helper()
-	var found []*Handler
+	var found []*instance
 	lineages.Range(func(_, value any) bool {
 		l := value.(*lineage)
 		l.mu.Lock()
@@ -28,7 +28,7 @@ func theHandler(t *testing.T) *Handler {
 }
 
 // port returns that of a site's unencrypted address.
-func port(s *site) string { return strconv.Itoa(s.http) }
+func port(s *liveSite) string { return strconv.Itoa(s.http) }
 
 // Whatever can tell one client from another behind the handler keeps it from
 // sharing, for the shared request would be led where not all clients are.

@@ -3,13 +3,18 @@ package ssefanout
 import (
 	"context"
 	"errors"
-	"sync"
+	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/origin"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
 )
 
 // An upstream is how the origin of one topic is reached: through the source of the newest
@@ -19,18 +24,17 @@ type upstream struct {
 	// Static after construction.
 	pool    *pool
 	topic   *relay.Topic
-	request *topicRequest
+	request *request.Topic
 
 	abandoned atomic.Int32 // sources that nobody listens to any more
 
-	outage outage // owned by the goroutine that feeds the topic
+	homes site.Homes // wrapping form
 
-	mu sync.Mutex
-
-	// Guarded by mu.
-	homes homes // wrapping form
-	via   home  // that the shared connection has come through
+	outage observe.Outage // owned by the goroutine that feeds the topic
 }
+
+// Outage implements observe.Source.
+func (u *upstream) Outage() *observe.Outage { return &u.outage }
 
 // upstreamOf returns the upstream of a topic.
 func upstreamOf(t *relay.Topic) *upstream { return t.Source().(*upstream) }
@@ -44,14 +48,12 @@ func (u *upstream) Follow(ctx context.Context, from relay.Resumption, sink relay
 	q := &inquiry{upstream: u, from: from, settles: sink.Shared()}
 	q.answer = origin.NewAnswer(origin.Options{
 		MaxEventSize: u.pool.opts.MaxEventSize,
-		Guarded:      u.pool.opts.wrapping,
+		Guarded:      u.pool.opts.Wrapping,
 		Restricts:    u.restrictionOf,
-		Session:      string(passSession),
+		Session:      string(pass.Session),
 		Accepting: func() {
 			if sink.Shared() {
-				u.mu.Lock()
-				defer u.mu.Unlock()
-				u.via = q.via
+				u.homes.Connected(q.via)
 			}
 		},
 	}, sink)
@@ -61,13 +63,13 @@ func (u *upstream) Follow(ctx context.Context, from relay.Resumption, sink relay
 
 // complete adds to an outcome what the site has had to say. Its source has ended with err.
 func (u *upstream) complete(ctx context.Context, out relay.Outcome, err error, q *inquiry) relay.Outcome {
-	out.Elsewhere = errors.Is(out.Err, errMoved)
+	out.Elsewhere = errors.Is(out.Err, site.ErrMoved)
 	out.FallsBack = u.fallsBack(out.Err)
 	out.Err = origin.PlainError(out.Err)
-	if front, ok := errors.AsType[*frontError](err); ok && ctx.Err() == nil {
-		out.RetryAfter = front.retryAfter
-		if front.definite {
-			out.Verdict, out.Status, out.Front = relay.Elsewhere, front.status, front.Error()
+	if front, ok := errors.AsType[*site.FrontError](err); ok && ctx.Err() == nil {
+		out.RetryAfter = front.RetryAfter
+		if front.Definite {
+			out.Verdict, out.Status, out.Front = relay.Elsewhere, front.Status, front.Error()
 		}
 	}
 	if r := q.answer.Request(); r != nil && ctx.Err() == nil {
@@ -88,7 +90,9 @@ func (c caller) Abandoned(more int) {
 }
 
 // Deaf implements origin.Caller.
-func (c caller) Deaf(address string) { c.logDeaf(address) }
+func (c caller) Deaf(address string) {
+	c.pool.Deaf(c.topic, address, time.Duration(c.pool.opts.IdleTimeout))
+}
 
 // Closing implements origin.Caller.
 func (c caller) Closing() <-chan struct{} { return c.topic.Closing() }
@@ -106,35 +110,126 @@ func (u *upstream) Moved() bool {
 // stranger has not got through.
 func (u *upstream) LeftBehind() bool {
 	newest := u.pool.lineage.newestHandler()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return newest != nil && len(u.homes) > 0 && u.homes.in(newest) == nil
+	return newest != nil && u.homes.LeaveBehind(newest.server)
 }
 
 // seek makes the topic go on through the configuration of h, if that is the newest and
 // the topic is connected through others alone.
-func (u *upstream) seek(h *Handler) {
-	if u.pool.opts.wrapping && u.pool.lineage.isNewest(h) && u.isConnectedThroughAnother(h) {
+func (u *upstream) seek(h *instance) {
+	if u.pool.opts.Wrapping && u.pool.lineage.isNewest(h) && u.isConnectedThroughAnother(h) {
 		u.topic.Reroute()
 	}
 }
 
 // isConnectedThrough reports whether the connection goes through the configuration of h.
-func (u *upstream) isConnectedThrough(h *Handler) bool {
-	connected := u.topic.IsConnected()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return connected && u.via.isIn(h)
+func (u *upstream) isConnectedThrough(h *instance) bool {
+	return u.topic.IsConnected() && u.homes.IsVia(h.server)
 }
 
 // isConnectedThroughAnother reports whether the stranger has been through other
 // configurations than that of h alone, or the connection goes through one.
-func (u *upstream) isConnectedThroughAnother(h *Handler) bool {
-	connected := u.topic.IsConnected()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return len(u.homes) > 0 && (u.homes.in(h) == nil || connected && !u.via.isIn(h))
+func (u *upstream) isConnectedThroughAnother(h *instance) bool {
+	return u.homes.AreElsewhere(h.server, u.topic.IsConnected())
+}
+
+// restrictionOf returns what the header of an answer says against sharing it with
+// the clients of the topic.
+func (u *upstream) restrictionOf(header http.Header) relay.Restriction {
+	return pass.RestrictionOf(u.pool.opts, header, u.request.Learned)
+}
+
+// A source answers upstream requests.
+type source struct {
+	// serve makes an inquiry, and returns when the source has answered to the end.
+	// Its error may be a site.FrontError, or site.ErrMoved.
+	serve func(ctx context.Context, q *inquiry) error
+}
+
+// fallsBack reports whether an error of the source is one for which the site has routes
+// of its own (handle_errors). Then those who wait for a first answer get what these bring,
+// as they would without us.
+func (u *upstream) fallsBack(err error) bool {
+	if _, ok := errors.AsType[caddyhttp.HandlerError](err); !ok || !u.pool.opts.Wrapping {
+		return false
+	}
+	h := u.pool.lineage.newestHandler()
+	return h != nil && h.server != nil && h.server.Errors != nil && len(h.server.Errors.Routes) > 0
+}
+
+// An inquiry is one upstream request. In the wrapping form, it arrives when it reaches a
+// handler with the pool of the topic. That handler calls its next handler with the topic's
+// own response writer. What the handlers in front do to the stranger's response is not used.
+type inquiry struct {
+	site.Visit
+
+	upstream *upstream
+	from     relay.Resumption // that the source is asked with
+	answer   *origin.Answer
+
+	// settles says that the shared connection is answered: where its stranger arrives is
+	// the topic's home, which via leads through then.
+	settles bool
+	via     site.Route
+}
+
+// inquiryKey is where the context of a stranger's request has its inquiry.
+type inquiryKey struct{}
+
+func inquiryOf(r *http.Request) *inquiry {
+	q, _ := r.Context().Value(inquiryKey{}).(*inquiry)
+	return q
+}
+
+// stranger returns the request of an inquiry, for a handler of a server.
+func (q *inquiry) stranger(ctx context.Context, server *caddyhttp.Server) *http.Request {
+	u := q.upstream
+	return u.request.Stranger(ctx, u.pool.opts.Stranger, site.LocalAddr(server))
+}
+
+// serve is called when the stranger has reached h: it asks the source, which is
+// next. Handlers in front get neither its response nor its error.
+func (q *inquiry) serve(h *instance, r *http.Request, next caddyhttp.Handler) error {
+	if q.HasArrived() {
+		// A second line of this module, behind the one that shares.
+		return next.ServeHTTP(q.answer, r)
+	}
+	if !h.wraps() || h.lineage.poolOf(h) != q.upstream.pool || h.surroundings().Never != "" {
+		return q.Misled()
+	}
+	return q.Arrive(r, func() error {
+		if err := q.arrive(h, r); err != nil {
+			return err
+		}
+		q.upstream.request.Apply(r)
+		request.Resume(r, q.from)
+		q.answer.Asked(r)
+		return origin.Serve(next, q.answer, r)
+	})
+}
+
+// arrive is called when the stranger of a topic has reached h, with its request as the
+// site has made it. An error means that the topic is not to be served from there.
+func (q *inquiry) arrive(h *instance, r *http.Request) error {
+	u := q.upstream
+	if !u.request.Matches(r.Header, h.settings.VaryHeaders) {
+		// What stands in front has changed what the topic's key was made from.
+		return &site.FrontError{Definite: true}
+	}
+	place, found := h.place(), h.factsOf(r)
+	h.front.Reached()
+	route, isNew, err := u.homes.Settle(place, found, q.settles)
+	switch {
+	case errors.Is(err, site.ErrUnsettled):
+		u.topic.Reroute()
+	case isNew:
+		u.topic.Changed()
+	}
+	q.via = route
+	return err
 }
 
 // Interface guards
-var _ relay.Source = (*upstream)(nil)
+var (
+	_ relay.Source   = (*upstream)(nil)
+	_ observe.Source = (*upstream)(nil)
+)

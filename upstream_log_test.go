@@ -15,6 +15,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // upstreamLogs returns the lines that tell of the upstream, at any level.
@@ -125,19 +127,19 @@ func TestSwitchToANewRouteIsLogged(t *testing.T) {
 			return s
 		}, []logLine{connected(0, "reloaded")}},
 		{"with one worker", live, func(s *setup) *setup {
-			time.Sleep(defaultWait + 3*time.Second)
+			time.Sleep(settings.DefaultWait + 3*time.Second)
 			s.origin.next().accept()
 			return s
 		}, []logLine{connected(3*time.Second, "reloaded")}},
 		{"twice, with one worker", live, func(s *setup) *setup {
-			time.Sleep(defaultWait + 3*time.Second)
+			time.Sleep(settings.DefaultWait + 3*time.Second)
 			s = s.reload(Options{}, newOrigin(s.t))
 			s.get("/events")
 			s.origin.next().accept()
 			return s
 		}, []logLine{connected(3*time.Second, "reloaded")}},
 		{"with one worker, who is away then", live, func(s *setup) *setup {
-			time.Sleep(defaultWait)
+			time.Sleep(settings.DefaultWait)
 			cut := time.Now()
 			s.origin.next().fail(502)
 			up := s.origin.await()
@@ -257,7 +259,7 @@ func TestEndOfAnUpstreamIsLogged(t *testing.T) {
 		{"on_end close", Options{OnEnd: "close"}, func(_ *setup, _ *client, up *conn) { up.end() }},
 		{"the last subscriber leaves", Options{}, func(_ *setup, c *client, _ *conn) {
 			c.leave()
-			time.Sleep(defaultLinger)
+			time.Sleep(settings.DefaultLinger)
 		}},
 		{"204", Options{}, func(s *setup, _ *client, up *conn) {
 			up.abort()
@@ -326,16 +328,16 @@ func TestSecretsAreNotLogged(t *testing.T) {
 // everyUpstreamLog takes a topic through all that is logged of it. The client's
 // secrets have "secret" in them.
 func everyUpstreamLog(t *testing.T, target string) *setup {
-	s := newSetup(t, Options{Vary: []string{"Authorization", "{http.auth.user.id}"}, MaxEventSize: smallestEventSize})
+	s := newSetup(t, Options{Vary: []string{"Authorization", "{http.auth.user.id}"}, MaxEventSize: settings.SmallestEventSize})
 	r := httptest.NewRequest(http.MethodGet, target, nil)
 	r.Header.Set("Authorization", "secret")
 	r.Header.Set("Cookie", "secret")
-	c := s.serveAfter(r, func(r *http.Request) { replacerOf(r).Set("http.auth.user.id", "secret") })
+	c := s.serveAfter(r, func(r *http.Request) { request.ReplacerOf(r).Set("http.auth.user.id", "secret") })
 	for _, name := range slices.Sorted(maps.Keys(unavailable)) {
 		unavailable[name](s.origin.await())
 	}
 	up := s.origin.await().accept().events(1, 1)
-	up.send(strings.Repeat("x", 2*smallestEventSize))
+	up.send(strings.Repeat("x", 2*settings.SmallestEventSize))
 	s.origin.await().accept().end()
 	s.origin.keepAnswering(2*time.Hour, chokes["404"])
 	c.leave()
@@ -346,14 +348,14 @@ func everyUpstreamLog(t *testing.T, target string) *setup {
 // outage may have been another.
 func TestEventTooLargeIsWarnedOfOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSetup(t, Options{MaxEventSize: smallestEventSize})
+		s := newSetup(t, Options{MaxEventSize: settings.SmallestEventSize})
 		s.get("/events")
 		s.origin.next().fail(502)
 		warned := 0
 		for range 3 {
 			up := s.origin.await().accept()
 			up.step(func(w http.ResponseWriter) error {
-				_, err := w.Write(make([]byte, 2*smallestEventSize))
+				_, err := w.Write(make([]byte, 2*settings.SmallestEventSize))
 				return err
 			})
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
 // resumedWith returns the id that a request to the origin carries, with a mark
@@ -329,15 +330,15 @@ func TestTooLargeAnEventCutsTheConnection(t *testing.T) {
 	for _, tt := range []struct {
 		name, encoding, text string
 	}{
-		{"an endless line", "identity", "id: 2\ndata: " + strings.Repeat("x", smallestEventSize)},
-		{"an endless comment", "identity", ":" + strings.Repeat("x", smallestEventSize)},
+		{"an endless line", "identity", "id: 2\ndata: " + strings.Repeat("x", settings.SmallestEventSize)},
+		{"an endless comment", "identity", ":" + strings.Repeat("x", settings.SmallestEventSize)},
 		{"many lines", "identity", "id: 2\n" + strings.Repeat("data: 0123456789\n", 100)},
-		{"a whole event", "identity", "id: 2\ndata: " + strings.Repeat("x", smallestEventSize) + "\n\n"},
+		{"a whole event", "identity", "id: 2\ndata: " + strings.Repeat("x", settings.SmallestEventSize) + "\n\n"},
 		{"bomb", "gzip", compressed(t, newCompressor(t, "gzip", &buf), &buf, strings.Repeat("x", 1<<20))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bothWriters(t, func(t *testing.T) {
-				s := newSetup(t, Options{MaxEventSize: smallestEventSize})
+				s := newSetup(t, Options{MaxEventSize: settings.SmallestEventSize})
 				c := s.get("/events")
 				s.origin.next().accept().events(1, 1).abort()
 				c.expect(primer("") + numbered(1, 1))

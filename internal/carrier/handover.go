@@ -41,7 +41,7 @@ type Sockets interface {
 // still come over it is for net/http to deal with.
 func (c *Carrier) handsOver(w http.ResponseWriter, r *http.Request) bool {
 	return c.HandsOver && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
-		!MayBeUnread(r) && !c.boundInTime(r) && c.Sockets.Beneath(w, r)
+		!mayBeUnread(r) && !c.boundInTime(r) && c.Sockets.Beneath(w, r)
 }
 
 // handOver hands the connection over to direct delivery, if the client has all that there

@@ -70,7 +70,7 @@ func (s *Session) Serve() (reason relay.EndReason, abort bool) {
 	reason = s.run(s.r.Context().Done())
 
 	exiting := s.deadline.end()
-	if exiting && MayBeUnread(s.r) {
+	if exiting && mayBeUnread(s.r) {
 		// net/http reads what is left of a body before it closes the connection.
 		_ = s.control.SetReadDeadline(time.Now())
 	}
@@ -84,10 +84,19 @@ func (s *Session) Serve() (reason relay.EndReason, abort bool) {
 	return reason, reason == relay.EndStalled
 }
 
-// MayBeUnread reports whether the connection of r may still have bytes of its body.
+// mayBeUnread reports whether the connection of r may still have bytes of its body.
 // Later versions than HTTP/1 keep them apart from the connection.
-func MayBeUnread(r *http.Request) bool {
+func mayBeUnread(r *http.Request) bool {
 	return r.ProtoMajor == 1 && r.ContentLength != 0
+}
+
+// CloseIfUnread makes the answer to r the last of its connection if its body may be
+// unread. Otherwise net/http would read the body before it writes the header, and wait
+// for a client that does not send all of it.
+func CloseIfUnread(w http.ResponseWriter, r *http.Request) {
+	if mayBeUnread(r) {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // MaxWrite bounds what one write may take, so that a slow client that makes

@@ -1,5 +1,6 @@
-// Package cli has the commands that listen to event streams: sse-tail and sse-check. They
-// know nothing of sse_fanout but how it turns clients away.
+// Package cli has the commands. sse-fanout is a server with one sse_fanout handler.
+// sse-tail and sse-check listen to event streams, and know nothing of sse_fanout but how it
+// turns clients away.
 package cli
 
 import (
@@ -157,7 +158,7 @@ func newClient(fs caddycmd.Flags) (*eventsource.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	header, err := HeaderFlag(fs, "header")
+	header, err := headerFlag(fs, "header")
 	if err != nil {
 		return nil, err
 	}
@@ -370,8 +371,8 @@ func checkExitCode(report *check.Report) int {
 	return caddy.ExitCodeSuccess
 }
 
-// HeaderFlag reads a flag whose values are headers.
-func HeaderFlag(fs caddycmd.Flags, name string) (http.Header, error) {
+// headerFlag reads a flag whose values are headers.
+func headerFlag(fs caddycmd.Flags, name string) (http.Header, error) {
 	lines, err := fs.GetStringArray(name)
 	if err != nil {
 		return nil, fmt.Errorf("invalid header flag: %w", err)

@@ -30,13 +30,17 @@ type catchups struct {
 	// have gone quiet can tell.
 	end atomic.Pointer[string]
 
+	// Written under mu, read without it by views.
+	queued  atomic.Int32 // catch-ups that have not started, the parked ones included
+	started atomic.Int32 // that have, and are not over
+	asking  atomic.Int32 // addresses that have some in their queues
+
 	mu sync.Mutex
 
 	// Guarded by mu.
 	byID    map[Claim]*catchup
 	running []*catchup
 	parked  map[*catchup]struct{}
-	queued  int               // catch-ups that have not started, the parked ones included
 	queues  map[string]*queue // by client address
 	turns   list.List         // of queues in which some wait, the next first
 	rates   fetchRates
@@ -70,7 +74,7 @@ func (g *catchups) join(s *Reader, id Claim) *catchup {
 		c = nil
 	}
 	if c == nil {
-		if g.queued >= MaxQueued && !g.makeRoom(address) {
+		if g.queued.Load() >= MaxQueued && !g.makeRoom(address) {
 			return nil
 		}
 		c = g.add(id)
@@ -112,7 +116,7 @@ func (g *catchups) add(id Claim) *catchup {
 	}
 	g.byID[id] = c
 	g.any.Store(true)
-	g.queued++
+	g.queued.Add(1)
 	return c
 }
 

@@ -99,12 +99,8 @@ var progresses = table[progress, progressEvent]{of: "progress", rows: []transiti
 // stageOn changes the stage of c, and counts. g.mu must be held.
 func (g *catchups) stageOn(c *catchup, e stageEvent) {
 	from, to := c.stage.on(e, &stages, &g.topic.relay.misfits)
-	switch {
-	case from.isQueued() && !to.isQueued():
-		g.queued--
-	case !from.isQueued() && to.isQueued():
-		g.queued++
-	}
+	g.queued.Add(count(to.isQueued()) - count(from.isQueued()))
+	g.started.Add(count(to.isStarted()) - count(from.isStarted()))
 }
 
 // progressOn changes the progress of c. c.mu must be held.

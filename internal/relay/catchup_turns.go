@@ -31,6 +31,7 @@ func (g *catchups) enqueue(c *catchup, ip string) {
 	if q == nil {
 		q = &queue{ip: ip}
 		g.queues[ip] = q
+		g.asking.Add(1)
 	}
 	c.queues++
 	if c.stage.is(stageParked) {
@@ -65,6 +66,7 @@ func (g *catchups) dequeue(c *catchup, ip string) {
 	}
 	if q.len() == 0 {
 		delete(g.queues, ip)
+		g.asking.Add(-1)
 	}
 }
 

@@ -60,16 +60,17 @@ func (c *call) accept() *call {
 // come of it that does.
 func (c *call) events(from, to int) *call {
 	c.send(from, to)
+	c.sink.Flush()
 	synctest.Wait()
 	return c
 }
 
-// send is events for those that come together with what is sent next.
+// send is events for those that come together with what is sent next: the log has them, and
+// nobody is woken yet.
 func (c *call) send(from, to int) *call {
 	for n := from; n <= to; n++ {
 		c.sink.Event(&sse.Event{HasID: true, ID: fmt.Append(nil, n), HasData: true, Data: fmt.Append(nil, "event ", n)})
 	}
-	c.sink.Flush()
 	return c
 }
 

@@ -30,7 +30,7 @@ func (r *Relay) Holdings() Holdings {
 		Subscribers: r.total,
 		Topics:      len(r.topics),
 		Lingering:   r.spares.idle,
-		Detached:    len(r.detached),
+		Detached:    r.all.len() - len(r.topics),
 		Closing:     len(r.closing),
 		Addresses:   len(r.holders),
 		Misfits:     r.misfits.all(),
@@ -61,12 +61,12 @@ func (r *Relay) Check() error {
 	opened, uses, spare := map[string]int{}, map[string]int{}, 0
 	for _, t := range r.topics {
 		opened[t.openedBy]++
-		if is := t.standing.now(); !is.isCurrent() || t.subscribers > 0 != (is == standingUsed) {
-			complain("a topic that newcomers join, with %d subscribers, is %s", t.subscribers, is)
+		if is := t.standing.now(); !is.isCurrent() || t.Subscribers() > 0 != (is == standingUsed) {
+			complain("a topic that newcomers join, with %d subscribers, is %s", t.Subscribers(), is)
 		}
 		kind := t.spareKind()
 		if t.spare != kind {
-			complain("a topic with %d subscribers of %d addresses is of kind %d, want %d", t.subscribers, len(t.addresses), t.spare, kind)
+			complain("a topic with %d subscribers of %d addresses is of kind %d, want %d", t.Subscribers(), len(t.addresses), t.spare, kind)
 		}
 		if kind != notSpare {
 			spare++
@@ -78,11 +78,15 @@ func (r *Relay) Check() error {
 	if len(r.topics) > r.cfg.MaxTopics || r.spares.idle > r.cfg.LingerTopics {
 		complain("there are %d topics, of which %d linger", len(r.topics), r.spares.idle)
 	}
-	for t := range r.detached {
-		if is := t.standing.now(); is != standingDetached && is != standingMoved {
+	for t := range r.all.all() {
+		is := t.standing.now()
+		if is.isCurrent() && r.topics[t.key] == t {
+			continue
+		}
+		if is != standingDetached && is != standingMoved {
 			complain("a topic that newcomers cannot join is %s", is)
 		}
-		if t.spare != notSpare || t.subscribers == 0 {
+		if t.spare != notSpare || t.Subscribers() == 0 {
 			complain("a topic that newcomers cannot join is kept for nothing, or may be closed to make room")
 		}
 		for address := range t.addresses {

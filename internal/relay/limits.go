@@ -27,7 +27,7 @@ func (r *Relay) overLimit(t *Topic, address string) Rejection {
 		return RejectTopicsAddress
 	case r.isFull():
 		return RejectTotal
-	case t != nil && perTopic > 0 && t.subscribers >= perTopic:
+	case t != nil && perTopic > 0 && t.Subscribers() >= perTopic:
 		return RejectTopic
 	}
 	return r.overSubscriberLimit(address)
@@ -135,7 +135,7 @@ func (r *Relay) nextToYield(address string) *Topic {
 // giveUp hides t from newcomers, and closes it unless it has subscribers. r.mu must
 // be held.
 func (r *Relay) giveUp(t *Topic) {
-	if t.subscribers > 0 {
+	if t.Subscribers() > 0 {
 		r.detachTopic(t, standingDetaches)
 	} else {
 		r.closeTopic(t)

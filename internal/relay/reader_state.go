@@ -73,11 +73,8 @@ var phases = table[phase, phaseEvent]{of: "phase", rows: []transition[phase, pha
 // before.
 func (s *Reader) on(e phaseEvent) (from phase) {
 	from, to := s.phase.on(e, &phases, &s.topic.relay.misfits)
-	switch {
-	case to.isUnsettled() && !from.isUnsettled():
-		s.topic.unsettled.Add(1)
-	case from.isUnsettled() && !to.isUnsettled():
-		s.topic.unsettled.Add(-1)
+	if n := count(to.isUnsettled()) - count(from.isUnsettled()); n != 0 {
+		s.topic.unsettled.Add(n)
 	}
 	return from
 }

@@ -121,8 +121,8 @@ func TestFullQueueLetsOthersJoinWhatWaits(t *testing.T) {
 				queued[c] = true
 			}
 		}
-		if g.queued != len(queued) || len(queued) != MaxQueued {
-			t.Errorf("%d are queued, and %d counted; want %d", len(queued), g.queued, MaxQueued)
+		if int(g.queued.Load()) != len(queued) || len(queued) != MaxQueued {
+			t.Errorf("%d are queued, and %d counted; want %d", len(queued), g.queued.Load(), MaxQueued)
 		}
 		if q := g.queues["203.0.113.2"]; q == nil || q.waiting[0].id.ID != id {
 			t.Error("the client waits for the turn of another address")

@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -17,19 +15,20 @@ type Relay struct {
 	backlogs *backlogs
 	futile   relayDebts // fetches that have come to nothing
 
+	all     registry[Topic] // that are not closed
+	misfits misfits
+
 	mu sync.Mutex
 
 	// Guarded by mu.
-	topics   map[string]*Topic
-	detached map[*Topic]struct{}      // over for newcomers, but with subscribers
-	closing  map[string]chan struct{} // of topics that are over, until their connection is
-	spares   *spares                  // of topics
-	holders  map[string]*holder       // by address
-	total    int                      // subscribers, and what Reserve has taken
-	running  int                      // topics whose connection is not over
-	misfits  misfits
-	over     *Ending // set once there are to be no more subscribers
-	retired  bool
+	topics  map[string]*Topic        // that newcomers join
+	closing map[string]chan struct{} // of topics that are over, until their connection is
+	spares  *spares                  // of topics
+	holders map[string]*holder       // by address
+	total   int                      // subscribers, and what Reserve has taken
+	running int                      // topics whose connection is not over
+	over    *Ending                  // set once there are to be no more subscribers
+	retired bool
 }
 
 // RefusalMemory is how long a no of the origin answers those who come next.
@@ -42,7 +41,6 @@ func New(cfg Config, observer Observer, stats *Stats) *Relay {
 		observer: observer,
 		stats:    stats,
 		topics:   make(map[string]*Topic),
-		detached: make(map[*Topic]struct{}),
 		closing:  make(map[string]chan struct{}),
 		spares:   newSpares(),
 		backlogs: newBacklogs(&cfg),
@@ -56,11 +54,8 @@ func (r *Relay) End(e Ending) {
 	r.mu.Lock()
 	r.over = &e
 	var busy []*Topic
-	for t := range r.detached {
-		busy = append(busy, t)
-	}
-	for _, t := range r.topics {
-		if t.subscribers > 0 {
+	for t := range r.all.all() {
+		if t.Subscribers() > 0 {
 			busy = append(busy, t)
 		} else {
 			r.closeTopic(t)
@@ -77,7 +72,7 @@ func (r *Relay) End(e Ending) {
 // retire tells once that the relay is over and that nothing is left.
 func (r *Relay) retire() {
 	r.mu.Lock()
-	now := !r.retired && r.over != nil && len(r.topics) == 0 && len(r.detached) == 0 && r.running == 0
+	now := !r.retired && r.over != nil && r.all.len() == 0 && r.running == 0
 	r.retired = r.retired || now
 	r.mu.Unlock()
 	if now {
@@ -95,9 +90,14 @@ func (r *Relay) IsOver() bool {
 // Topics returns the topics that newcomers would join, and those that are over for
 // newcomers and still have subscribers.
 func (r *Relay) Topics() (current, ending []*Topic) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Collect(maps.Values(r.topics)), slices.Collect(maps.Keys(r.detached))
+	for t := range r.all.all() {
+		if t.standing.now().isCurrent() {
+			current = append(current, t)
+		} else {
+			ending = append(ending, t)
+		}
+	}
+	return current, ending
 }
 
 // A Visit is a client that comes to share a topic.
@@ -179,7 +179,7 @@ func (r *Relay) joinOrOpen(v *Visit) (_ *Reader, yielded *Topic, _ Rejection, _ 
 	}
 	r.stopLinger(t)
 	t.standingOn(standingJoined)
-	t.subscribers++
+	t.subscribers.Add(1)
 	holder := r.holder(v.Address)
 	if t.addresses[v.Address]++; t.addresses[v.Address] == 1 {
 		holder.uses++
@@ -202,6 +202,7 @@ func (r *Relay) sortOutRefused(t *Topic) {
 func (r *Relay) open(v *Visit) *Topic {
 	t := newTopic(r, v)
 	r.topics[v.Key] = t
+	t.seat = r.all.add(t)
 	r.countTopic(t, +1)
 
 	if r.cfg.Catchups < 0 && v.Claim.Usable() && !t.assigned(v.Claim.ID) {
@@ -229,7 +230,7 @@ func (r *Relay) leave(t *Topic, address string) {
 	defer r.retire()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t.subscribers--
+	t.subscribers.Add(-1)
 	if t.addresses[address]--; t.addresses[address] == 0 {
 		delete(t.addresses, address)
 		r.holder(address).uses--
@@ -239,7 +240,7 @@ func (r *Relay) leave(t *Topic, address string) {
 	r.dropIfEmpty(address)
 	linger := r.cfg.Linger
 	switch {
-	case t.subscribers > 0:
+	case t.Subscribers() > 0:
 		r.passOn(t)
 		r.sortOut(t)
 	case t.standing.now().isCurrent() && t.isRefused() && r.over == nil:
@@ -289,7 +290,7 @@ func (r *Relay) detach(t *Topic, how standingEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.detachTopic(t, how)
-	if t.subscribers == 0 {
+	if t.Subscribers() == 0 {
 		r.closeTopic(t)
 	}
 }
@@ -303,7 +304,6 @@ func (r *Relay) detachTopic(t *Topic, how standingEvent) {
 	r.stopLinger(t)
 	r.spares.set(t, r.holder(t.openedBy).opened, notSpare)
 	delete(r.topics, t.key)
-	r.detached[t] = struct{}{}
 	r.countTopic(t, -1)
 	if how == standingMoves {
 		return // its connection stays as long as its clients, for whom nobody waits
@@ -322,7 +322,7 @@ func (r *Relay) closeTopic(t *Topic) {
 		return
 	}
 	r.detachTopic(t, standingDetaches)
-	delete(r.detached, t)
+	r.all.remove(t.seat)
 	t.standingOn(standingCloses)
 	t.stop()
 }
@@ -331,7 +331,7 @@ func (r *Relay) closeTopic(t *Topic) {
 func (r *Relay) closeUnused(t *Topic) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if t.subscribers > 0 {
+	if t.Subscribers() > 0 {
 		return false
 	}
 	r.closeTopic(t)

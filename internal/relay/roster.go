@@ -1,52 +1,45 @@
 package relay
 
 import (
-	"maps"
 	"slices"
-	"sync"
+	"sync/atomic"
 )
 
-// A roster has the subscribers that a topic serves, so that an administrator can
-// see them and end one. It is touched when one comes or goes, never for an event.
-// Its lock is held for nothing else.
+// A roster has the subscribers that a topic serves, so that an administrator can see them
+// and end one, and what was delivered to those before them. It is touched when one comes or
+// goes, never for an event, and is read without a lock.
 type roster struct {
-	mu sync.Mutex
+	serving registry[Subscriber]
 
-	// Guarded by mu.
-	serving       map[uint64]*Subscriber // by number
-	events, bytes uint64                 // delivered to those who have left
+	gone tally // delivered to those who have left
+	told tally // the most that delivered has returned
 }
 
-func (r *roster) enter(s *Subscriber) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.serving == nil {
-		r.serving = make(map[uint64]*Subscriber)
-	}
-	r.serving[s.number] = s
-}
+// A tally is how many events were delivered, and bytes of them.
+type tally struct{ events, bytes atomic.Uint64 }
+
+func (r *roster) enter(s *Subscriber) { s.seat = r.serving.add(s) }
 
 func (r *roster) leave(s *Subscriber) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.serving, s.number)
 	events, bytes := s.delivered()
-	r.events += events
-	r.bytes += bytes
+	r.serving.remove(s.seat)
+	r.gone.events.Add(events)
+	r.gone.bytes.Add(bytes)
 }
 
 // find returns the subscriber of a number, or nil.
 func (r *roster) find(number uint64) *Subscriber {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.serving[number]
+	for s := range r.serving.all() {
+		if s.number == number {
+			return s
+		}
+	}
+	return nil
 }
 
 // all returns the subscribers, those who have been there longest first.
 func (r *roster) all() []*Subscriber {
-	r.mu.Lock()
-	all := slices.Collect(maps.Values(r.serving))
-	r.mu.Unlock()
+	all := slices.Collect(r.serving.all())
 	slices.SortFunc(all, func(a, b *Subscriber) int { return int(a.number) - int(b.number) })
 	return all
 }
@@ -54,9 +47,7 @@ func (r *roster) all() []*Subscriber {
 // hasBystanders reports whether one of them has not brought the id that the topic was
 // opened with.
 func (r *roster) hasBystanders() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, s := range r.serving {
+	for s := range r.serving.all() {
 		if s.bystander {
 			return true
 		}
@@ -64,16 +55,30 @@ func (r *roster) hasBystanders() bool {
 	return false
 }
 
-// delivered returns how many subscribers there are, and what was delivered to
-// them and to those before them.
+// delivered returns how many subscribers there are, and what was delivered to them and to
+// those before them, which never gets less.
 func (r *roster) delivered() (serving int, events, bytes uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	events, bytes = r.events, r.bytes
-	for _, s := range r.serving {
+	// In this order, one who leaves meanwhile is not counted twice. It may not be
+	// counted at all for a moment: then what was told before holds.
+	events, bytes = r.gone.events.Load(), r.gone.bytes.Load()
+	for s := range r.serving.all() {
 		of, sized := s.delivered()
 		events += of
 		bytes += sized
+		serving++
 	}
-	return len(r.serving), events, bytes
+	return serving, atLeast(&r.told.events, events), atLeast(&r.told.bytes, bytes)
+}
+
+// atLeast makes most at least n, and returns it.
+func atLeast(most *atomic.Uint64, n uint64) uint64 {
+	for {
+		before := most.Load()
+		if before >= n {
+			return before
+		}
+		if most.CompareAndSwap(before, n) {
+			return n
+		}
+	}
 }

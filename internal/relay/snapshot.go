@@ -35,7 +35,8 @@ type UpstreamSnapshot struct {
 	Failed    time.Time // when that was
 }
 
-// Snapshot returns what is seen of the topic now.
+// Snapshot returns what is seen of the topic now. No lock of the engine is taken, here and
+// in all else that views call: nobody who looks can hold an event up.
 func (t *Topic) Snapshot() Snapshot {
 	c := t.upstream.condition.Load()
 	s := Snapshot{
@@ -47,9 +48,7 @@ func (t *Topic) Snapshot() Snapshot {
 	s.State = t.state()
 	s.Waiting = max(0, t.Subscribers()-s.Subscribers)
 	g := t.catchups
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s.CatchupsRunning, s.CatchupsQueued, s.CatchupAddresses = len(g.running), g.queued, len(g.queues)
+	s.CatchupsRunning, s.CatchupsQueued, s.CatchupAddresses = int(g.started.Load()), int(g.queued.Load()), int(g.asking.Load())
 	return s
 }
 
@@ -95,25 +94,14 @@ type Gauges struct {
 
 // AddTo adds the figures of r to g.
 func (r *Relay) AddTo(g *Gauges) {
-	r.mu.Lock()
-	topics := make([]*Topic, 0, len(r.topics)+len(r.detached))
-	for _, t := range r.topics {
-		topics = append(topics, t)
-	}
-	for t := range r.detached {
-		topics = append(topics, t)
-	}
-	g.Topics += len(topics)
-	for _, t := range topics {
-		g.Subscribers += t.subscribers
-		if t.subscribers > 0 && !t.IsConnected() {
+	for t := range r.all.all() {
+		subscribers := t.Subscribers()
+		g.Topics++
+		g.Subscribers += subscribers
+		if subscribers > 0 && !t.IsConnected() {
 			g.TopicsWaiting++
-			g.SubscribersWaiting += t.subscribers
+			g.SubscribersWaiting += subscribers
 		}
-	}
-	r.mu.Unlock()
-
-	for _, t := range topics {
 		log := t.log.Stats()
 		g.HistoryEvents += log.Entries
 		g.HistoryBytes += log.Bytes

@@ -15,7 +15,8 @@ type Subscriber struct {
 	address string // that it is counted by
 	started time.Time
 
-	bystander bool // it has not brought the id that the topic was opened with
+	seat      *seat[Subscriber] // in the topic's roster, once it is served
+	bystander bool              // it has not brought the id that the topic was opened with
 	audience  uint8
 
 	outcome atomic.Int32 // a Joining

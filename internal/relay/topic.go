@@ -30,8 +30,9 @@ type Topic struct {
 	roster   roster         // of its subscribers, for administrators
 
 	// Guarded by relay.mu.
+	seat        *seat[Topic] // in relay.all
 	standing    life[standing, standingEvent]
-	subscribers int
+	subscribers atomic.Int64   // written under relay.mu
 	addresses   map[string]int // of the subscribers, and how many there are of each
 	openedBy    string         // the client address that the topic counts for: the one that has opened it, or one that has stayed
 	linger      *time.Timer    // of its standing, while it lingers
@@ -304,8 +305,4 @@ func (t *Topic) signal() {
 }
 
 // Subscribers returns how many there are, those included that are yet to be admitted.
-func (t *Topic) Subscribers() int {
-	t.relay.mu.Lock()
-	defer t.relay.mu.Unlock()
-	return t.subscribers
-}
+func (t *Topic) Subscribers() int { return int(t.subscribers.Load()) }

@@ -67,6 +67,14 @@ func (l *life[S, E]) on(e E, t *table[S, E], report *misfits) (from, to S) {
 	return from, to
 }
 
+// count is for those who count what is in some of the states.
+func count(is bool) int32 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
 // misfits are impossible events. In production, the first of a relay is kept for
 // Relay.Holdings. In the tests of this package, each panics (see states_test.go).
 type misfits struct{ first atomic.Pointer[string] }

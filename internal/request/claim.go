@@ -1,0 +1,62 @@
+package request
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+)
+
+// ClaimOf returns what a client wants to resume with: the id of the header, or else
+// the first of the query. A client that uses both has the newer id in the header, as
+// an EventSource repeats its URL when it reconnects.
+func ClaimOf(r *http.Request) relay.Claim {
+	brought := relay.Claim{ID: relay.TrimBlanks(r.Header.Get("Last-Event-ID"))}
+	var malformed relay.Claim
+	for param := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		name, value, ok := lastEventIDParam(param)
+		if !ok {
+			continue
+		}
+		if brought.ID != "" {
+			brought.Param = name
+			return brought
+		}
+		unescaped, err := url.QueryUnescape(value)
+		switch id := relay.TrimBlanks(unescaped); {
+		case err != nil && malformed.ID == "":
+			malformed = relay.Claim{ID: value, Param: name}
+		case err == nil && id != "":
+			return relay.Claim{ID: id, Param: name}
+		}
+	}
+	if brought.ID == "" {
+		return malformed
+	}
+	return brought
+}
+
+// Resume makes r resume with from.
+func Resume(r *http.Request, from relay.Resumption) {
+	if from.ID == "" {
+		return
+	}
+	r.Header["Last-Event-Id"] = []string{from.ID}
+	if from.Param != "" {
+		current := inQuery(*r.URL, from)
+		r.URL, r.RequestURI = &current, current.RequestURI()
+	}
+}
+
+// inQuery returns u with the id in the query parameter that the client uses.
+func inQuery(u url.URL, from relay.Resumption) url.URL {
+	if from.ID == "" || from.Param == "" {
+		return u
+	}
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
+	}
+	u.RawQuery += url.QueryEscape(from.Param) + "=" + url.QueryEscape(from.ID)
+	return u
+}
