@@ -123,7 +123,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	key, err := h.lineageKey()
+	definition, err := h.definition()
 	if err != nil {
 		return err
 	}
@@ -135,6 +135,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.source = mod.(caddyhttp.MiddlewareHandler)
 	}
 	if h.settings, err = settings.New(h.Options, h.wraps()); err != nil {
+		return err
+	}
+	if err := h.joinFleet(ctx, definition); err != nil {
 		return err
 	}
 	h.door = site.NewDoor(h.server, h, h.settings)
@@ -152,7 +155,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 				zap.Duration("write_timeout", time.Duration(h.server.WriteTimeout)))
 		}
 	}
-	h.lineage = joinLineage(key, &h.instance)
+	h.lineage = joinLineage(h.lineageKey(definition), &h.instance)
 	return nil
 }
 
@@ -173,18 +176,23 @@ func (h *Handler) Cleanup() error {
 	return err
 }
 
-// lineageKey is the definition of this handler: the server's addresses (its name
-// shifts when other sites come and go) and everything that is configured.
-func (h *Handler) lineageKey() (string, error) {
+// definition is everything that is configured of this handler.
+func (h *Handler) definition() (string, error) {
 	config, err := json.Marshal(h)
 	if err != nil {
 		return "", fmt.Errorf("encoding configuration: %w", err)
 	}
+	return string(config), nil
+}
+
+// lineageKey is the definition of this handler, the server's addresses (its name
+// shifts when other sites come and go), and the fleet.
+func (h *Handler) lineageKey(definition string) string {
 	var addresses string
 	if h.server != nil {
 		addresses = strings.Join(h.server.Listen, ",")
 	}
-	return addresses + "\n" + string(config), nil
+	return strings.Join([]string{addresses, definition, h.fleet.id()}, "\n")
 }
 
 // ServeHTTP shares r, or passes it on untouched.

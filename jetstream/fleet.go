@@ -1,14 +1,20 @@
 package jetstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 )
 
 // A Fleet is this node's part in a fleet.
@@ -17,9 +23,14 @@ type Fleet struct {
 	node    string
 	store   *store
 	logger  *zap.Logger
-	closing chan struct{}
+	ctx     context.Context // ended by Close
+	end     context.CancelFunc
 	helpers sync.WaitGroup
-	end     sync.Once
+
+	fallbacks, stalls atomic.Uint64
+
+	mu      sync.Mutex
+	sources map[*source]struct{} // that live; guarded by mu
 }
 
 // maxPending is how many messages of all topics may be on their way at once.
@@ -41,16 +52,36 @@ func New(conn *nats.Conn, node string, key []byte, settings Settings, logger *za
 	if err != nil {
 		return nil, fmt.Errorf("using JetStream: %w", err)
 	}
-	f := &Fleet{node: node, logger: logger, closing: make(chan struct{})}
+	f := &Fleet{node: node, logger: logger, sources: make(map[*source]struct{})}
+	f.ctx, f.end = context.WithCancel(context.Background())
 	f.store = &store{conn: conn, js: js, name: settings.Stream, settings: settings, secret: key, noticed: f.noticed, now: time.Now}
 	return f, nil
 }
 
 // Close gives up all leases and ends everything.
 func (f *Fleet) Close() {
-	f.end.Do(func() { close(f.closing) })
+	f.end()
 	f.helpers.Wait()
 	f.store.helpers.Wait()
+}
+
+func (f *Fleet) add(s *source) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sources[s] = struct{}{}
+}
+
+func (f *Fleet) remove(s *source) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.sources, s)
+}
+
+// all returns the sources that live.
+func (f *Fleet) all() []*source {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.sources))
 }
 
 func (f *Fleet) noticed(what, subject string, err error) {
@@ -59,7 +90,26 @@ func (f *Fleet) noticed(what, subject string, err error) {
 
 // fallen logs that a topic goes on without the fleet.
 func (f *Fleet) fallen(s *source, why error) {
+	f.fallbacks.Add(1)
 	f.logger.Warn("JetStream is away, asking the origin without the fleet",
+		zap.String("topic", s.topic.Name), zap.String("subject", s.subject), zap.Error(why))
+}
+
+// leads logs that this node asks the origin from now on.
+func (f *Fleet) leads(s *source) {
+	f.logger.Info("asking the origin for the fleet", zap.String("topic", s.topic.Name), zap.String("subject", s.subject))
+}
+
+// follows logs that another node asks the origin from now on.
+func (f *Fleet) follows(s *source, holder string) {
+	f.logger.Info("another node asks the origin for the fleet",
+		zap.String("topic", s.topic.Name), zap.String("subject", s.subject), zap.String("holder", holder))
+}
+
+// stalled logs that messages are sent again.
+func (f *Fleet) stalled(s *source, why error) {
+	f.stalls.Add(1)
+	f.logger.Warn("messages may be lost on their way into the stream, sending them again",
 		zap.String("topic", s.topic.Name), zap.String("subject", s.subject), zap.Error(why))
 }
 
@@ -67,3 +117,6 @@ func (f *Fleet) fallen(s *source, why error) {
 func (f *Fleet) returned(s *source) {
 	f.logger.Info("JetStream is back", zap.String("topic", s.topic.Name), zap.String("subject", s.subject))
 }
+
+// Interface guard
+var _ fleet.Fleet = (*Fleet)(nil)

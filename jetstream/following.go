@@ -196,6 +196,10 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 	case kindMarker:
 		f.open, f.ended = nil, nil
 		f.parts.reset()
+		f.holder.Store(new(string(m.body)))
+		if f.caughtUp && f.lead == nil {
+			f.fleet.follows(f.source, string(m.body))
+		}
 	case kindResumed:
 		_, f.open, err = decodeResumed(m.body)
 	case kindOpened:

@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
@@ -418,7 +419,7 @@ func (n *node) join(id string) *relay.Reader {
 		Key:  "topic",
 		Name: func() string { return "topic" },
 		Open: func(t *relay.Topic) relay.Source {
-			s := n.fleet.Source(Topic{
+			s := n.fleet.Source(fleet.Topic{
 				Definition: "definition", Key: "topic", Name: t.Name(), Closing: t.Closing(),
 				AssignIDs: n.assign, MaxEventSize: 2 << 20,
 			}, &dial{n.origin, n.name}).(*source)

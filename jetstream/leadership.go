@@ -85,6 +85,11 @@ func (l *leadership) mark(ctx context.Context, newest uint64) error {
 		l.source.contest.nudge()
 		return nil
 	}
+	if _, stall := l.publisher.state(); l.epoch == (epoch{}) {
+		l.source.fleet.leads(l.source)
+	} else {
+		l.source.fleet.stalled(l.source, stall)
+	}
 	if l.publisher.progress() {
 		l.futile = time.Time{}
 	} else if l.futile.IsZero() {

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -17,10 +19,12 @@ type source struct {
 	// Static after construction.
 	fleet   *Fleet
 	origin  relay.Source
-	topic   Topic
+	topic   fleet.Topic
 	subject string
 	feed    *feed
 	contest *candidate
+
+	holder atomic.Pointer[string] // the node whose marker was read last
 
 	mu sync.Mutex
 
@@ -58,23 +62,9 @@ type read struct {
 	seq     uint64
 }
 
-// Topic is what a source needs to know of its topic.
-type Topic struct {
-	// Definition and Key name the topic: they are equal on all nodes that share it.
-	Definition, Key string
-	// Name is what people know it by.
-	Name string
-	// Closing is closed when the topic needs nothing more.
-	Closing <-chan struct{}
-	// AssignIDs gives ids to events that have none.
-	AssignIDs bool
-	// MaxEventSize is that of the largest event, in bytes.
-	MaxEventSize int64
-}
-
-// Source returns a source of a topic. The node asks origin for it if it holds the topic's
-// lease, or if JetStream is away.
-func (f *Fleet) Source(t Topic, origin relay.Source) relay.Source {
+// Source implements fleet.Fleet. The node asks origin if it holds the topic's lease, or if
+// JetStream is away.
+func (f *Fleet) Source(t fleet.Topic, origin relay.Source) relay.Source {
 	name := f.store.secret.topicName(t.Definition, t.Key)
 	s := &source{fleet: f, origin: origin, topic: t, subject: subject(f.store.name, name)}
 	s.feed = newFeed(f.store, s.subject)
@@ -101,6 +91,9 @@ func (s *source) Follow(ctx context.Context, from relay.Resumption, sink relay.S
 		return relay.Outcome{Err: relay.ErrClosing}
 	}
 	defer s.leave()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.fleet.ctx, func() { cancel(relay.ErrClosing) })()
 	f := &following{source: s, ctx: ctx, from: from, sink: sink}
 	return f.run()
 }
@@ -128,6 +121,8 @@ func (s *source) leave() {
 
 // live reads the stream and contests the lease until the topic is over.
 func (s *source) live() {
+	s.fleet.add(s)
+	defer s.fleet.remove(s)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var helpers sync.WaitGroup
@@ -135,7 +130,7 @@ func (s *source) live() {
 	helpers.Go(func() { s.feed.run(ctx) })
 	select {
 	case <-s.topic.Closing:
-	case <-s.fleet.closing:
+	case <-s.fleet.ctx.Done():
 	}
 	s.mu.Lock()
 	s.isOver = true
@@ -147,6 +142,26 @@ func (s *source) live() {
 	}
 	cancel()
 	helpers.Wait()
+}
+
+// A role is what a node is for a topic.
+type role string
+
+const (
+	roleHolder   role = "holder"
+	roleFollower role = "follower"
+	roleApart    role = "apart"
+)
+
+// role returns what this node is for the topic.
+func (s *source) role() role {
+	switch v := s.contest.look(); {
+	case v.away:
+		return roleApart
+	case v.reign != 0:
+		return roleHolder
+	}
+	return roleFollower
 }
 
 // Abandoned implements relay.Source.

@@ -38,13 +38,12 @@ const (
 )
 
 var (
-	// ErrOtherSecret says that the nodes of a fleet have different secrets.
-	ErrOtherSecret = errors.New("the stream was made by a node with another secret: the nodes of a fleet need the same, " +
+	// errOtherSecret says that the nodes of a fleet have different secrets.
+	errOtherSecret = errors.New("the stream was made by a node with another secret: the nodes of a fleet need the same, " +
 		"and two fleets need streams of different names")
-	// ErrOtherStream says that there is a stream of that name that is somebody else's.
-	ErrOtherStream = errors.New("there is a stream of that name that sse_fanout has not made: choose another name, or delete the stream")
-	// ErrNotReady says that there has been no connection to a NATS server yet.
-	ErrNotReady = errors.New("no NATS server was reached yet")
+	// errOtherStream says that there is a stream of that name that is somebody else's.
+	errOtherStream = errors.New("there is a stream of that name that sse_fanout has not made: choose another name, or delete the stream")
+	errNotConnected = errors.New("there is no connection to a NATS server: check that one of servers runs and can be reached")
 )
 
 func (s *store) notice(what, subject string, err error) {
@@ -55,6 +54,9 @@ func (s *store) notice(what, subject string, err error) {
 
 // info returns the stream's. The stream is made if it is not there.
 func (s *store) info(ctx context.Context) (*jetstream.StreamInfo, error) {
+	if err := s.checkServer(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	stream, err := s.js.Stream(ctx, s.name)
@@ -74,13 +76,36 @@ func (s *store) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return info, nil
 }
 
+// oldestServer is the oldest version of NATS servers that the fleet is for.
+var oldestServer = [2]int{2, 11}
+
+// checkServer reports whether the server can be used.
+func (s *store) checkServer() error {
+	if !s.conn.IsConnected() {
+		if err := s.conn.LastError(); err != nil {
+			return fmt.Errorf("%w: %w", errNotConnected, err)
+		}
+		return errNotConnected
+	}
+	version := s.conn.ConnectedServerVersion()
+	var major, minor int
+	if n, err := fmt.Sscanf(version, "%d.%d", &major, &minor); n < 2 {
+		return fmt.Errorf("reading the version %q of the NATS server %s: %w", version, s.conn.ConnectedUrlRedacted(), err)
+	}
+	if major < oldestServer[0] || major == oldestServer[0] && minor < oldestServer[1] {
+		return fmt.Errorf("the NATS server %s has version %s, and the fleet needs %d.%d or newer: update the servers",
+			s.conn.ConnectedUrlRedacted(), version, oldestServer[0], oldestServer[1])
+	}
+	return nil
+}
+
 // check reports whether a stream is this fleet's.
 func (s *store) check(info *jetstream.StreamInfo) error {
 	switch print, ok := info.Config.Metadata[metaFingerprint]; {
 	case !ok:
-		return ErrOtherStream
+		return errOtherStream
 	case print != s.secret.fingerprint():
-		return ErrOtherSecret
+		return errOtherSecret
 	case info.Config.Metadata[metaVersion] != version:
 		return fmt.Errorf("the stream is for version %q of sse_fanout's messages, and this node has version %q: "+
 			"run one version on all nodes, or name another stream", info.Config.Metadata[metaVersion], version)
