@@ -18,7 +18,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -337,29 +336,6 @@ func TestRequestsThatMayBeAnsweredOtherwiseAreAsked(t *testing.T) {
 				c.expectBody("{}")
 			})
 		})
-	}
-}
-
-func TestWantsOnlyEventStream(t *testing.T) {
-	for _, tc := range []struct {
-		accept []string
-		want   bool
-	}{
-		{nil, false},
-		{[]string{""}, false},
-		{[]string{"*/*"}, false},
-		{[]string{"text/event-stream"}, true},
-		{[]string{" Text/Event-Stream ; q=0.5,"}, true},
-		{[]string{"text/event-stream", "text/event-stream;charset=utf-8"}, true},
-		{[]string{"text/event-stream, application/json;q=0"}, true},
-		{[]string{"text/event-stream;q=0"}, false},
-		{[]string{"text/event-stream", "application/json"}, false},
-		{[]string{"application/json, text/event-stream"}, false},
-		{[]string{"text/event-stream, */*;q=0.1"}, false},
-	} {
-		if got := fields.WantsOnlyEventStream(http.Header{"Accept": tc.accept}); got != tc.want {
-			t.Errorf("wantsOnlyEventStream(%q) = %t, want %t", tc.accept, got, tc.want)
-		}
 	}
 }
 

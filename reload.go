@@ -25,7 +25,7 @@ var lineages = caddy.NewUsagePool()
 // A lineage is the handlers of equal definition, over configurations, and the
 // pool that they share and hand on. In the endpoint form, the origin would give the
 // same answer to each, whatever stands in front of them. In the wrapping form, a
-// topic knows which of them its stranger has reached (see home).
+// topic knows which of them its stranger has reached (see site.Homes).
 type lineage struct {
 	key string
 

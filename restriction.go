@@ -9,15 +9,10 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 )
 
-// restrictionError is what a client gets to hear that waits for a restricted answer.
-func restrictionError(r *relay.Restriction) error {
-	if r.Pass != "" {
-		return pass.Reason(r.Pass)
-	}
-	return joinAgainError(r.Vary)
-}
-
 const (
+	// notStreamMemory is how long a key is known to be no event stream.
+	notStreamMemory = time.Minute
+
 	// passMemoryTime is how long a key is known to be answered for one client.
 	passMemoryTime = time.Minute
 
@@ -40,9 +35,6 @@ func (p *pool) Refused(t *relay.Topic, out *relay.Outcome) {
 	}
 	p.passing.Remember(t.Key(), pass.NotStream, notStreamMemory)
 }
-
-// notStreamMemory is how long a key is known to be no event stream.
-const notStreamMemory = time.Minute
 
 // Restricted implements relay.Observer: it remembers what is not shared.
 func (p *pool) Restricted(t *relay.Topic, out *relay.Outcome) {
@@ -77,4 +69,12 @@ type joinAgainError []string
 
 func (names joinAgainError) Error() string {
 	return "joining again with a key that has " + strings.Join(names, ", ")
+}
+
+// restrictionError is what a client gets to hear that waits for a restricted answer.
+func restrictionError(r *relay.Restriction) error {
+	if r.Pass != "" {
+		return pass.Reason(r.Pass)
+	}
+	return joinAgainError(r.Vary)
 }

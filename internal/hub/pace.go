@@ -54,7 +54,7 @@ func (p *pace) left(now time.Duration) time.Duration {
 	return min(3*lap, maxPause) - since
 }
 
-// wake takes note that n readers are woken.
+// wake begins to measure how long n readers take, which are woken now.
 func (p *pace) wake(n int64, now time.Duration) {
 	p.woken, p.pending, p.most = now, false, 0
 	if n >= crowd {

@@ -74,7 +74,7 @@ func hasBody(r *http.Request) bool {
 
 // IdentifyingHeader returns a header of r that may identify the client and that
 // vary does not name, or "" if there is none. One that the site sets itself is
-// compared with the stranger's (see facts).
+// compared with the stranger's (see request.Facts).
 func IdentifyingHeader(r *http.Request, s *settings.Settings, around func() *survey.Surroundings) string {
 	for name := range r.Header {
 		if !fields.Harmless(name) && !slices.Contains(s.VaryHeaders, name) && (!s.Wrapping || !setsHeader(around(), name)) {

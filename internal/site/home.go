@@ -1,12 +1,8 @@
-// Package site asks the site, for the wrapping form. Its upstream request is that of a stranger: it
-// is made from the topic's key alone, enters the site at its front door, in
-// process, and passes everything that a client's request passes: matchers, handle
-// blocks, rewrites, variables, access control. A shared stream is therefore what
-// the whole site gives to a stranger who sends this key (R1).
-//
-// The request arrives when it reaches a handler with the pool of the topic. That
-// handler calls its next handler with the topic's own response writer. What the
-// handlers in front do to the stranger's response is not used.
+// Package site is the way into the site, which the wrapping form asks. The upstream request of
+// that form is a stranger's: it is made from the topic's key alone, enters the site at its front
+// door, in process, and passes everything that a client's request passes: matchers, handle
+// blocks, rewrites, variables, access control. A shared stream is therefore what the whole site
+// gives to a stranger who sends this key (R1).
 package site
 
 import (

@@ -23,7 +23,7 @@ type Surroundings struct {
 	Never string
 
 	// Maps are the destinations of all maps of the server, whose values are
-	// compared with the stranger's (see facts).
+	// compared with the stranger's (see request.Facts).
 	Maps []string
 
 	// Headers are the names of the request headers that handlers of the server
