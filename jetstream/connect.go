@@ -38,7 +38,7 @@ func (a *App) natsOptions(node string) ([]nats.Option, error) {
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			// A feed that nobody follows leaves what comes for it; it reads that again later.
 			if !errors.Is(err, nats.ErrSlowConsumer) {
-				logger.Error("NATS has reported an error", zap.Error(err))
+				logger.Error("NATS has reported an error", zap.Error(explain(err)))
 			}
 		}),
 	}

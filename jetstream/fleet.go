@@ -29,8 +29,11 @@ type Fleet struct {
 
 	fallbacks, stalls atomic.Uint64
 
-	mu      sync.Mutex
-	sources map[*source]struct{} // that live; guarded by mu
+	mu sync.Mutex
+
+	// Guarded by mu.
+	sources map[*source]struct{} // that live
+	notices map[string]time.Time // what was logged, and when
 }
 
 // maxPending is how many messages of all topics may be on their way at once.
@@ -52,7 +55,7 @@ func New(conn *nats.Conn, node string, key []byte, settings Settings, logger *za
 	if err != nil {
 		return nil, fmt.Errorf("using JetStream: %w", err)
 	}
-	f := &Fleet{node: node, logger: logger, sources: make(map[*source]struct{})}
+	f := &Fleet{node: node, logger: logger, sources: make(map[*source]struct{}), notices: make(map[string]time.Time)}
 	f.ctx, f.end = context.WithCancel(context.Background())
 	f.store = &store{conn: conn, js: js, name: settings.Stream, settings: settings, secret: key, noticed: f.noticed, now: time.Now}
 	return f, nil
@@ -63,6 +66,26 @@ func (f *Fleet) Close() {
 	f.end()
 	f.helpers.Wait()
 	f.store.helpers.Wait()
+}
+
+const (
+	noticePause = time.Minute
+	maxNotices  = 100 // that are remembered
+)
+
+// isNews reports whether a text was not logged for a while. Topics and attempts have the same
+// troubles.
+func (f *Fleet) isNews(text string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if at, known := f.notices[text]; known && time.Since(at) < noticePause {
+		return false
+	}
+	if len(f.notices) >= maxNotices {
+		clear(f.notices)
+	}
+	f.notices[text] = time.Now()
+	return true
 }
 
 func (f *Fleet) add(s *source) {
@@ -84,7 +107,11 @@ func (f *Fleet) all() []*source {
 	return slices.Collect(maps.Keys(f.sources))
 }
 
+// noticed logs what has gone wrong and is tried again, once a minute.
 func (f *Fleet) noticed(what, subject string, err error) {
+	if !f.isNews(what + ": " + err.Error()) {
+		return
+	}
 	f.logger.Warn(what, zap.String("subject", subject), zap.Error(err))
 }
 

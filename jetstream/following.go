@@ -110,8 +110,7 @@ func (f *following) rule(v view) (out relay.Outcome, over bool) {
 	if _, stall := l.publisher.state(); stall != nil && !l.isMarking() {
 		if errors.Is(stall, errBehind) || l.isFutile() {
 			f.fleet.store.notice("publishing", f.subject, stall)
-			f.shunned = time.Now().Add(f.fleet.store.settings.Lease)
-			f.contest.leave(f.fleet.store.settings.Lease)
+			f.shun()
 			return out, false
 		}
 		if err := l.mark(f.ctx, v.newest); err != nil {
@@ -124,6 +123,9 @@ func (f *following) rule(v view) (out relay.Outcome, over bool) {
 	case !l.ready:
 		return out, false
 	case l.isAsking():
+		if l.publisher.progress() {
+			f.shunFor = 0
+		}
 		f.accept()
 		return out, false
 	case l.inner != nil:
@@ -134,6 +136,18 @@ func (f *following) rule(v view) (out relay.Outcome, over bool) {
 	l.ask(f.resumption(), f.sink)
 	return out, false
 }
+
+// shun leaves JetStream alone, because it stores nothing: the longer, the more often it has
+// come to that. Meanwhile, the lease is left to others.
+func (f *following) shun() {
+	f.shunFor = min(max(f.fleet.store.settings.Lease, 2*f.shunFor), longestShun)
+	f.shunned = time.Now().Add(f.shunFor)
+	f.contest.leave(f.shunFor)
+}
+
+// longestShun bounds for how long JetStream is left alone. Each attempt costs clients the
+// duration of a lease without events.
+const longestShun = 5 * time.Minute
 
 // resumption returns what the origin is asked with: the topic's id, or the stream's if the
 // topic is ahead of it.

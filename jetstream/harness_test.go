@@ -297,9 +297,10 @@ type node struct {
 }
 
 type options struct {
-	assign bool
-	secret string
-	stream string
+	assign   bool
+	replicas int
+	secret   string
+	stream   string
 }
 
 func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string, opts options) *node {
@@ -323,7 +324,7 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 		opts.stream = "FLEET"
 	}
 	n.fleet, err = New(n.conn, name, []byte(opts.secret), Settings{
-		Stream: opts.stream, Replicas: 1, Memory: true, Lease: testLease, HistoryEvents: 10000, HistoryAge: 5 * time.Minute,
+		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: true, Lease: testLease, HistoryEvents: 10000, HistoryAge: 5 * time.Minute,
 	}, zap.New(core).With(zap.String("node", name)))
 	if err != nil {
 		t.Fatal(err)

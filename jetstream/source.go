@@ -54,6 +54,7 @@ type state struct {
 	skipUntil  time.Time      // when that is given up
 	lead       *leadership    // while this node holds the lease
 	shunned    time.Time      // until when JetStream is left alone
+	shunFor    time.Duration  // how long it was at last, or 0
 }
 
 // A read is a message that counts.

@@ -42,7 +42,7 @@ var (
 	errOtherSecret = errors.New("the stream was made by a node with another secret: the nodes of a fleet need the same, " +
 		"and two fleets need streams of different names")
 	// errOtherStream says that there is a stream of that name that is somebody else's.
-	errOtherStream = errors.New("there is a stream of that name that sse_fanout has not made: choose another name, or delete the stream")
+	errOtherStream  = errors.New("there is a stream of that name that sse_fanout has not made: choose another name, or delete the stream")
 	errNotConnected = errors.New("there is no connection to a NATS server: check that one of servers runs and can be reached")
 )
 
@@ -87,14 +87,19 @@ func (s *store) checkServer() error {
 		}
 		return errNotConnected
 	}
-	version := s.conn.ConnectedServerVersion()
+	if err := checkVersion(s.conn.ConnectedServerVersion()); err != nil {
+		return fmt.Errorf("checking the NATS server %s: %w", s.conn.ConnectedUrlRedacted(), err)
+	}
+	return nil
+}
+
+func checkVersion(version string) error {
 	var major, minor int
 	if n, err := fmt.Sscanf(version, "%d.%d", &major, &minor); n < 2 {
-		return fmt.Errorf("reading the version %q of the NATS server %s: %w", version, s.conn.ConnectedUrlRedacted(), err)
+		return fmt.Errorf("reading its version %q: %w", version, err)
 	}
 	if major < oldestServer[0] || major == oldestServer[0] && minor < oldestServer[1] {
-		return fmt.Errorf("the NATS server %s has version %s, and the fleet needs %d.%d or newer: update the servers",
-			s.conn.ConnectedUrlRedacted(), version, oldestServer[0], oldestServer[1])
+		return fmt.Errorf("its version is %s, and the fleet needs %d.%d or newer: update the servers", version, oldestServer[0], oldestServer[1])
 	}
 	return nil
 }
