@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -263,6 +264,33 @@ func TestTwoSitesAreOneFleet(t *testing.T) {
 	}
 	if _, most := o.connections(); most != 1 {
 		t.Errorf("%d connections to the origin", most)
+	}
+
+	recorder := httptest.NewRecorder()
+	if err := serveAdmin(recorder, httptest.NewRequest(http.MethodGet, "/sse_fanout/fleet", nil)); err != nil {
+		t.Fatal(err)
+	}
+	var status []fleetStatus
+	if err := json.Unmarshal(recorder.Body.Bytes(), &status); err != nil || len(status) != 1 || len(status[0].Topics) != 2 {
+		t.Fatalf("the admin API says: %s", recorder.Body)
+	}
+	roles := make(map[role]int)
+	for _, topic := range status[0].Topics {
+		roles[topic.Role]++
+		if topic.Holder != status[0].Node {
+			t.Errorf("the node %s asks for %s, and %s is said to", status[0].Node, topic.Name, topic.Holder)
+		}
+	}
+	if roles[roleHolder] != 1 || roles[roleFollower] != 1 {
+		t.Errorf("the roles are %v", roles)
+	}
+	registry := prometheus.NewPedanticRegistry()
+	if err := registerMetrics(registry); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil || len(families) != 5 {
+		t.Errorf("%d metrics: %v", len(families), err)
 	}
 
 	// A reload leaves the fleet as it is.

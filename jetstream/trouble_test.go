@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -127,5 +128,48 @@ func TestMissingPermissionsLeaveNobodyWithout(t *testing.T) {
 			}}})
 			goesOn(t, s, "")
 		})
+	}
+}
+
+// TestDocumentedPermissionsAreEnough takes the subjects that docs/fleet.md lists.
+func TestDocumentedPermissionsAreEnough(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/fleet.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Permissions\n")
+	section, _, _ = strings.Cut(section, "\nTo subscribe")
+	var allowed []string
+	for row := range strings.Lines(section) {
+		if cells := strings.Split(row, "|"); len(cells) > 2 {
+			for subject := range strings.SplitSeq(cells[1], ",") {
+				if subject = strings.Trim(subject, " `"); strings.ContainsAny(subject, ".") {
+					allowed = append(allowed, strings.ReplaceAll(subject, "SSE_FANOUT", "FLEET"))
+				}
+			}
+		}
+	}
+	s := runServer(t, &server.Options{JetStream: true, NoAuthUser: "node", Users: []*server.User{{
+		Username: "node", Password: "x",
+		Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: allowed},
+			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+		},
+	}}})
+	o := newOrigin()
+	a, b := newNode(t, s, o, "a", options{}), newNode(t, s, o, "b", options{})
+	clients := []*client{newClient(a, ""), newClient(b, "")}
+	for _, c := range clients {
+		eventually(t, "the client is served", c.isServed)
+	}
+	o.send(10)
+	for _, c := range clients {
+		c.await("10").sequence(1, 10)
+	}
+	a.end()
+	eventually(t, "the other node holds the lease", func() bool { return holder(b) != nil })
+	if _, most := o.connections(); most != 1 {
+		t.Errorf("%d connections to the origin with the permissions %v", most, allowed)
 	}
 }
