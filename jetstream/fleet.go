@@ -23,6 +23,7 @@ type Fleet struct {
 	node    string
 	store   *store
 	logger  *zap.Logger
+	began   time.Time
 	ctx     context.Context // ended by Close
 	end     context.CancelFunc
 	helpers sync.WaitGroup
@@ -55,7 +56,7 @@ func New(conn *nats.Conn, node string, key []byte, settings Settings, logger *za
 	if err != nil {
 		return nil, fmt.Errorf("using JetStream: %w", err)
 	}
-	f := &Fleet{node: node, logger: logger, sources: make(map[*source]struct{}), notices: make(map[string]time.Time)}
+	f := &Fleet{node: node, logger: logger, began: time.Now(), sources: make(map[*source]struct{}), notices: make(map[string]time.Time)}
 	f.ctx, f.end = context.WithCancel(context.Background())
 	f.store = &store{conn: conn, js: js, name: settings.Stream, settings: settings, secret: key, noticed: f.noticed, now: time.Now}
 	return f, nil

@@ -384,3 +384,36 @@ func TestTheLeaseOfANodeThatExitsIsFree(t *testing.T) {
 		t.Errorf("the lease is still %v: %v", entry, err)
 	}
 }
+
+func TestAnOriginThatIgnoresIDsRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	o.ignores = true
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	first := holder(nodes...)
+	_, _, restClients := others(first, nodes, clients)
+	first.kill()
+	o.send(10)
+	for _, c := range restClients {
+		c.await("20").sequence(1, 20)
+	}
+}
+
+func TestATopicThatBeginsWithoutNATSNeedNotWaitForIt(t *testing.T) {
+	t.Parallel()
+	s, o := startServer(t), newOrigin()
+	n := newNode(t, s, o, "a", options{})
+	n.link.cut(true)
+	eventually(t, "the connection is lost", func() bool { return !n.conn.IsConnected() })
+	n.fleet.began = time.Now().Add(-time.Hour)
+	began := time.Now()
+	c := newClient(n, "")
+	eventually(t, "the client is served", c.isServed)
+	if took := time.Since(began); took >= testLease {
+		t.Errorf("the client has waited for %s", took)
+	}
+}

@@ -17,9 +17,11 @@ type following struct {
 	from relay.Resumption
 	sink relay.Sink
 
-	given    bool // events were given to the sink
-	accepted bool
-	retry    <-chan time.Time // when to look again, if nothing happens before
+	given     bool // events were given to the sink
+	unflushed int  // of these
+	accepted  bool
+	decided   bool
+	retry     <-chan time.Time // when to look again, if nothing happens before
 }
 
 // again is the outcome of a call that another is to follow at once.
@@ -59,6 +61,7 @@ func (f *following) run() relay.Outcome {
 		case <-stalled:
 		case <-f.retry:
 		case <-alive.C:
+			f.flush()
 			if f.lead == nil {
 				f.sink.Heard() // the silence of the origin is the holder's concern
 			}
@@ -181,7 +184,7 @@ func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
 	if wasCaughtUp {
 		f.contest.heard()
 	}
-	r := &read{&d.message, d.seq}
+	r := &read{&d.message, d.seq, !d.caughtUp}
 	if missed && (f.given || f.accepted) {
 		f.pushed = r
 		return again, true
@@ -243,11 +246,17 @@ func (f *following) end(m *message) (out relay.Outcome, over bool, err error) {
 	if f.lead != nil && f.lead.ready && f.lead.inner != nil && !f.lead.isAsking() {
 		out = f.lead.inner.outcome
 		f.lead.inner = nil
+		if out.Verdict == relay.Personal && f.accepted {
+			f.sink.Decided(true)
+		}
 		f.concede(&out)
 		return out, true, nil
 	}
 	if out, err = decodeOutcome(m.body); err != nil {
 		return out, false, err
+	}
+	if out.Verdict == relay.Personal && f.accepted {
+		f.sink.Decided(true)
 	}
 	if !f.caughtUp {
 		f.ended = &out
@@ -302,11 +311,23 @@ func (f *following) event(r *read) error {
 	f.given = true
 	f.sink.Heard()
 	f.sink.Event(&e)
-	if e.HasData && f.accepted {
+	if e.HasData && f.accepted && !f.decided {
+		f.decided = true
 		f.sink.Decided(false)
 	}
-	f.sink.Flush()
+	if f.unflushed++; !r.more || f.unflushed >= maxUnflushed {
+		f.flush()
+	}
 	return nil
+}
+
+// maxUnflushed is how many events readers may wait for at most while more come.
+const maxUnflushed = 32
+
+// flush makes readers see what has come.
+func (f *following) flush() {
+	f.unflushed = 0
+	f.sink.Flush()
 }
 
 // skips reports whether the topic has an event already, which it got while it was apart.

@@ -138,6 +138,7 @@ type origin struct {
 	refuses map[string]bool // nodes that do not reach it
 	held    map[string]bool // nodes that hear nothing of it for now
 	noIDs   bool
+	ignores bool               // the id that it is asked with: it sends all that it has
 	text    func(n int) string // the data of an event
 }
 
@@ -218,6 +219,9 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 	}
 	if d.noIDs || from.ID == "" {
 		at = d.events
+	}
+	if d.ignores {
+		at = 0
 	}
 	d.mu.Unlock()
 	defer func() {

@@ -61,6 +61,7 @@ type state struct {
 type read struct {
 	message *message
 	seq     uint64
+	more    bool // another one comes at once
 }
 
 // Source implements fleet.Fleet. The node asks origin if it holds the topic's lease, or if
@@ -76,6 +77,9 @@ func (f *Fleet) Source(t fleet.Topic, origin relay.Source) relay.Source {
 		duration: f.store.settings.Lease,
 		now:      f.store.now,
 	}, s.feed.trouble, f.store.reopen)
+	if time.Since(f.began) > f.store.settings.Lease && f.store.checkServer() != nil {
+		s.contest.contact = time.Time{} // nobody needs to wait until that is noticed
+	}
 	s.parts.limit = int(t.MaxEventSize) + eventOverhead
 	return s
 }

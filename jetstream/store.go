@@ -141,7 +141,8 @@ func (s *store) leases(ctx context.Context) (jetstream.KeyValue, error) {
 	bucket := s.bucket
 	s.mu.Unlock()
 	if bucket != nil {
-		return bucket, nil
+		// A request would wait in vain.
+		return bucket, s.checkServer()
 	}
 	if _, err := s.info(ctx); err != nil {
 		return nil, err // a node that cannot use the stream must not hold leases
@@ -197,8 +198,11 @@ func (s *store) openLeases(ctx context.Context) (jetstream.KeyValue, error) {
 
 // forget deletes a consumer that is not needed any more. The server would, after a while.
 func (s *store) forget(consumer string) {
+	if !s.conn.IsConnected() {
+		return
+	}
 	s.helpers.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
 		defer cancel()
 		_ = s.js.DeleteConsumer(ctx, s.name, consumer)
 	})
