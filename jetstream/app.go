@@ -196,7 +196,8 @@ func (m *membership) Destruct() error {
 	return nil
 }
 
-// join begins to connect. It does not wait: a site must start without NATS, too.
+// join begins to connect. It waits for one attempt with each server, two seconds at most: a
+// site must start without NATS, too.
 func (a *App) join(secret string) (*membership, error) {
 	node := a.Node
 	if node == "" {
