@@ -155,25 +155,31 @@ const longestShun = 5 * time.Minute
 // resumption returns what the origin is asked with: the topic's id, or the stream's if the
 // topic is ahead of it.
 func (f *following) resumption() relay.Resumption {
-	if f.skipTo != "" {
+	switch {
+	case f.skipTo == "":
+		return f.from
+	case relay.SendableID(f.lastID):
 		return relay.Resumption{ID: f.lastID}
 	}
-	return f.from
+	return relay.Resumption{}
 }
 
 // take takes what the feed has read.
 func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
+	missed := d.renewed && f.eventful
 	if d.renewed {
-		if f.begin(); f.accepted {
-			defer func() { out, over = again, true }() // to tell of the gap
-		}
+		f.begin()
 	}
 	wasCaughtUp := f.caughtUp
 	f.caughtUp = f.caughtUp || d.caughtUp && d.generation == f.generation
 	if d.empty {
+		if missed && f.accepted {
+			return again, true // to tell of the gap
+		}
 		return out, false
 	}
-	counts, missed := f.order.take(&d.message)
+	counts, skipped := f.order.take(&d.message)
+	missed = missed || skipped
 	f.gap = f.gap || missed
 	if f.lead != nil {
 		f.lead.hasRead(d, counts, &f.order)
