@@ -58,7 +58,7 @@ func TestWordsOfEachAudience(t *testing.T) {
 				s.getAs(a, "/events", "Last-Event-ID", "7").expect(want.startAt7)
 
 				up.send("retry: 1000\n\n").abort()
-				s.origin.await().answer(http.StatusGone).end() // to the id
+				s.origin.denyID(chokes["410"])
 				up = s.origin.await().accept()
 				c = s.getAs(a, "/events")
 				c.read()

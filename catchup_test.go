@@ -760,7 +760,7 @@ func TestClientAheadOfAGapInTheLog(t *testing.T) {
 		c = s.get("/events", "Last-Event-ID", "20")
 		catchup = s.origin.next()
 		up.events(13, 14).abort()
-		s.origin.await().answer(http.StatusGone).end()
+		s.origin.denyID(chokes["410"])
 		up = s.origin.next().accept()
 		return s, c, up, catchup
 	}
@@ -783,8 +783,7 @@ func TestClientAheadOfAGapInTheLog(t *testing.T) {
 			if !catchup.closed() {
 				catchup.abort()
 			}
-			s.origin.next().answer(http.StatusGone).end()
-			time.Sleep(time.Second)
+			s.origin.denyCatchup(chokes["410"])
 			up.events(31, 32)
 			c.expect(primer("20") + "id: 14\n" + gapComment + numbered(31, 32))
 		})

@@ -497,11 +497,11 @@ func TestFetchesUnderWayAreBounded(t *testing.T) {
 
 // That one id came to nothing says nothing about others, of the same address or not.
 func TestOneUnknownIDSaysNothingAboutOthers(t *testing.T) {
-	for name, fail := range map[string]func(c *conn){
-		"refused": func(c *conn) { c.answer(http.StatusGone).end(); time.Sleep(time.Second) },
-		"ignored": func(c *conn) { c.accept().events(12, 12) },
-		"no ids":  func(c *conn) { c.accept().send("data: what is that?\n\n"); time.Sleep(time.Minute) },
-		"silent":  func(c *conn) { c.accept(); time.Sleep(time.Minute) },
+	for name, fail := range map[string]func(o *fakeOrigin){
+		"refused": func(o *fakeOrigin) { o.denyCatchup(chokes["410"]) },
+		"ignored": func(o *fakeOrigin) { o.next().accept().events(12, 12) },
+		"no ids":  func(o *fakeOrigin) { o.next().accept().send("data: what is that?\n\n"); time.Sleep(time.Minute) },
+		"silent":  func(o *fakeOrigin) { o.next().accept(); time.Sleep(time.Minute) },
 	} {
 		for _, ip := range []string{"203.0.113.1", "203.0.113.2"} {
 			t.Run(name+", "+ip, func(t *testing.T) {
@@ -509,7 +509,7 @@ func TestOneUnknownIDSaysNothingAboutOthers(t *testing.T) {
 					s := newSetup(t, Options{Heartbeat: Heartbeat{Interval: -1}})
 					s.joinLive(10, 12)
 					bad := s.getFrom("203.0.113.1", "/events", "Last-Event-ID", "made up")
-					fail(s.origin.next())
+					fail(s.origin)
 					bad.expect(primer("made up") + "id: 12\n" + gapComment)
 					c := s.getFrom(ip, "/events", "Last-Event-ID", "7")
 					s.origin.next().accept().events(8, 10)
@@ -531,7 +531,7 @@ func TestRefusedIDsHoldUpNobody(t *testing.T) {
 			clients = append(clients, s.getFrom(fmt.Sprint("203.0.113.", id%100), "/events", "Last-Event-ID", fmt.Sprint(id)))
 		}
 		var times []time.Time
-		s.origin.keepAnswering(5*time.Second, func(c *conn) {
+		s.origin.keepAnswering(8*time.Second, func(c *conn) {
 			times = append(times, c.at)
 			c.answer(http.StatusGone).end()
 		})

@@ -126,6 +126,30 @@ func (o *fakeOrigin) await() *conn {
 	}
 }
 
+// maxDenials is how often in a row the origin must have denied a stream to an id that it has
+// given out before it is asked without one.
+const maxDenials = 3
+
+// denyID gives the same answer to all requests with the id in force that come before the
+// next one without.
+func (o *fakeOrigin) denyID(answer func(*conn)) {
+	o.t.Helper()
+	for range maxDenials {
+		c := o.await()
+		if c.request.Header.Get("Last-Event-Id") == "" {
+			o.t.Fatal("the origin was asked without an id")
+		}
+		answer(c)
+	}
+}
+
+// denyCatchup gives the same answer to all requests of a catch-up whose id the origin refuses,
+// until its clients are told of a gap.
+func (o *fakeOrigin) denyCatchup(answer func(*conn)) {
+	o.t.Helper()
+	o.keepAnswering(time.Second, answer)
+}
+
 // keepAnswering gives the same answer to every request that comes within d.
 func (o *fakeOrigin) keepAnswering(d time.Duration, answer func(*conn)) {
 	o.t.Helper()

@@ -105,8 +105,7 @@ func TestMetrics(t *testing.T) {
 		})
 		before = gather(t)
 		lost := s.get("/events", "Last-Event-ID", "z")
-		s.origin.next().answer(404).end()
-		time.Sleep(time.Second)
+		s.origin.denyCatchup(chokes["404"])
 		expectChange(t, before, map[string]float64{
 			"subscribers": 1, "catchups_total": 1, "gaps_total": 1, `subscribers_joined_total{outcome="gap"}`: 1,
 		})

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 )
@@ -37,8 +36,7 @@ func TestPlaceholders(t *testing.T) {
 		}, outcome: "resumed client_gone 2 <topic>"},
 		{name: "gap", lastID: "1", do: func(s *setup, c *client) {
 			s.origin.next().accept().events(5, 5)
-			s.origin.next().answer(404).end()
-			time.Sleep(time.Second)
+			s.origin.denyCatchup(chokes["404"])
 			c.leave()
 		}, outcome: "gap client_gone 1 <topic>"},
 		{name: "waiting", do: func(s *setup, c *client) { s.origin.next(); c.leave() }, outcome: "pending client_gone - <topic>"},

@@ -263,7 +263,7 @@ func TestEndOfAnUpstreamIsLogged(t *testing.T) {
 		}},
 		{"204", Options{}, func(s *setup, _ *client, up *conn) {
 			up.abort()
-			s.origin.await().answer(204).end()
+			s.origin.denyID(chokes["204"])
 			s.origin.next().answer(204).end()
 		}},
 		{"a minute of nos", Options{}, func(s *setup, _ *client, up *conn) {

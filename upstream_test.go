@@ -100,7 +100,7 @@ func TestIDThatTheOriginChokesOnIsUsedOnce(t *testing.T) {
 				s := newSetup(t, Options{})
 				c := s.get("/events")
 				s.origin.next().accept().events(1, 1).abort()
-				choke(s.origin.await().expectResumedWith("id 1"))
+				s.origin.denyID(choke)
 				up := s.origin.next().expectResumedWith("no id").accept() // at once
 				c.expect(primer("") + numbered(1, 1) + gapComment)
 				up.send("data: no id\n\n").abort()
@@ -110,6 +110,31 @@ func TestIDThatTheOriginChokesOnIsUsedOnce(t *testing.T) {
 				s.origin.await().expectResumedWith("id 2")
 			})
 		})
+	}
+}
+
+// Of several instances behind a balancer, one may be starting, and its answer is no word about
+// an id that the origin itself has given out.
+func TestIDThatAnInstanceChokesOnIsUsedAgain(t *testing.T) {
+	for name, choke := range chokes {
+		for odd := 1; odd < maxDenials; odd++ {
+			t.Run(fmt.Sprint(name, ", ", odd), func(t *testing.T) {
+				bothWriters(t, func(t *testing.T) {
+					s := newSetup(t, Options{})
+					c := s.get("/events")
+					up := s.origin.next()
+					for n := 1; n < 4; n++ {
+						up.accept().events(n, n).abort()
+						for range odd {
+							choke(s.origin.await().expectResumedWith(fmt.Sprint("id ", n)))
+						}
+						up = s.origin.await().expectResumedWith(fmt.Sprint("id ", n))
+					}
+					up.accept()
+					c.expect(primer("") + numbered(1, 3))
+				})
+			})
+		}
 	}
 }
 

@@ -266,7 +266,7 @@ func TestHeldClientsAreNotEndedByOneNo(t *testing.T) {
 func TestGoneEndsTheSubscribers(t *testing.T) {
 	bothWriters(t, func(t *testing.T) {
 		s, clients := reconnecting(t, Options{}, 20)
-		s.origin.await().answer(204).end() // to the id
+		s.origin.denyID(chokes["204"])
 		s.origin.next().answer(204).end()
 		if n := countEnded(clients); n != len(clients) {
 			t.Errorf("%d of %d streams have ended", n, len(clients))

@@ -22,9 +22,10 @@ type feed struct {
 	subject string
 	out     chan delivery // what has come; unbuffered, so that the rest stays with nats.go
 
-	last uint64       // sequence of the last message in out, owned by run
-	made atomic.Int64 // when the stream was, in Unix nanoseconds, or 0
-	lag  atomic.Int64 // how many messages are in the stream behind the last
+	last    uint64       // sequence of the last message in out, owned by run
+	renewed bool         // nobody was told yet that the stream is another, owned by run
+	made    atomic.Int64 // when the stream was, in Unix nanoseconds, or 0
+	lag     atomic.Int64 // how many messages are in the stream behind the last
 
 	mu sync.Mutex
 
@@ -88,8 +89,7 @@ func (f *feed) run(ctx context.Context) {
 func (f *feed) read(ctx context.Context) error {
 	ctx, cancel, generation := f.begin(ctx)
 	defer cancel()
-	renewed, err := f.check(ctx)
-	if err != nil {
+	if err := f.check(ctx); err != nil {
 		return err
 	}
 	consumer, err := f.consumer(ctx)
@@ -108,8 +108,8 @@ func (f *feed) read(ctx context.Context) error {
 	defer f.store.forget(consumer.CachedInfo().Name)
 	defer messages.Stop()
 
-	if renewed || consumer.CachedInfo().NumPending == 0 {
-		d := delivery{generation: generation, empty: true, renewed: renewed, caughtUp: consumer.CachedInfo().NumPending == 0}
+	if f.renewed || consumer.CachedInfo().NumPending == 0 {
+		d := delivery{generation: generation, empty: true, renewed: f.renewed, caughtUp: consumer.CachedInfo().NumPending == 0}
 		if !f.send(ctx, d, messages.Stop) {
 			return nil
 		}
@@ -146,7 +146,7 @@ func (f *feed) send(ctx context.Context, d delivery, stop func()) bool {
 	defer patience.Stop()
 	select {
 	case f.out <- d:
-		f.last = max(f.last, d.seq)
+		f.sent(&d)
 		return true
 	case <-ctx.Done():
 		return false
@@ -156,10 +156,15 @@ func (f *feed) send(ctx context.Context, d delivery, stop func()) bool {
 	d.caughtUp = false // nobody knows any more
 	select {
 	case f.out <- d:
-		f.last = max(f.last, d.seq)
+		f.sent(&d)
 	case <-ctx.Done():
 	}
 	return false
+}
+
+func (f *feed) sent(d *delivery) {
+	f.last = max(f.last, d.seq)
+	f.renewed = f.renewed && !d.renewed
 }
 
 // restart makes the feed find out anew what the stream has behind the last message. It
@@ -207,19 +212,18 @@ func (f *feed) begin(ctx context.Context) (_ context.Context, cancel context.Can
 	return ctx, cancel, f.generation
 }
 
-// check reports whether the stream is another than the last message was from: somebody has
+// check finds out whether the stream is another than the last message was from: somebody has
 // deleted it, or it was in the memory of servers that have all ended.
-func (f *feed) check(ctx context.Context) (renewed bool, err error) {
+func (f *feed) check(ctx context.Context) error {
 	info, err := f.store.info(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
-	before := f.made.Swap(info.Created.UnixNano())
-	renewed = before != 0 && before != info.Created.UnixNano()
-	if renewed {
-		f.last = 0
+	made := info.Created.UnixNano()
+	if before := f.made.Swap(made); before != 0 && before != made {
+		f.last, f.renewed = 0, true
 	}
-	return renewed, nil
+	return nil
 }
 
 // born returns what tells the stream from others that had its name.

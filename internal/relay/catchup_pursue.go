@@ -71,6 +71,7 @@ type pursuit struct {
 	quiet   *time.Timer   // it is to be looked whether the origin has no more
 	thought *time.Timer   // it is known what the end of a fetch means
 	calm    time.Duration // how long the origin must be silent for that
+	denied  bool          // the origin has refused the id once
 	delay   time.Duration // before the next thought
 }
 
@@ -192,6 +193,13 @@ func (p *pursuit) isToGoOn() bool {
 	switch {
 	case p.progress.is(progressWhole), p.disrupted():
 	case p.fetched.outcome.blamesID():
+		// An instance behind a balancer may be starting, and another one know the id. Those
+		// who wait for the place are not to wait for that, and who brings many bad ids is
+		// not believed.
+		if !p.denied && p.fetched.outcome.Verdict != Personal && !p.askersHaveFailed() && p.proceed() {
+			p.denied = true
+			return true
+		}
 		p.fail(errCatchupRefused)
 	case !p.resumable():
 		p.fail(errCatchupEnded)

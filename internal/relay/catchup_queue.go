@@ -276,6 +276,15 @@ func (c *catchup) rest() {
 	g.startNext()
 }
 
+// askersHaveFailed reports whether other fetches for the address of c have lately come to
+// nothing here.
+func (c *catchup) askersHaveFailed() bool {
+	g := c.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.rates.hasFailed(c.billed, time.Now())
+}
+
 // proceed reports whether c may have another connection.
 func (c *catchup) proceed() bool {
 	g := c.group

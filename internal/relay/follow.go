@@ -20,6 +20,7 @@ type upstream struct {
 	// Owned by run, and by the connection that it waits for.
 	suspectID string    // may be why the last answer was no stream, or a silent one
 	doubted   bool      // the opener's id is not used any more
+	denials   int       // in a row, of the id in force (see isToBlame)
 	failures  int       // in a row, of connections that have not proved themselves
 	noSince   time.Time // since when every answer has been a no
 	since     time.Time // when the present state of the connection began
@@ -59,20 +60,14 @@ const (
 func (u *upstream) run(ctx context.Context) {
 	u.since = time.Now()
 	for ctx.Err() == nil {
-		c := u.follow(ctx, u.open(ctx, u.next(), nil))
-		if c.outcome.Again {
-			u.topic.disconnected(c.nth)
-			continue
-		}
-		silent := errors.Is(c.outcome.Err, errSilentToID)
-		if ctx.Err() == nil && (silent || c.ID != "" && !c.wasAccepted() && c.outcome.blamesID()) {
-			// Only an answer to a request without an id is a verdict. If this
-			// one is no stream either, the id was not to blame and is tried
-			// again.
+		c := u.attempt(ctx, u.next)
+		if ctx.Err() == nil && u.isToBlame(c) {
+			// If the answer to this one is no stream either, the id was not to blame
+			// and is tried again.
 			u.suspectID = c.ID
-			u.doubted = u.doubted || silent
+			u.doubted = u.doubted || errors.Is(c.outcome.Err, errSilentToID)
 			u.topic.disconnected(c.nth)
-			c = u.follow(ctx, u.open(ctx, beginning{}, nil))
+			c = u.attempt(ctx, func() beginning { return beginning{} })
 			u.suspectID = ""
 		}
 		if ctx.Err() != nil {
@@ -89,6 +84,50 @@ func (u *upstream) run(ctx context.Context) {
 		reason = string(e.Reason) // why there are none
 	}
 	u.closed(reason, 0, false)
+}
+
+// maxDenials is how often in a row the origin must have denied a stream to an id that it has
+// given out before it is asked without one.
+const maxDenials = 3
+
+// isToBlame reports whether the id that a connection was asked with seems to be why it has
+// brought nothing: then the origin is asked without it. An id that a client has brought may
+// be made up. One that the origin has given out is asked with again at first: of several
+// instances behind a balancer, one may be starting, and its 404 is no word about the id. The
+// next answer to a request without an id would make all clients miss events, or get them
+// twice.
+func (u *upstream) isToBlame(c *connection) bool {
+	if errors.Is(c.outcome.Err, errSilentToID) {
+		return true
+	}
+	if !c.deniesID() {
+		u.denials = 0
+		return false
+	}
+	u.denials++
+	isBelieved := !u.noSince.IsZero() && time.Since(u.noSince) >= BeliefTime
+	if !c.brought && !isBelieved && u.denials < maxDenials {
+		return false
+	}
+	u.denials = 0
+	return true
+}
+
+// deniesID reports whether the origin has given another answer than an event stream to a
+// request with an id. Only its answer to a request without one is a verdict.
+func (c *connection) deniesID() bool {
+	return c.ID != "" && !c.wasAccepted() && c.outcome.blamesID() && c.outcome.Verdict != Personal
+}
+
+// attempt makes connections until one ends that has something to say of the origin.
+func (u *upstream) attempt(ctx context.Context, next func() beginning) *connection {
+	for {
+		c := u.follow(ctx, u.open(ctx, next(), nil))
+		if !c.outcome.Again || ctx.Err() != nil {
+			return c
+		}
+		u.topic.disconnected(c.nth)
+	}
 }
 
 // follow waits for a connection to end. When a reload has brought the topic a
@@ -169,13 +208,19 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 		return u.over(Ending{Reason: EndDrained, Over: closeDelay}, out.Status)
 	}
 
-	if u.obey(out) {
+	if c.deniesID() {
+		u.noteNo(out)
+	} else if u.obey(out) {
 		return 0, true
 	}
 	if c.events > 0 || c.wasAccepted() && time.Since(c.accepted) >= proofTime {
 		u.failures = 0
 	}
-	delay = max(u.backoff(), u.pause(out), out.RetryAfter)
+	failures := u.failures
+	if c.deniesID() {
+		failures = u.denials - 1 // it is there, however long it was away before
+	}
+	delay = max(u.backoff(failures), u.pause(out), out.RetryAfter)
 	if u.failures == 0 {
 		u.troubled = time.Now()
 	}
@@ -220,9 +265,7 @@ func (u *upstream) obeyNo(out *Outcome) (over bool) {
 		u.closed(out.Verdict.String(), out.Status, true)
 		return true
 	}
-	if u.noSince.IsZero() {
-		u.noSince = time.Now()
-	}
+	u.noteNo(out)
 	switch {
 	case out.Verdict == Gone:
 		_, over = u.over(Ending{Reason: EndUpstreamGone}, out.Status)
@@ -230,6 +273,16 @@ func (u *upstream) obeyNo(out *Outcome) (over bool) {
 		_, over = u.over(Ending{Reason: EndRefused, Over: t.relay.cfg.Spread}, out.Status)
 	}
 	return over
+}
+
+// noteNo notes since when every answer has been a no.
+func (u *upstream) noteNo(out *Outcome) {
+	switch {
+	case out.Verdict == Unavailable:
+		u.noSince = time.Time{}
+	case u.noSince.IsZero():
+		u.noSince = time.Now()
+	}
 }
 
 // pause returns how long the origin has asked to be left alone. A stream that has ended as
@@ -265,11 +318,11 @@ func (u *upstream) over(e Ending, status int) (time.Duration, bool) {
 
 // backoff returns a random time between the minimum and a bound that doubles
 // with each failure.
-func (u *upstream) backoff() time.Duration {
+func (u *upstream) backoff(failures int) time.Duration {
 	low := u.topic.relay.cfg.ReconnectMin
 	high := u.topic.relay.cfg.ReconnectMax
 	bound := low
-	for range u.failures + 1 {
+	for range failures + 1 {
 		if bound = 2 * bound; bound >= high {
 			bound = high
 			break

@@ -89,6 +89,15 @@ func (c *call) refuse() {
 	synctest.Wait()
 }
 
+// denyID answers with a no to all requests with the id in force that come before the next
+// one without.
+func (b *bench) denyID() {
+	b.t.Helper()
+	for range maxDenials {
+		(<-b.source.calls).refuse() // after a backoff
+	}
+}
+
 // fail breaks.
 func (c *call) fail() {
 	c.end <- Outcome{Verdict: Stream, Err: io.ErrUnexpectedEOF}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
@@ -103,7 +104,7 @@ func (t *Topic) lookup(brought Claim) (hub.Position, knowledge) {
 	switch {
 	case ok:
 		return pos, idKnown
-	case t.assigned(brought.ID), !brought.Usable(), brought.ID == t.blamedID:
+	case t.assigned(brought.ID), !brought.Usable(), t.isBlamed(brought.ID):
 		return pos, idLost
 	case t.isOpened && brought.ID == t.opener.ID && t.openedAt >= t.log.Oldest().Cursor:
 		return hub.Position{Cursor: t.openedAt, ID: brought.ID}, idKnown
@@ -117,10 +118,16 @@ func (t *Topic) lookup(brought Claim) (hub.Position, knowledge) {
 func (t *Topic) askableID(id string) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !SendableID(id) || t.assigned(id) || id == t.blamedID {
+	if !SendableID(id) || t.assigned(id) || t.isBlamed(id) {
 		return ""
 	}
 	return id
+}
+
+// isBlamed reports whether the origin has answered with a stream, but not to this id. It is
+// believed for BeliefTime: the origin may have been about to start. t.mu must be held.
+func (t *Topic) isBlamed(id string) bool {
+	return t.blamedID != "" && id == t.blamedID && time.Since(t.blamedSince) < BeliefTime
 }
 
 // AssignedPrefix begins every id that is ours. Such an id never goes to the

@@ -121,8 +121,7 @@ func TestSplice(t *testing.T) {
 				}
 				b.begin(live)
 				if tc.jumping == "the origin refuses ids" {
-					time.Sleep(time.Second)
-					b.next().refuse()
+					b.denyID()
 					up = b.next().accept()
 					synctest.Wait()
 				}

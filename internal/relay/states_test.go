@@ -265,12 +265,13 @@ func TestStates(t *testing.T) {
 		},
 		{
 			name:  "the origin refuses an id",
-			takes: []string{"stage: running, rests", "stage: resting, ends", "progress: fetching, fails"},
+			takes: []string{"stage: running, rests", "stage: resting, proceeds", "stage: resting, ends", "progress: fetching, fails"},
 			run: func(b *bench) {
 				defer b.live().Close()
 				defer b.resume("8").Close()
 				b.next().refuse()
-				time.Sleep(2 * SecondThought)
+				(<-b.source.calls).refuse()
+				time.Sleep(4 * SecondThought)
 			},
 		},
 		{
@@ -305,8 +306,7 @@ func TestStates(t *testing.T) {
 				r, up := b.ahead()
 				defer r.Close()
 				up.fail()
-				time.Sleep(time.Second)
-				b.next().refuse()
+				b.denyID()
 				b.next().accept()
 				synctest.Wait()
 			},

@@ -52,23 +52,24 @@ type Topic struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	link      life[link, linkEvent]
-	trust     life[trust, trustEvent]
-	refusal   *Outcome // of its link, once that is refused
-	admitted  bool     // subscribers were accepted: a no of the origin ends nothing at once
-	expiry    *time.Timer
-	handshake *time.Timer         // of the first connection, until it is known whether it begins a session
-	changed   chan struct{}       // closed when one of the following changes
-	connects  int                 // how often it was connected
-	awaySince time.Time           // when it was last disconnected, or opened
-	notice    hub.Cursor          // behind the last notice of a gap in the log
-	noticeID  string              // in force there
-	blamedID  string              // the origin answers with a stream, but not to this id
-	blamedAt  hub.Cursor          // where the log ended when that was found
-	isOpened  bool                // the origin has answered with a stream to the opener's id
-	openedAt  hub.Cursor          // what follows that id begins here
-	header    map[string][]string // of the origin's answer, what is shared
-	runs      []hub.Cursor        // where the origin has begun its stream anew, as far as the log reaches
+	link        life[link, linkEvent]
+	trust       life[trust, trustEvent]
+	refusal     *Outcome // of its link, once that is refused
+	admitted    bool     // subscribers were accepted: a no of the origin ends nothing at once
+	expiry      *time.Timer
+	handshake   *time.Timer         // of the first connection, until it is known whether it begins a session
+	changed     chan struct{}       // closed when one of the following changes
+	connects    int                 // how often it was connected
+	awaySince   time.Time           // when it was last disconnected, or opened
+	notice      hub.Cursor          // behind the last notice of a gap in the log
+	noticeID    string              // in force there
+	blamedID    string              // the origin answers with a stream, but not to this id
+	blamedAt    hub.Cursor          // where the log ended when that was found
+	blamedSince time.Time           // when that was
+	isOpened    bool                // the origin has answered with a stream to the opener's id
+	openedAt    hub.Cursor          // what follows that id begins here
+	header      map[string][]string // of the origin's answer, what is shared
+	runs        []hub.Cursor        // where the origin has begun its stream anew, as far as the log reaches
 }
 
 func newTopic(r *Relay, v *Visit) *Topic {
@@ -218,7 +219,7 @@ func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (n
 		t.log.Append(hub.Entry{Gap: true})
 	}
 	if blamed != "" {
-		t.blamedID, t.blamedAt = blamed, t.log.Newest().Cursor
+		t.blamedID, t.blamedAt, t.blamedSince = blamed, t.log.Newest().Cursor, time.Now()
 	}
 	t.header = o.Header
 	t.linkOn(linkAccepts)
