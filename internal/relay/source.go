@@ -41,7 +41,8 @@ type Sink interface {
 	Heard()
 
 	// Accept is called once the source has turned out to be an event stream, before
-	// anything else but Heard. What it returns, unless it is nil, is to be called
+	// anything else but Heard and what the source remembers: events of an earlier connection
+	// are for those who resume, and admit nobody. What it returns, unless it is nil, is to be called
 	// when no lock is held.
 	Accept(o Opening) (tell func())
 
