@@ -46,6 +46,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	    credentials  strip|pass
 //	    ask_from     <ip>
 //	    cors_origins <origin...>|*
+//	    fleet        [on|off]
 //
 //	    # what clients get
 //	    heartbeat   off|<duration> [comment <text> | event <name>]
@@ -102,6 +103,9 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //
 // "ask_from" is the address as whom the site is asked without upstreams, for sites
 // that admit some addresses alone.
+//
+// "fleet" makes all nodes of the app sse_fanout_fleet open one connection to the origin
+// together.
 //
 // "retry" is the reconnection time that clients are told; how soon the origin
 // is asked again is "reconnect".

@@ -84,9 +84,13 @@ func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Rea
 		return nil, "", passed
 	}
 	v := &relay.Visit{
-		Key:      key,
-		Name:     func() string { return req.PublicName(key) },
-		Open:     func(t *relay.Topic) relay.Source { return &upstream{pool: p, topic: t, request: req} },
+		Key:  key,
+		Name: func() string { return req.PublicName(key) },
+		Open: func(t *relay.Topic) relay.Source {
+			u := &upstream{pool: p, topic: t, request: req}
+			a.handler.fleet.join(u, key)
+			return u
+		},
 		Claim:    request.ClaimOf(r),
 		Address:  request.CountedAddress(request.ClientIP(r)),
 		Audience: uint8(audience.Of(r, p.opts.Primer)),

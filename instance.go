@@ -27,6 +27,7 @@ type instance struct {
 	door      site.Door // of server
 	logger    *zap.Logger
 	announcer *observe.Announcer
+	fleet     *membership     // nil: each node asks the origin itself
 	sockets   carrier.Sockets // nil: the kernel's
 
 	lineage *lineage

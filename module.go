@@ -124,7 +124,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	key, err := definition(h.server, h)
+	definition, err := definition(h)
 	if err != nil {
 		return err
 	}
@@ -140,6 +140,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.settings.ByOriginal = byOriginal
+	if err := h.joinFleet(ctx, definition); err != nil {
+		return err
+	}
 	h.door = site.NewDoor(h.server, h, h.settings)
 	if err := observe.Register(ctx.GetMetricsRegistry(), process{}); err != nil {
 		return err
@@ -155,7 +158,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 				zap.Duration("write_timeout", time.Duration(h.server.WriteTimeout)))
 		}
 	}
-	h.lineage = joinLineage(key, &h.instance)
+	h.lineage = joinLineage(atAddresses(h.server, definition)+"\n"+h.fleet.id(), &h.instance)
 	return nil
 }
 
@@ -176,18 +179,24 @@ func (h *Handler) Cleanup() error {
 	return err
 }
 
-// definition is that of a handler: the server's addresses (its name
-// shifts when other sites come and go) and everything that is configured.
-func definition(server *caddyhttp.Server, handler any) (string, error) {
+// definition is everything that is configured of a handler.
+func definition(handler any) (string, error) {
 	config, err := json.Marshal(handler)
 	if err != nil {
 		return "", fmt.Errorf("encoding configuration: %w", err)
 	}
+	return string(config), nil
+}
+
+// atAddresses is a definition of a handler and the server's addresses (its name
+// shifts when other sites come and go): what tells the handler of one configuration
+// that it is that of another.
+func atAddresses(server *caddyhttp.Server, definition string) string {
 	var addresses string
 	if server != nil {
 		addresses = strings.Join(server.Listen, ",")
 	}
-	return addresses + "\n" + string(config), nil
+	return addresses + "\n" + definition
 }
 
 // ServeHTTP shares r, or passes it on untouched.

@@ -111,7 +111,7 @@ func (h *Multiplex) Provision(ctx caddy.Context) error {
 
 // join fills in the defaults, and joins those handlers that this one replaces.
 func (h *Multiplex) join() error {
-	key, err := definition(h.server, h)
+	definition, err := definition(h)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (h *Multiplex) join() error {
 		return err
 	}
 	h.carrier = carrier.Carrier{Timeout: time.Duration(h.settings.DispatchTimeout), Sockets: carrier.Kernel{}}
-	h.group = joinGroup(key, h)
+	h.group = joinGroup(atAddresses(h.server, definition), h)
 	return nil
 }
 

@@ -25,6 +25,7 @@ type upstream struct {
 	pool    *pool
 	topic   *relay.Topic
 	request *request.Topic
+	shared  relay.Source // of the fleet, or nil
 
 	abandoned atomic.Int32 // sources that nobody listens to any more
 
@@ -41,6 +42,14 @@ func upstreamOf(t *relay.Topic) *upstream { return t.Source().(*upstream) }
 
 // Follow implements relay.Source.
 func (u *upstream) Follow(ctx context.Context, from relay.Resumption, sink relay.Sink) relay.Outcome {
+	if u.shared != nil {
+		return u.shared.Follow(ctx, from, sink)
+	}
+	return u.ask(ctx, from, sink)
+}
+
+// ask is Follow for a node that asks the origin itself.
+func (u *upstream) ask(ctx context.Context, from relay.Resumption, sink relay.Sink) relay.Outcome {
 	src, ok := u.pool.source()
 	if !ok {
 		return relay.Outcome{Err: relay.ErrClosing}

@@ -11,6 +11,7 @@ import (
 
 	_ "github.com/sse-fanout/caddy-sse-fanout"
 	_ "github.com/sse-fanout/caddy-sse-fanout/internal/demo"
+	_ "github.com/sse-fanout/caddy-sse-fanout/jetstream"
 )
 
 func main() {

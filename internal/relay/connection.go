@@ -71,7 +71,7 @@ func (c *connection) Accept(o Opening) (tell func()) {
 	c.accept()
 	defer close(c.established)
 	told := Connected{Address: o.Address, LastEventID: c.ID, Attempt: u.failures + 1, Reloaded: c.replaces != nil}
-	c.nth, told.Without = t.connected(c.ID, c.brought, u.suspectID, o.Header)
+	c.nth, told.Without = t.connected(c.ID, c.brought, u.suspectID, &o)
 	c.replaying = c.nth > 1
 	c.replaces = nil // or each reload would keep one connection more in memory
 	u.since = c.accepted

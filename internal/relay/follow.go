@@ -60,14 +60,14 @@ const (
 func (u *upstream) run(ctx context.Context) {
 	u.since = time.Now()
 	for ctx.Err() == nil {
-		c := u.follow(ctx, u.open(ctx, u.next(), nil))
+		c := u.attempt(ctx, u.next)
 		if ctx.Err() == nil && u.isToBlame(c) {
 			// If the answer to this one is no stream either, the id was not to blame
 			// and is tried again.
 			u.suspectID = c.ID
 			u.doubted = u.doubted || errors.Is(c.outcome.Err, errSilentToID)
 			u.topic.disconnected(c.nth)
-			c = u.follow(ctx, u.open(ctx, beginning{}, nil))
+			c = u.attempt(ctx, func() beginning { return beginning{} })
 			u.suspectID = ""
 		}
 		if ctx.Err() != nil {
@@ -116,6 +116,17 @@ func (u *upstream) isToBlame(c *connection) bool {
 // request with an id. Only its answer to a request without one is a verdict.
 func (c *connection) deniesID() bool {
 	return c.ID != "" && !c.wasAccepted() && c.outcome.blamesID() && c.outcome.Verdict != Personal
+}
+
+// attempt makes connections until one ends that has something to say of the origin.
+func (u *upstream) attempt(ctx context.Context, next func() beginning) *connection {
+	for {
+		c := u.follow(ctx, u.open(ctx, next(), nil))
+		if !c.outcome.Again || ctx.Err() != nil {
+			return c
+		}
+		u.topic.disconnected(c.nth)
+	}
 }
 
 // follow waits for a connection to end. When a reload has brought the topic a

@@ -42,7 +42,8 @@ type Sink interface {
 	Heard()
 
 	// Accept is called once the source has turned out to be an event stream, before
-	// anything else but Heard. What it returns, unless it is nil, is to be called
+	// anything else but Heard and what the source remembers: events of an earlier connection
+	// are for those who resume, and admit nobody. What it returns, unless it is nil, is to be called
 	// when no lock is held.
 	Accept(o Opening) (tell func())
 
@@ -64,6 +65,10 @@ type Opening struct {
 
 	// Address is that of the origin, if it is known.
 	Address string
+
+	// Gap says that events are missing before what comes next, whatever the source was
+	// asked with. A source that does not know leaves that to the topic.
+	Gap bool
 }
 
 // An Outcome is how a call of Follow ended.
@@ -90,6 +95,10 @@ type Outcome struct {
 
 	// FallsBack says that an answer of their own is to be had by those who wait.
 	FallsBack bool
+
+	// Again says that the source has come to where another connection begins, and is to be
+	// followed again at once. It has nothing else to say.
+	Again bool
 
 	Err        error         // why it ended, nil for a clean end
 	Address    string        // of the origin, if it is known

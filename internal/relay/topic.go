@@ -207,7 +207,7 @@ func (t *Topic) expire() {
 // one. From the second on, the stream may begin with what is in the log already. id is
 // that of the request, brought tells whether it came from the client that opened the
 // topic, and blamed is the id of the request before, which got no stream.
-func (t *Topic) connected(id string, brought bool, blamed string, header map[string][]string) (nth int, without time.Duration) {
+func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (nth int, without time.Duration) {
 	followers := t.Subscribers() - int(t.unsettled.Load())
 	t.mu.Lock()
 	if !t.IsConnected() {
@@ -216,7 +216,7 @@ func (t *Topic) connected(id string, brought bool, blamed string, header map[str
 	switch {
 	case brought && !t.isOpened:
 		t.isOpened, t.openedAt = true, t.log.Newest().Cursor
-	case t.connects > 0 && id == "":
+	case t.connects > 0 && id == "", o.Gap && t.log.Newest().Cursor > 0:
 		// Events may have been sent while nobody listened, and nothing tells
 		// which: whoever follows the log comes past this.
 		t.relay.stats.Gaps.Add(uint64(max(0, followers)))
@@ -227,7 +227,7 @@ func (t *Topic) connected(id string, brought bool, blamed string, header map[str
 	if blamed != "" {
 		t.blamedID, t.blamedAt, t.blamedSince = blamed, t.log.Newest().Cursor, time.Now()
 	}
-	t.header = header
+	t.header = o.Header
 	t.linkOn(linkAccepts)
 	t.connects++
 	nth = t.connects

@@ -29,6 +29,16 @@ var Grammar = map[string]Option{
 	"ask_from":     {"<ip>", func(o *Options, args *arguments.Arguments) { o.AskFrom = args.Text() }},
 	// UnmarshalCaddyfile takes its block. What the flag --source names is left over,
 	// which is an error.
+	"fleet": {"[on|off]", func(o *Options, args *arguments.Arguments) {
+		switch {
+		case args.Next("off"):
+			o.Fleet = false
+		case args.Next("on") || !args.More():
+			o.Fleet = true
+		default:
+			args.Fail("%q is not one of on, off", args.Text())
+		}
+	}},
 	"source": {"{ <directives...> }", func(*Options, *arguments.Arguments) {}},
 	"cors_origins": {"<origin...>|*", func(o *Options, args *arguments.Arguments) {
 		o.CORSOrigins = args.Texts()

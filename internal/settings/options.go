@@ -70,6 +70,12 @@ type Options struct {
 	// ids never go to the origin. Default: "origin".
 	IDs string `json:"ids,omitempty"`
 
+	// Whether the nodes of the fleet open one connection to the origin for all of
+	// them together. It needs the app sse_fanout_fleet, and upstreams or a source.
+	// Nodes share topics of handlers that are configured alike, or that have the same
+	// Name, which is then the definition. Default: no.
+	Fleet bool `json:"fleet,omitempty"`
+
 	// How the events that a resuming client has missed are fetched when the
 	// history does not have them any more.
 	Catchup Catchup `json:"catchup,omitzero"`

@@ -1,0 +1,74 @@
+package ssefanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+)
+
+// A membership is a handler's part in the fleet of its nodes.
+type membership struct {
+	fleet      fleet.Fleet
+	definition string // of its topics, the same on all nodes
+}
+
+// joinFleet finds the fleet that the handler takes part in, if it does.
+func (h *Handler) joinFleet(ctx caddy.Context, definition string) error {
+	if !h.settings.Fleet {
+		return nil
+	}
+	if h.wraps() {
+		return errors.New("joining the fleet: only a handler with upstreams or a source can take part; " +
+			"name upstreams behind sse_fanout, or take the option fleet away")
+	}
+	value, err := ctx.AppIfConfigured(fleet.AppID)
+	if err != nil {
+		return fmt.Errorf("joining the fleet: %w; configure the global option %s, in a Caddy that is built with the package jetstream "+
+			"(xcaddy build --with github.com/sse-fanout/caddy-sse-fanout/jetstream)", err, fleet.AppID)
+	}
+	app, ok := value.(fleet.App)
+	if !ok {
+		return fmt.Errorf("joining the fleet: the app %s is a %T, and no fleet", fleet.AppID, value)
+	}
+	if h.settings.Name != "" {
+		definition = "name " + h.settings.Name
+	}
+	h.fleet = &membership{app.Fleet(), definition}
+	return nil
+}
+
+// id tells fleets of this process apart: topics do not go on in another one.
+func (m *membership) id() string {
+	if m == nil {
+		return ""
+	}
+	return fmt.Sprintf("%p", m.fleet)
+}
+
+// join makes the upstream of a topic part of the fleet.
+func (m *membership) join(u *upstream, key string) {
+	if m == nil {
+		return
+	}
+	u.shared = m.fleet.Source(fleet.Topic{
+		Definition:   m.definition,
+		Key:          key,
+		Name:         u.topic.Name(),
+		Closing:      u.topic.Closing(),
+		AssignIDs:    u.pool.opts.IDs == "assign",
+		MaxEventSize: u.pool.opts.MaxEventSize,
+	}, asker{u})
+}
+
+// An asker is an upstream as the fleet sees it: the origin.
+type asker struct{ *upstream }
+
+// Follow implements relay.Source.
+func (a asker) Follow(ctx context.Context, from relay.Resumption, sink relay.Sink) relay.Outcome {
+	return a.ask(ctx, from, sink)
+}

@@ -1,0 +1,63 @@
+package relay
+
+import (
+	"testing"
+	"testing/synctest"
+)
+
+// again ends a call that another is to follow at once.
+func (c *call) again() {
+	c.end <- Outcome{Again: true}
+	synctest.Wait()
+}
+
+// TestASourceMayHaveAHistory has a source that brings earlier events before the origin has
+// answered: they are for those who resume, and admit nobody.
+func TestASourceMayHaveAHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, testConfig())
+		r := b.join("192.0.2.1", "2")
+		defer r.Close()
+		history := b.next()
+		history.events(1, 4)
+		if r.topic.IsConnected() {
+			t.Error("the origin has not answered")
+		}
+		history.again()
+		live := b.next() // no time has passed
+		if live.from.ID != "4" {
+			t.Errorf("the source is asked for what follows %q, and has brought 4", live.from.ID)
+		}
+		live.accept().events(5, 6)
+		b.begin(r)
+		if text, _ := read(r); text != numbered(3, 6) {
+			t.Errorf("the client that resumes with 2 has got:\n%s", text)
+		}
+	})
+}
+
+// TestASourceMayKnowOfAGap has a source that tells what its topic cannot know: that events
+// are missing although it was asked with an id.
+func TestASourceMayKnowOfAGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, testConfig())
+		r := b.join("192.0.2.1", "")
+		defer r.Close()
+		first := b.next().accept()
+		b.begin(r)
+		first.events(1, 1)
+		if text, _ := read(r); text != numbered(1, 1) {
+			t.Errorf("got %q", text)
+		}
+		first.again()
+		second := b.next()
+		second.sink.Heard()
+		if tell := second.sink.Accept(Opening{Gap: true}); tell != nil {
+			tell()
+		}
+		second.events(5, 5)
+		if text, _ := read(r); text != ": gap\n\n"+numbered(5, 5) {
+			t.Errorf("got %q", text)
+		}
+	})
+}

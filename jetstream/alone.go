@@ -1,0 +1,100 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+)
+
+var errReturned = errors.New("JetStream is back")
+
+// alone asks the origin without the fleet, until JetStream is back.
+func (f *following) alone(why error) relay.Outcome {
+	f.fleet.fallen(f.source, why)
+	f.isApart = true
+	ctx, cancel := context.WithCancelCause(f.ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		f.await(ctx, func() { cancel(errReturned) })
+	}()
+	out := f.origin.Follow(ctx, f.from, f.sink)
+	returned := f.ctx.Err() == nil && errors.Is(context.Cause(ctx), errReturned)
+	cancel(nil)
+	<-watched
+	if returned {
+		f.fleet.returned(f.source)
+		return again
+	}
+	return out
+}
+
+// await calls back when JetStream can be used again.
+func (f *following) await(ctx context.Context, back func()) {
+	for {
+		v := f.contest.look()
+		pause := time.Until(f.shunned)
+		if !v.away && pause <= 0 {
+			back()
+			return
+		}
+		timer := time.NewTimer(max(pause, time.Millisecond))
+		expired := timer.C
+		if pause <= 0 {
+			expired = nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-v.changed:
+		case <-expired:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// rejoin begins to read the stream behind what the topic has. While it was apart, the topic
+// has got events that the stream may have, or is to get.
+func (f *following) rejoin() {
+	if f.lead != nil && f.lead.inner != nil {
+		f.lead.inner.sink.Store(&f.sink)
+	}
+	if !f.isApart || f.isAway() {
+		return
+	}
+	f.isApart, f.caughtUp, f.skipTo, f.skipAll = false, false, "", false
+	f.generation = f.feed.restart()
+	switch f.from.ID {
+	case "":
+		// Nothing tells which of the events in the stream the topic has had.
+		f.skipAll, f.gap = f.eventful, f.eventful
+	case f.lastID:
+	default:
+		f.skipTo, f.skipUntil = f.from.ID, time.Now().Add(skipTime)
+	}
+}
+
+// skipTime is for how long the stream may not come to where the topic is.
+const skipTime = 10 * time.Second
+
+func (f *following) isAway() bool { return f.contest.look().away || time.Now().Before(f.shunned) }
+
+// abdicate ends what a holder of the lease does, if this node is one.
+func (f *following) abdicate(why error) {
+	if f.lead != nil {
+		f.lead.close(why)
+		f.lead = nil
+	}
+}
+
+// pause ends the connection to the origin, if this node has it. It keeps the lease, unless
+// the topic is over.
+func (f *following) pause(why error) {
+	if f.lead != nil {
+		f.lead.silence(why)
+	}
+}

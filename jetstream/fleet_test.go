@@ -1,0 +1,418 @@
+package jetstream
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+)
+
+// threeNodes returns three nodes with a client each, which are all connected.
+func threeNodes(t *testing.T, o *origin, opts options) (nodes []*node, clients []*client) {
+	t.Helper()
+	s := startServer(t)
+	for _, name := range []string{"a", "b", "c"} {
+		n := newNode(t, s, o, name, opts)
+		nodes = append(nodes, n)
+		clients = append(clients, newClient(n, ""))
+	}
+	for _, c := range clients {
+		eventually(t, "the client is served", c.isServed)
+	}
+	return nodes, clients
+}
+
+// others returns the nodes and clients but those of a node.
+func others(n *node, nodes []*node, clients []*client) (his *client, rest []*node, restClients []*client) {
+	for i, m := range nodes {
+		if m == n {
+			his = clients[i]
+			continue
+		}
+		rest = append(rest, m)
+		restClients = append(restClients, clients[i])
+	}
+	return his, rest, restClients
+}
+
+func TestOneUpstreamForAllNodes(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	_, clients := threeNodes(t, o, options{})
+	o.send(100)
+	for _, c := range clients {
+		c.await("100").sequence(1, 100)
+	}
+	if _, most := o.connections(); most != 1 {
+		t.Errorf("%d connections to the origin", most)
+	}
+}
+
+func TestAHolderThatLeavesGivesUpItsLease(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	first := holder(nodes...)
+	first.end()
+	his, rest, _ := others(first, nodes, clients)
+	o.send(10)
+	his.move(rest[0])
+	eventually(t, "another node holds the lease", func() bool { return holder(rest...) != nil })
+	o.send(10)
+	for _, c := range clients {
+		c.await("30").sequence(1, 30)
+	}
+	if _, most := o.connections(); most != 1 {
+		t.Errorf("%d connections to the origin at once", most)
+	}
+}
+
+func TestAHolderThatDiesIsReplaced(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	first := holder(nodes...)
+	first.kill()
+	his, rest, _ := others(first, nodes, clients)
+	o.send(10)
+	his.move(rest[0])
+	for _, c := range clients {
+		c.await("20").sequence(1, 20)
+	}
+}
+
+func TestTheLastNodeClosesTheUpstream(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	_, clients := threeNodes(t, o, options{})
+	for i, c := range clients {
+		if now, _ := o.connections(); now > 1 {
+			t.Errorf("%d connections to the origin with %d clients gone", now, i)
+		}
+		c.close()
+	}
+	eventually(t, "no connection to the origin is left", func() bool { now, _ := o.connections(); return now == 0 })
+}
+
+func TestHistorySurvivesARestartOfAllNodes(t *testing.T) {
+	t.Parallel()
+	s, o := startServer(t), newOrigin()
+	a := newNode(t, s, o, "a", options{})
+	c := newClient(a, "")
+	eventually(t, "a is connected", a.isConnected)
+	o.send(50)
+	c.await("50")
+	a.end()
+	c.close()
+	b := newNode(t, s, o, "b", options{})
+	late := newClient(b, "20")
+	late.await("50")
+	o.send(1)
+	late.await("51").sequence(21, 51)
+	if asked := o.questions(); asked[len(asked)-1] != "b:50" {
+		t.Errorf("the origin was asked for %v: the stream has all up to 50", asked)
+	}
+}
+
+func TestLargeEventsComeInParts(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	large := strings.Repeat("x", 1<<20-10)
+	o := newOrigin()
+	o.text = func(n int) string { return fmt.Sprintf("%d %s", n, large) }
+	a, b := newNode(t, s, o, "a", options{}), newNode(t, s, o, "b", options{})
+	clients := []*client{newClient(a, ""), newClient(b, "")}
+	eventually(t, "both are connected", func() bool { return a.isConnected() && b.isConnected() })
+	o.send(3)
+	for _, c := range clients {
+		c.await(o.text(3))
+		if got := c.all(); len(got) != 3 || got[0] != o.text(1) || got[1] != o.text(2) {
+			t.Errorf("%d events have come", len(got))
+		}
+	}
+}
+
+func TestANodeThatCannotReachTheOriginLeavesItToOthers(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	clients[0].await("10")
+	first := holder(nodes...)
+	o.forbid(first.name, true)
+	o.send(10)
+	for _, c := range clients {
+		c.await("20").sequence(1, 20)
+	}
+	if now := holder(nodes...); now == first {
+		t.Error("the node holds the lease that does not reach the origin")
+	}
+}
+
+func TestEventsWithoutIDsGetTheSameOnAllNodes(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	o.noIDs = true
+	nodes, clients := threeNodes(t, o, options{assign: true})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10").sequence(1, 10)
+	}
+	if clients[0].lastID() == "" || clients[0].lastID() != clients[1].lastID() {
+		t.Errorf("the clients have come to the ids %q and %q", clients[0].lastID(), clients[1].lastID())
+	}
+	if !strings.HasPrefix(clients[0].lastID(), relay.AssignedPrefix) {
+		t.Errorf("the id %q may go to the origin", clients[0].lastID())
+	}
+	_, rest, restClients := others(holder(nodes...), nodes, clients)
+	restClients[0].close()
+	o.send(10)
+	restClients[1].await("20")
+	restClients[0].move(rest[1])
+	restClients[0].await("20").sequence(1, 20)
+}
+
+func TestAStaleHolderIsNotHeard(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	first := holder(nodes...)
+	his, rest, restClients := others(first, nodes, clients)
+
+	// Its clock stands still, as in a machine that sleeps, and what it sends is on its way for
+	// longer than its lease lasts. It takes all of this for published.
+	goOn := first.link.stop()
+	first.clock.stop()
+	o.send(10)
+	eventually(t, "another node holds the lease", func() bool { return holder(rest...) != nil })
+	o.send(10)
+	for _, c := range restClients {
+		c.await("30")
+	}
+	goOn()
+	o.send(10)
+	for _, c := range append(restClients, his) {
+		c.await("40").sequence(1, 40)
+	}
+}
+
+func TestANodeWithoutNATSAsksTheOriginItself(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	first := holder(nodes...)
+	his, rest, _ := others(first, nodes, clients)
+	for i, n := range []*node{first, rest[0]} { // a holder, and one that is none
+		n.link.cut(true)
+		o.send(10)
+		for _, c := range clients {
+			c.await(fmt.Sprint(20 + 20*i))
+		}
+		if n.logs.FilterMessageSnippet("JetStream is away").Len() == 0 {
+			t.Errorf("%s is silent about being apart", n.name)
+		}
+		n.link.cut(false)
+		eventually(t, n.name+" is with the fleet again", func() bool {
+			return n.logs.FilterMessageSnippet("JetStream is back").Len() > 0
+		})
+		o.send(10)
+		for _, c := range clients {
+			c.await(fmt.Sprint(30 + 20*i))
+		}
+	}
+	for _, c := range clients {
+		c.sequence(1, 50)
+	}
+	_ = his
+	eventually(t, "there is one connection to the origin again", func() bool { now, _ := o.connections(); return now == 1 })
+}
+
+func TestAllNodesWithoutNATS(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	for _, n := range nodes {
+		n.link.cut(true)
+	}
+	o.send(10)
+	for _, c := range clients {
+		c.await("20")
+	}
+	for _, n := range nodes {
+		n.link.cut(false)
+	}
+	for _, n := range nodes {
+		eventually(t, n.name+" is with the fleet again", func() bool {
+			return n.logs.FilterMessageSnippet("JetStream is back").Len() > 0
+		})
+	}
+	o.send(10)
+	for _, c := range clients {
+		c.await("30").sequence(1, 30)
+	}
+	eventually(t, "there is one connection to the origin again", func() bool { now, _ := o.connections(); return now == 1 })
+}
+
+func TestNodesWithDifferentSecretsDoNotMix(t *testing.T) {
+	t.Parallel()
+	s, o := startServer(t), newOrigin()
+	a, b := newNode(t, s, o, "a", options{}), newNode(t, s, o, "b", options{secret: "another"})
+	first := newClient(a, "")
+	eventually(t, "a is connected", a.isConnected)
+	second := newClient(b, "")
+	eventually(t, "b is connected", b.isConnected)
+	o.send(5)
+	first.await("5").sequence(1, 5)
+	second.await("5").sequence(1, 5)
+	if b.logs.FilterMessageSnippet("JetStream is away").Len() == 0 {
+		t.Error("the node with another secret takes part")
+	}
+}
+
+// TestABucketMadeAnew deletes the bucket of the leases: its revisions begin at 1 again, far
+// below those of the epochs that the stream has.
+func TestABucketMadeAnew(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	bucket, err := nodes[0].fleet.store.leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err := bucket.PutString(t.Context(), "another", "key"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holder(nodes...).lossy.loseNext(1) // an epoch with a revision over 100 begins
+	o.send(10)
+	for _, c := range clients {
+		c.await("20")
+	}
+	if err := nodes[0].fleet.store.js.DeleteKeyValue(t.Context(), leases("FLEET")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a node holds a lease of the new bucket", func() bool {
+		n := holder(nodes...)
+		return n != nil && n.source().contest.look().newest < 5
+	})
+	o.send(10)
+	for _, c := range clients {
+		c.await("30").sequence(1, 30)
+	}
+}
+
+// TestAStreamMadeAnew deletes the stream: what was in it is told as a gap, and what comes
+// next is not lost.
+func TestAStreamMadeAnew(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	if err := nodes[0].fleet.store.js.DeleteStream(t.Context(), "FLEET"); err != nil {
+		t.Fatal(err)
+	}
+	o.send(10)
+	for _, c := range clients {
+		c.await("20")
+	}
+	o.send(10)
+	for i, c := range clients {
+		got := c.await("30").all()
+		if !slices.Contains(got, "gap") {
+			t.Errorf("client %d was told of no gap", i)
+		}
+		got = slices.DeleteFunc(got, func(what string) bool { return what == "gap" })
+		for j, what := range got {
+			if what != fmt.Sprint(j+1) {
+				t.Fatalf("client %d has got %s in the place of %d", i, what, j+1)
+			}
+		}
+	}
+}
+
+func TestTheLeaseOfANodeThatExitsIsFree(t *testing.T) {
+	t.Parallel()
+	s, o := startServer(t), newOrigin()
+	a, b := newNode(t, s, o, "a", options{}), newNode(t, s, o, "b", options{})
+	c := newClient(a, "")
+	eventually(t, "the client is served", c.isServed)
+	key := a.source().contest.lease.key
+	a.end()
+	bucket, err := b.fleet.store.leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if entry, err := bucket.Get(t.Context(), key); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("the lease is still %v: %v", entry, err)
+	}
+}
+
+func TestAnOriginThatIgnoresIDsRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	o.ignores = true
+	nodes, clients := threeNodes(t, o, options{})
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	first := holder(nodes...)
+	_, _, restClients := others(first, nodes, clients)
+	first.kill()
+	o.send(10)
+	for _, c := range restClients {
+		c.await("20").sequence(1, 20)
+	}
+}
+
+func TestATopicThatBeginsWithoutNATSNeedNotWaitForIt(t *testing.T) {
+	t.Parallel()
+	s, o := startServer(t), newOrigin()
+	n := newNode(t, s, o, "a", options{})
+	n.link.cut(true)
+	eventually(t, "the connection is lost", func() bool { return !n.conn.IsConnected() })
+	n.fleet.began = time.Now().Add(-time.Hour)
+	c := newClient(n, "")
+	contest := n.source().contest
+	contest.mu.Lock()
+	waits := !contest.contact.IsZero()
+	contest.mu.Unlock()
+	if waits {
+		t.Error("the topic waits for NATS as if it had been there a moment ago")
+	}
+	eventually(t, "the client is served", c.isServed)
+}

@@ -1,0 +1,358 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
+)
+
+// A following is one call of Follow for the shared connection of a topic: it ends where a
+// connection to the origin ends, or begins, whichever node has it.
+type following struct {
+	*source
+	ctx  context.Context
+	from relay.Resumption
+	sink relay.Sink
+
+	given     bool // events were given to the sink
+	unflushed int  // of these
+	accepted  bool
+	decided   bool
+	retry     <-chan time.Time // when to look again, if nothing happens before
+}
+
+// again is the outcome of a call that another is to follow at once.
+var again = relay.Outcome{Again: true}
+
+// run follows until the call is over.
+func (f *following) run() relay.Outcome {
+	f.rejoin()
+	alive := time.NewTicker(f.fleet.store.settings.Lease / 2)
+	defer alive.Stop()
+	done := f.ctx.Done()
+	for {
+		v := f.contest.look()
+		if out, over := f.advance(v); over {
+			return out
+		}
+		var stalled <-chan struct{}
+		if f.lead != nil {
+			stalled, _ = f.lead.publisher.state()
+		}
+		select {
+		case <-done:
+			why := context.Cause(f.ctx)
+			if errors.Is(why, relay.ErrIdle) && f.lead != nil && f.lead.isAsking() {
+				// The origin is silent, and may be listened to until it ends.
+				f.lead.inner.cancel(why)
+				done = f.topic.Closing
+				continue
+			}
+			f.pause(why)
+			return relay.Outcome{Err: why}
+		case d := <-f.feed.out:
+			if out, over := f.take(&d); over {
+				return out
+			}
+		case <-v.changed:
+		case <-stalled:
+		case <-f.retry:
+		case <-alive.C:
+			f.flush()
+			if f.lead == nil {
+				f.sink.Heard() // the silence of the origin is the holder's concern
+			}
+		}
+	}
+}
+
+// advance does what is to be done in the present state of things. It reports whether the call
+// is over.
+func (f *following) advance(v view) (out relay.Outcome, over bool) {
+	f.retry = nil
+	if f.pushed != nil {
+		r := f.pushed
+		f.pushed = nil
+		if out, over := f.dispatch(r); over {
+			return out, true
+		}
+	}
+	switch {
+	case v.away || time.Now().Before(f.shunned):
+		f.abdicate(errLeaseOver)
+		if f.given || f.accepted {
+			return again, true
+		}
+		return f.alone(v.err), true
+	case f.lead != nil && v.reign != f.lead.reign:
+		f.abdicate(errLeaseOver)
+	}
+	if v.reign != 0 && f.caughtUp {
+		return f.rule(v)
+	}
+	if v.taken && f.caughtUp {
+		if f.ended != nil && !f.accepted {
+			out := *f.ended
+			f.ended = nil
+			return out, true
+		}
+		f.accept()
+	}
+	return out, false
+}
+
+// rule does what the holder of the lease is to do next.
+func (f *following) rule(v view) (out relay.Outcome, over bool) {
+	if f.lead == nil {
+		f.lead = newLeadership(f.source, v.reign)
+	}
+	l := f.lead
+	if _, stall := l.publisher.state(); stall != nil && !l.isMarking() {
+		if errors.Is(stall, errBehind) || l.isFutile() {
+			f.fleet.store.notice("publishing", f.subject, stall)
+			f.shun()
+			return out, false
+		}
+		if err := l.mark(f.ctx, v.newest); err != nil {
+			f.fleet.store.notice("marking an epoch", f.subject, err)
+			l.marked = time.Time{}
+			f.retry = time.After(feedRetry)
+		}
+	}
+	switch {
+	case !l.ready:
+		return out, false
+	case l.isAsking():
+		if l.publisher.progress() {
+			f.shunFor = 0
+		}
+		f.accept()
+		return out, false
+	case l.inner != nil:
+		return out, false // it has ended, and the message that says so is on its way
+	case f.given || f.accepted:
+		return again, true // the topic knows by now what to resume with
+	}
+	l.ask(f.resumption(), f.sink)
+	return out, false
+}
+
+// shun leaves JetStream alone, because it stores nothing: the longer, the more often it has
+// come to that. Meanwhile, the lease is left to others.
+func (f *following) shun() {
+	f.shunFor = min(max(f.fleet.store.settings.Lease, 2*f.shunFor), longestShun)
+	f.shunned = time.Now().Add(f.shunFor)
+	f.contest.leave(f.shunFor)
+}
+
+// longestShun bounds for how long JetStream is left alone. Each attempt costs clients the
+// duration of a lease without events.
+const longestShun = 5 * time.Minute
+
+// resumption returns what the origin is asked with: the topic's id, or the stream's if the
+// topic is ahead of it.
+func (f *following) resumption() relay.Resumption {
+	switch {
+	case f.skipTo == "":
+		return f.from
+	case relay.SendableID(f.lastID):
+		return relay.Resumption{ID: f.lastID}
+	}
+	return relay.Resumption{}
+}
+
+// take takes what the feed has read.
+func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
+	missed := d.renewed && f.eventful
+	if d.renewed {
+		f.begin()
+	}
+	wasCaughtUp := f.caughtUp
+	f.caughtUp = f.caughtUp || d.caughtUp && d.generation == f.generation
+	if d.empty {
+		if missed && f.accepted {
+			return again, true // to tell of the gap
+		}
+		return out, false
+	}
+	counts, skipped := f.order.take(&d.message)
+	missed = missed || skipped
+	f.gap = f.gap || missed
+	if f.lead != nil {
+		f.lead.hasRead(d, counts, &f.order)
+	}
+	if !counts {
+		return out, false
+	}
+	if wasCaughtUp {
+		f.contest.heard()
+	}
+	r := &read{&d.message, d.seq, !d.caughtUp}
+	if missed && (f.given || f.accepted) {
+		f.pushed = r
+		return again, true
+	}
+	return f.dispatch(r)
+}
+
+// begin forgets what was known of a stream that is no more.
+func (f *following) begin() {
+	f.order, f.gap, f.open, f.ended, f.caughtUp = order{}, f.eventful, nil, nil, false
+	f.parts.reset()
+	if f.lead != nil {
+		f.lead.renew()
+	}
+}
+
+// dispatch does what a message says.
+func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
+	m := r.message
+	if m.kind == kindOpened && (f.given || f.accepted) {
+		f.pushed = r
+		return again, true
+	}
+	var err error
+	switch m.kind {
+	case kindMarker:
+		f.open, f.ended = nil, nil
+		f.parts.reset()
+		f.holder.Store(new(string(m.body)))
+		if f.caughtUp && f.lead == nil {
+			f.fleet.follows(f.source, string(m.body))
+		}
+	case kindResumed:
+		_, f.open, err = decodeResumed(m.body)
+	case kindOpened:
+		var o opening
+		if o, err = decodeOpening(m.body); err == nil {
+			f.open, f.ended = &o, nil
+			f.gap = f.gap || o.Gap
+		}
+	case kindEvent:
+		err = f.event(r)
+	case kindEnded:
+		out, over, err = f.end(m)
+	case kindLeft:
+		f.open = nil
+		f.contest.vacated()
+	default: // of a later version
+	}
+	if err != nil {
+		f.fleet.store.notice("reading a message", f.subject, err)
+	}
+	return out, over
+}
+
+// end takes the outcome of the connection to the origin.
+func (f *following) end(m *message) (out relay.Outcome, over bool, err error) {
+	f.open = nil
+	if f.lead != nil && f.lead.ready && f.lead.inner != nil && !f.lead.isAsking() {
+		out = f.lead.inner.outcome
+		f.lead.inner = nil
+		if out.Verdict == relay.Personal && f.accepted {
+			f.sink.Decided(true)
+		}
+		f.concede(&out)
+		return out, true, nil
+	}
+	if out, err = decodeOutcome(m.body); err != nil {
+		return out, false, err
+	}
+	if out.Verdict == relay.Personal && f.accepted {
+		f.sink.Decided(true)
+	}
+	if !f.caughtUp {
+		f.ended = &out
+		return relay.Outcome{}, false, nil
+	}
+	return out, true, nil
+}
+
+// concede leaves the lease to others if this node cannot reach the origin: another may.
+func (f *following) concede(out *relay.Outcome) {
+	if out.Verdict == relay.Unavailable && !f.accepted {
+		f.lead.farewell()
+		f.abdicate(errLeaseOver)
+		f.contest.leave(f.fleet.store.settings.Lease / 4)
+	}
+}
+
+// accept tells the topic that the origin has answered.
+func (f *following) accept() {
+	if f.open == nil || f.accepted {
+		return
+	}
+	f.accepted = true
+	o := relay.Opening{Header: f.open.Header, Address: f.open.Address, Gap: f.gap}
+	f.gap = false
+	if tell := f.sink.Accept(o); tell != nil {
+		tell()
+	}
+}
+
+// event gives an event to the topic, once all its parts are there.
+func (f *following) event(r *read) error {
+	body, err := f.parts.add(r.message)
+	if err != nil || body == nil {
+		return err
+	}
+	e, err := decodeEvent(body)
+	if err != nil {
+		return err
+	}
+	id := relay.TrimBlanks(string(e.ID))
+	if e.HasID {
+		f.lastID = id
+	}
+	f.eventful = true
+	if f.skips(&e, id) {
+		return nil
+	}
+	if f.topic.AssignIDs && e.HasData && !e.HasID {
+		e.HasID, e.ID = true, []byte(f.assign(r.seq))
+	}
+	f.given = true
+	f.sink.Heard()
+	f.sink.Event(&e)
+	if e.HasData && f.accepted && !f.decided {
+		f.decided = true
+		f.sink.Decided(false)
+	}
+	if f.unflushed++; !r.more || f.unflushed >= maxUnflushed {
+		f.flush()
+	}
+	return nil
+}
+
+// maxUnflushed is how many events readers may wait for at most while more come.
+const maxUnflushed = 32
+
+// flush makes readers see what has come.
+func (f *following) flush() {
+	f.unflushed = 0
+	f.sink.Flush()
+}
+
+// skips reports whether the topic has an event already, which it got while it was apart.
+func (f *following) skips(e *sse.Event, id string) bool {
+	switch {
+	case f.skipAll && !f.caughtUp:
+		return true
+	case f.skipTo == "":
+		f.skipAll = false
+		return false
+	case e.HasID && id == f.skipTo:
+		f.skipTo = ""
+		return true
+	case time.Now().After(f.skipUntil):
+		f.skipTo, f.gap = "", true
+		return false
+	}
+	return true
+}
+
+// Interface guards
+var _ relay.Source = (*source)(nil)
