@@ -64,6 +64,8 @@ type Topic struct {
 	handshake   *time.Timer         // of the first connection, until it is known whether it begins a session
 	changed     chan struct{}       // closed when one of the following changes
 	connects    int                 // how often it was connected
+	opened      hub.Cursor          // where the log ended when it was first connected
+	first       hub.Cursor          // where a client without a position would have begun then
 	awaySince   time.Time           // when it was last disconnected, or opened
 	notice      hub.Cursor          // behind the last notice of a gap in the log
 	noticeID    string              // in force there
@@ -212,6 +214,9 @@ func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (n
 	t.mu.Lock()
 	if !t.IsConnected() {
 		without = time.Since(t.awaySince)
+	}
+	if t.connects == 0 {
+		t.opened, t.first = t.log.Newest().Cursor, t.firstPosition(false).Cursor
 	}
 	switch {
 	case brought && !t.isOpened:
