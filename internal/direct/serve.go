@@ -1,6 +1,10 @@
 package direct
 
-import "time"
+import (
+	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+)
 
 // portion is how many frames a socket that is behind gets before others have their
 // turn.
@@ -18,21 +22,22 @@ func (s *shard) serve(k *Socket) {
 			s.farewell(k, k.reason)
 			continue
 		}
-		if !k.ending && g.meets(k) {
-			g.rejoin(k)
+		limit := g.admit(k)
+		if c := g.crowdOf(k); !k.ending && c.meets(k) {
+			c.rejoin(k)
 			return
 		}
-		next := g.lookFor(k)
+		next := g.lookFor(k, limit)
 		switch {
 		case next.lagged:
 			s.farewell(k, Slow)
 		case len(next.bytes) > 0:
-			k.rest = restOf(&next)
+			k.rest = next.rest()
 			s.patience(k)
 		case k.ending:
 			s.farewell(k, k.reason)
 		default:
-			g.round() // it is ahead of the others
+			g.crowdOf(k).round() // it is ahead of the others
 		}
 	}
 	if !k.busy {
@@ -41,17 +46,19 @@ func (s *shard) serve(k *Socket) {
 	}
 }
 
-// restOf returns a chunk that a socket is to be sent.
-func restOf(p *parcel) *rest {
-	r := &rest{delivery: p.delivery, beat: p.isBeat}
-	if len(p.bytes) > largeFrame {
-		before, behind := chunkAround(p.bytes)
-		r.bytes, r.more = before, [][]byte{p.bytes, behind}
-	} else {
-		// A frame of its own, as it may be held for long.
-		r.bytes = appendChunk(make([]byte, 0, len(p.bytes)+16), p.bytes)
+// admit lets a socket that is behind get in step, if it waits for a restart point and there is
+// one where it is. It returns where the next may be.
+func (g *group) admit(k *Socket) (limit hub.Cursor) {
+	if !k.waits {
+		return everything
 	}
-	return r
+	limit, ok := k.gzip.Enter(k.cursor, g.waiting.beat)
+	if ok {
+		g.mu.Lock()
+		k.waits = false
+		g.mu.Unlock()
+	}
+	return limit
 }
 
 // flush sends of the rest what the socket takes. It reports whether that was all,
@@ -137,7 +144,7 @@ func (s *shard) farewell(k *Socket, reason Reason) {
 // leaveGroup makes a socket be served by itself.
 func (s *shard) leaveGroup(k *Socket) {
 	if k.place != behind {
-		k.group.drop(k)
+		k.group.crowdOf(k).drop(k)
 	}
 }
 

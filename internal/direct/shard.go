@@ -103,6 +103,7 @@ func (s *shard) take(h *Handover) (*Socket, error) {
 		timer:  unset,
 		endAt:  never,
 		gzip:   h.Gzip,
+		waits:  h.Gzip != nil && !h.Gzip.IsInStep(),
 		cursor: h.Cursor,
 		events: h.Events,
 		bytes:  h.Bytes,
@@ -299,10 +300,10 @@ func (s *shard) expire() {
 	}
 }
 
-// frame returns a chunk with data, valid until the next is asked for, unless it is
+// frame returns the chunk of a parcel, valid until the next is asked for, unless it is
 // held.
-func (s *shard) frame(data []byte) []byte {
-	s.scratch = appendChunk(s.scratch[:0], data)
+func (s *shard) frame(p *parcel) []byte {
+	s.scratch = p.appendFrame(s.scratch[:0])
 	return s.scratch
 }
 

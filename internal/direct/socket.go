@@ -18,8 +18,8 @@ type Socket struct {
 
 	// What follows is owned by the shard's run.
 
-	gzip   *gzip.Stream // nil: it gets the log as it is. Where it is in it, is the group's while it is in the group
-	place  int32        // in group.live, or behind
+	gzip   *gzip.Stream // nil: it gets the log as it is. The mark is the crowd's while it is in one
+	place  int32        // in crowd.live, or behind
 	timer  int32        // in shard.timers, or unset
 	rest   *rest        // of a frame, which the socket has not taken yet
 	endAt  time.Duration
@@ -29,8 +29,9 @@ type Socket struct {
 	last   bool          // the rest is the last that it gets
 	busy   bool          // it is in shard.busy
 
-	// Guarded by group.mu. For a socket in the group, events and bytes are what is to
-	// be added to the group's, and wrap around.
+	// Guarded by group.mu. For a socket in a crowd, events and bytes are what is to be added
+	// to the crowd's, and wrap around.
+	waits         bool       // for a restart point of gzip
 	cursor        hub.Cursor // of the next entry; what the rest is of counts as not taken
 	events, bytes uint64
 }
@@ -60,7 +61,8 @@ func (s *Socket) Progress() (events, bytes uint64, cursor hub.Cursor) {
 	if s.place == behind {
 		return s.events, s.bytes, s.cursor
 	}
-	return s.events + g.events, s.bytes + g.bytes, g.cursor
+	c := g.crowdOf(s)
+	return s.events + c.events, s.bytes + c.bytes, c.cursor
 }
 
 // End ends the client between two events, at once.
