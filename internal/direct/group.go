@@ -73,7 +73,7 @@ func (g *group) wake() {
 	}
 }
 
-// arrive takes a socket in.
+// arrive implements feed.
 func (g *group) arrive(k *Socket) {
 	g.behind[k] = struct{}{}
 	k.schedule()
@@ -224,7 +224,7 @@ func (g *group) deliver(frame []byte, d Delivery, beat bool) (taken int) {
 		default:
 			k := g.live[i]
 			g.drop(k)
-			k.count(-d.Events, -d.Bytes) // it has not got it yet
+			g.count(k, -d.Events, -d.Bytes) // it has not got it yet
 			if d.leg != nil {
 				k.gzip.MoveTo(d.leg.from)
 			}
@@ -271,14 +271,14 @@ func (g *group) rejoin(k *Socket) {
 	g.fds = append(g.fds, k.fd)
 }
 
-// account counts what a socket has taken by itself.
-func (k *Socket) account(r *rest) {
-	g, d := k.group, r.delivery
+// took implements feed.
+func (g *group) took(k *Socket, r *rest) {
+	d := r.delivery
 	if d.leg != nil {
 		k.gzip.MoveTo(d.leg.to)
 	}
 	if d.Events > 0 {
-		k.count(d.Events, d.Bytes)
+		g.count(k, d.Events, d.Bytes)
 	}
 	if d.Events > 0 || r.beat {
 		g.delivered(1, d, r.beat)
@@ -286,8 +286,7 @@ func (k *Socket) account(r *rest) {
 }
 
 // count moves a socket that is behind on, or back.
-func (k *Socket) count(events, bytes int) {
-	g := k.group
+func (g *group) count(k *Socket, events, bytes int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	k.cursor += hub.Cursor(events)
