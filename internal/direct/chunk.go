@@ -22,3 +22,16 @@ func appendChunkSize(b []byte, n int) []byte {
 func appendChunk(b, p []byte) []byte {
 	return append(append(appendChunkSize(b, len(p)), p...), chunkEnd...)
 }
+
+// chunkHead is the room that is left in front of the data of a chunk for its size.
+const chunkHead = 10
+
+// setChunkHead makes of a head and the data behind it the begin of a chunk, to whose data
+// so many more bytes belong. It returns it without the room that is left over.
+func setChunkHead(b []byte, more int) []byte {
+	var room [chunkHead + 8]byte
+	head := append(strconv.AppendUint(room[:0], uint64(len(b)-chunkHead+more), 16), '\r', '\n')
+	from := chunkHead - len(head)
+	copy(b[from:], head)
+	return b[from:]
+}

@@ -142,7 +142,7 @@ func (c *crowd) deliver(frame []byte, d Delivery, beat bool) (taken int) {
 		default:
 			k := c.live[i]
 			c.drop(k)
-			k.count(-d.Events, -d.Bytes) // it has not got it yet
+			c.group.count(k, -d.Events, -d.Bytes) // it has not got it yet
 			if d.leg != nil {
 				k.gzip.MoveTo(d.leg.from)
 			}

@@ -14,5 +14,9 @@
 // the crowd, is served by itself at its own pace, and comes back when it has caught
 // up. Nobody waits for it.
 //
+// A client that reads several logs gets bytes that nobody else gets. It is a Solo, and is
+// in no group: a Source says what it is sent. Each log wakes a shard once for all of these,
+// by its tap.
+//
 // It knows logs and sockets: no stream format, no requests, no Caddy.
 package direct

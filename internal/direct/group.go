@@ -83,7 +83,7 @@ func (g *group) wake() {
 	}
 }
 
-// arrive takes a socket in.
+// arrive implements feed.
 func (g *group) arrive(k *Socket) {
 	g.behind[k] = struct{}{}
 	k.schedule()
@@ -151,14 +151,29 @@ func (g *group) delivered(clients int, d Delivery, isBeat bool) {
 	}
 }
 
-// account counts what a socket has taken by itself.
-func (k *Socket) account(r *rest) {
-	g, d := k.group, r.delivery
+// admit lets a socket that is behind get in step, if it waits for a restart point and there is
+// one where it is. It returns where the next may be.
+func (g *group) admit(k *Socket) (limit hub.Cursor) {
+	if !k.waits {
+		return everything
+	}
+	limit, ok := k.gzip.Enter(k.cursor, g.waiting.beat)
+	if ok {
+		g.mu.Lock()
+		k.waits = false
+		g.mu.Unlock()
+	}
+	return limit
+}
+
+// took implements feed.
+func (g *group) took(k *Socket, r *rest) {
+	d := r.delivery
 	if d.leg != nil {
 		k.gzip.MoveTo(d.leg.to)
 	}
 	if d.Events > 0 {
-		k.count(d.Events, d.Bytes)
+		g.count(k, d.Events, d.Bytes)
 	}
 	if d.Events > 0 || r.beat {
 		g.delivered(1, d, r.beat)
@@ -166,8 +181,7 @@ func (k *Socket) account(r *rest) {
 }
 
 // count moves a socket that is behind on, or back.
-func (k *Socket) count(events, bytes int) {
-	g := k.group
+func (g *group) count(k *Socket, events, bytes int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	k.cursor += hub.Cursor(events)
