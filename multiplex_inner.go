@@ -167,10 +167,16 @@ func originOf(r *http.Request) pageOrigin {
 		return from
 	}
 	u, err := url.Parse(from.origin)
-	from.foreign = err != nil || !strings.EqualFold(u.Host, r.Host)
+	from.foreign = err != nil || !strings.EqualFold(u.Host, r.Host) || u.Scheme == "http" && isSecure(r)
 	from.known = len(r.Header["Cookie"]) > 0 || len(r.Header["Authorization"]) > 0 ||
 		r.TLS != nil && len(r.TLS.PeerCertificates) > 0
 	return from
+}
+
+// isSecure reports whether the client's connection is encrypted, as far as anybody tells. A
+// client that claims it and has none is taken for a page of another site at most.
+func isSecure(r *http.Request) bool {
+	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
 // admitted reports whether the page may read an answer with this header (Fetch standard,
