@@ -151,7 +151,7 @@ func (h *Multiplex) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 		browser.ServeFile(w, r, name)
 		return nil
 	}
-	if isInner(r) {
+	if multiplex.IsInner(r) {
 		return h.refuse(w, r, http.StatusBadRequest, errors.New("the path of a stream leads to sse_multiplex again: name the streams themselves"))
 	}
 	from := originOf(r)
