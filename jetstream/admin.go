@@ -81,7 +81,7 @@ func (m *membership) status() fleetStatus {
 }
 
 func (s *source) status() topicStatus {
-	status := topicStatus{Name: s.topic.Name, Subject: s.subject, Role: s.role(), Lag: s.feed.lag.Load()}
+	status := topicStatus{Name: s.topic.Name(), Subject: s.subject, Role: s.role(), Lag: s.feed.lag.Load()}
 	if holder := s.holder.Load(); holder != nil {
 		status.Holder = *holder
 	}

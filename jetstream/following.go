@@ -48,7 +48,7 @@ func (f *following) run() relay.Outcome {
 			if errors.Is(why, relay.ErrIdle) && f.lead != nil && f.lead.isAsking() {
 				// The origin is silent, and may be listened to until it ends.
 				f.lead.inner.cancel(why)
-				done = f.topic.Closing
+				done = f.topic.Closing()
 				continue
 			}
 			f.pause(why)
@@ -228,9 +228,17 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 	case kindOpened:
 		var o opening
 		if o, err = decodeOpening(m.body); err == nil {
-			f.open, f.ended = &o, nil
+			f.open, f.ended, f.endedCleanly = &o, nil, false
 			f.gap = f.gap || o.Gap
+			f.sink.Note(relay.Note{Opened: true})
 		}
+	case kindBegun:
+		var start relay.RunStart
+		if start, err = decodeBegun(m.body); err == nil {
+			f.sink.Note(relay.Note{Began: &start})
+		}
+	case kindRun:
+		f.sink.Note(relay.Note{Run: true})
 	case kindEvent:
 		err = f.event(r)
 	case kindEnded:
@@ -252,6 +260,7 @@ func (f *following) end(m *message) (out relay.Outcome, over bool, err error) {
 	if f.lead != nil && f.lead.ready && f.lead.inner != nil && !f.lead.isAsking() {
 		out = f.lead.inner.outcome
 		f.lead.inner = nil
+		f.hasEnded(&out)
 		if out.Verdict == relay.Personal && f.accepted {
 			f.sink.Decided(true)
 		}
@@ -261,6 +270,7 @@ func (f *following) end(m *message) (out relay.Outcome, over bool, err error) {
 	if out, err = decodeOutcome(m.body); err != nil {
 		return out, false, err
 	}
+	f.hasEnded(&out)
 	if out.Verdict == relay.Personal && f.accepted {
 		f.sink.Decided(true)
 	}
@@ -269,6 +279,13 @@ func (f *following) end(m *message) (out relay.Outcome, over bool, err error) {
 		return relay.Outcome{}, false, nil
 	}
 	return out, true, nil
+}
+
+// hasEnded notes how the origin has ended its last stream.
+func (s *source) hasEnded(out *relay.Outcome) {
+	if out.Verdict == relay.Stream {
+		s.endedCleanly = out.Err == nil
+	}
 }
 
 // concede leaves the lease to others if this node cannot reach the origin: another may.
@@ -286,7 +303,7 @@ func (f *following) accept() {
 		return
 	}
 	f.accepted = true
-	o := relay.Opening{Header: f.open.Header, Address: f.open.Address, Gap: f.gap}
+	o := relay.Opening{Header: f.open.Header, Address: f.open.Address, Gap: f.gap, News: true}
 	f.gap = false
 	if tell := f.sink.Accept(o); tell != nil {
 		tell()

@@ -134,11 +134,14 @@ type origin struct {
 	events  int
 	open    map[*dial]struct{}
 	most    int // connections at once
+	dials   int // that there were
 	asked   []string
 	refuses map[string]bool // nodes that do not reach it
 	held    map[string]bool // nodes that hear nothing of it for now
 	noIDs   bool
 	ignores bool               // the id that it is asked with: it sends all that it has
+	greets  bool               // each connection begins with an event that tells how many there were
+	breaks  []chan error       // ends of the connections: with nil, as a stream should end
 	text    func(n int) string // the data of an event
 }
 
@@ -163,6 +166,24 @@ func (o *origin) send(n int) {
 func (o *origin) signal() {
 	close(o.changed)
 	o.changed = make(chan struct{})
+}
+
+// end ends all connections, with nil as a stream should end.
+func (o *origin) end(why error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, c := range o.breaks {
+		c <- why
+	}
+	o.breaks = nil
+}
+
+// restart ends all connections, and makes the origin have nothing but what it sends next.
+func (o *origin) restart(why error) {
+	o.mu.Lock()
+	o.events = 0
+	o.mu.Unlock()
+	o.end(why)
 }
 
 // forbid makes a node not reach the origin.
@@ -207,6 +228,7 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 		at, _ = strconv.Atoi(from.ID)
 	}
 	me := &dial{d.origin, d.node}
+	broken := make(chan error, 1)
 	d.mu.Lock()
 	if d.refuses[d.node] {
 		d.mu.Unlock()
@@ -223,6 +245,9 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 	if d.ignores {
 		at = 0
 	}
+	d.breaks = append(d.breaks, broken)
+	dials := d.dials
+	d.dials++
 	d.mu.Unlock()
 	defer func() {
 		d.mu.Lock()
@@ -232,6 +257,9 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 	sink.Heard()
 	if tell := sink.Accept(relay.Opening{Header: map[string][]string{"X-Origin": {"yes"}}}); tell != nil {
 		tell()
+	}
+	if d.greets {
+		sink.Event(&sse.Event{HasData: true, Data: fmt.Append(nil, "connection ", dials)})
 	}
 	for {
 		d.mu.Lock()
@@ -255,6 +283,8 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 		select {
 		case <-ctx.Done():
 			return relay.Outcome{Err: context.Cause(ctx)}
+		case why := <-broken:
+			return relay.Outcome{Verdict: relay.Stream, Err: why}
 		case <-changed:
 		}
 	}
@@ -305,6 +335,8 @@ type options struct {
 	replicas int
 	secret   string
 	stream   string
+	history  int64 // messages in the stream
+	engine   func(*relay.Config)
 }
 
 func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string, opts options) *node {
@@ -327,8 +359,11 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 	if opts.stream == "" {
 		opts.stream = "FLEET"
 	}
+	if opts.history == 0 {
+		opts.history = 10000
+	}
 	n.fleet, err = New(n.conn, name, []byte(opts.secret), Settings{
-		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: true, Lease: testLease, HistoryEvents: 10000, HistoryAge: 5 * time.Minute,
+		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: true, Lease: testLease, HistoryEvents: opts.history, HistoryAge: 5 * time.Minute,
 	}, zap.New(core).With(zap.String("node", name)))
 	if err != nil {
 		t.Fatal(err)
@@ -336,7 +371,7 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 	n.fleet.store.now = n.clock.now
 	n.lossy = &lossy{JetStream: n.fleet.store.js}
 	n.fleet.store.js = n.lossy
-	n.relay = relay.New(relay.Config{
+	cfg := relay.Config{
 		Heartbeat:      -1,
 		Words:          []relay.Words{{Heartbeat: []byte(":\n\n"), Gap: []byte("event: gap\ndata:\n\n")}},
 		History:        hub.Limits{Events: 10000, Bytes: 4 << 20, Age: 5 * time.Minute},
@@ -351,7 +386,11 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 		ReconnectMax:   100 * time.Millisecond,
 		MaxEventSize:   2 << 20,
 		MaxTopics:      10000,
-	}, silent{}, new(relay.Stats))
+	}
+	if opts.engine != nil {
+		opts.engine(&cfg)
+	}
+	n.relay = relay.New(cfg, silent{}, new(relay.Stats))
 	t.Cleanup(n.end)
 	return n
 }
@@ -425,8 +464,7 @@ func (n *node) join(id string) *relay.Reader {
 		Name: func() string { return "topic" },
 		Open: func(t *relay.Topic) relay.Source {
 			s := n.fleet.Source(fleet.Topic{
-				Definition: "definition", Key: "topic", Name: t.Name(), Closing: t.Closing(),
-				AssignIDs: n.assign, MaxEventSize: 2 << 20,
+				Topic: t, Definition: "definition", AssignIDs: n.assign, MaxEventSize: 2 << 20,
 			}, &dial{n.origin, n.name}).(*source)
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -570,6 +608,28 @@ func (c *client) await(what string) *client {
 		case <-more:
 		case <-deadline:
 			c.t.Fatalf("has not got %s but %v", what, tail(got))
+		}
+	}
+}
+
+// awaitAll waits until the client has got some things, and nothing else.
+func (c *client) awaitAll(want []string) {
+	c.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		c.mu.Lock()
+		got, more := c.got, c.more
+		c.mu.Unlock()
+		if len(got) >= len(want) {
+			if !slices.Equal(got, want) {
+				c.t.Fatalf("has got %v, want %v", got, want)
+			}
+			return
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			c.t.Fatalf("has got %v, want %v", got, want)
 		}
 	}
 }

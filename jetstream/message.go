@@ -36,6 +36,11 @@ const (
 	kindResumed kind = 'r'
 	// kindOpened: the origin has answered with an event stream. The body is an opening.
 	kindOpened kind = 'o'
+	// kindBegun: the connection has begun with an event, which may be one that the stream has
+	// already. The body is a relay.RunStart.
+	kindBegun kind = 'b'
+	// kindRun: the origin begins its stream anew. There is no body.
+	kindRun kind = 'n'
 	// kindEvent: the body is an event, or a part of one.
 	kindEvent kind = 'e'
 	// kindEnded: the connection to the origin has ended. The body is an outcome.

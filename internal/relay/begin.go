@@ -138,12 +138,12 @@ func (s *Reader) live(how Joining) string {
 func (s *Reader) greet() (wire []byte, how Joining) {
 	t := s.topic
 	wire, after, known := t.greeting.at()
-	if !known {
+	if !known && !t.greeting.isMissing() {
 		// It is yet to come, or on its way.
 		s.live(Fresh)
 		return nil, Fresh
 	}
-	if _, ok := t.log.At(after); ok {
+	if _, ok := t.log.At(after); known && ok {
 		s.begins(Fresh)
 		s.follow(t.log, after)
 		return wire, Fresh

@@ -29,7 +29,7 @@ func (u *upstream) lost(c *connection, delay time.Duration) {
 		Outage:   now.Sub(u.troubled),
 		Attempts: u.failures,
 		Delay:    delay,
-		Events:   c.events,
+		Events:   c.sieve.events,
 	}
 	if l.Accepted {
 		u.since = now

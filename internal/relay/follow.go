@@ -32,10 +32,7 @@ type upstream struct {
 
 	hasBegun atomic.Bool // an event has come
 
-	starts       []runStart // what connections have begun with, the newest last
-	endedCleanly bool       // the last connection
-
-	wire []byte // reused by publish
+	endedCleanly bool // the last connection
 }
 
 const (
@@ -212,7 +209,7 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	} else if u.obey(out) {
 		return 0, true
 	}
-	if c.events > 0 || c.wasAccepted() && time.Since(c.accepted) >= proofTime {
+	if c.sieve.events > 0 || c.wasAccepted() && time.Since(c.accepted) >= proofTime {
 		u.failures = 0
 	}
 	failures := u.failures

@@ -23,6 +23,7 @@ type Topic struct {
 	catchups *catchups
 	opener   Claim // with "catchup off": of the subscriber who opened it
 	greeting greeting
+	runs     runs
 	epoch    string // of ids that are ours, with "ids assign"
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
@@ -72,7 +73,6 @@ type Topic struct {
 	isOpened    bool                // the origin has answered with a stream to the opener's id
 	openedAt    hub.Cursor          // what follows that id begins here
 	header      map[string][]string // of the origin's answer, what is shared
-	runs        []hub.Cursor        // where the origin has begun its stream anew, as far as the log reaches
 }
 
 func newTopic(r *Relay, v *Visit) *Topic {
