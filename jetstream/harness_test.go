@@ -223,6 +223,16 @@ func (o *origin) connections() (now, most int) {
 	return len(o.open), o.most
 }
 
+// askers returns which nodes have connections.
+func (o *origin) askers() (nodes []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for d := range o.open {
+		nodes = append(nodes, d.node)
+	}
+	return nodes
+}
+
 func (o *origin) questions() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
