@@ -188,10 +188,15 @@ func (o *origin) answer(out *relay.Outcome) {
 
 // restart ends all connections, and makes the origin have nothing but what it sends next.
 func (o *origin) restart(why error) {
-	o.mu.Lock()
-	o.events = 0
-	o.mu.Unlock()
+	o.empty()
 	o.end(why)
+}
+
+// empty makes the origin have nothing.
+func (o *origin) empty() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.events = 0
 }
 
 // forbid makes a node not reach the origin.
