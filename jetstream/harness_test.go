@@ -136,6 +136,7 @@ type origin struct {
 	most    int // connections at once
 	dials   int // that there were
 	asked   []string
+	fetched []string        // what was asked for catch-ups
 	refuses map[string]bool // nodes that do not reach it
 	held    map[string]bool // nodes that hear nothing of it for now
 	noIDs   bool
@@ -228,6 +229,13 @@ func (o *origin) connections() (now, most int) {
 	return len(o.open), o.most
 }
 
+// fetches returns what was asked for catch-ups.
+func (o *origin) fetches() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.fetched)
+}
+
 // askers returns which nodes have connections.
 func (o *origin) askers() (nodes []string) {
 	o.mu.Lock()
@@ -266,6 +274,8 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 		d.open[me] = struct{}{}
 		d.most = max(d.most, len(d.open))
 		d.asked = append(d.asked, d.node+":"+from.ID)
+	} else {
+		d.fetched = append(d.fetched, d.node+":"+from.ID)
 	}
 	if d.noIDs || from.ID == "" {
 		at = d.events

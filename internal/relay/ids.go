@@ -85,6 +85,12 @@ func (u *upstream) next() beginning {
 	return beginning{Resumption: Resumption{ID: t.askableID(t.log.Newest().ID)}}
 }
 
+// Has reports whether a client can resume behind an id with what the log has.
+func (t *Topic) Has(id string) bool {
+	_, known := t.log.After(id)
+	return known
+}
+
 // A knowledge is what is known of an id that a client resumes with.
 type knowledge int
 
