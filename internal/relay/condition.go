@@ -2,7 +2,7 @@ package relay
 
 import "time"
 
-// A condition is what those who look from outside get to see of an upstream.
+// A condition is what those who look from outside get to see of a follower.
 type condition struct {
 	since     time.Time // when the present state of the connection began
 	address   string    // of the origin, if the source names it
@@ -12,7 +12,7 @@ type condition struct {
 	failed    time.Time // when that was
 }
 
-// connected returns the condition of an upstream that was just connected.
+// connected returns the condition of a follower that was just connected.
 func (c *condition) connected(now time.Time, address string) *condition {
 	seen := *c
 	seen.since, seen.attempts, seen.next, seen.address = now, 0, time.Time{}, address
@@ -20,38 +20,38 @@ func (c *condition) connected(now time.Time, address string) *condition {
 }
 
 // lost records a connection that has ended, or could not be made.
-func (u *upstream) lost(c *connection, delay time.Duration) {
+func (f *follower) lost(c *connection, delay time.Duration) {
 	now := time.Now()
 	l := Lost{
 		Outcome:  &c.outcome,
 		Accepted: c.wasAccepted(),
-		For:      now.Sub(u.since),
-		Outage:   now.Sub(u.troubled),
-		Attempts: u.failures,
+		For:      now.Sub(f.since),
+		Outage:   now.Sub(f.troubled),
+		Attempts: f.failures,
 		Delay:    delay,
 		Events:   c.sieve.events,
 	}
 	if l.Accepted {
-		u.since = now
+		f.since = now
 	}
-	u.condition.Store(&condition{
-		since:     u.since,
+	f.condition.Store(&condition{
+		since:     f.since,
 		address:   c.outcome.Address,
-		attempts:  u.failures,
+		attempts:  f.failures,
 		next:      now.Add(delay),
 		lastError: c.outcome.Explain(),
 		failed:    now,
 	})
-	u.topic.relay.observer.Lost(u.topic, l)
+	f.topic.relay.observer.Lost(f.topic, l)
 }
 
 // closed records that no further connection will be made.
-func (u *upstream) closed(reason string, status int, quiet bool) {
-	u.topic.relay.observer.Closed(u.topic, Closed{
+func (f *follower) closed(reason string, status int, quiet bool) {
+	f.topic.relay.observer.Closed(f.topic, Closed{
 		Reason:  reason,
-		Address: u.condition.Load().address,
+		Address: f.condition.Load().address,
 		Status:  status,
-		For:     time.Since(u.since),
+		For:     time.Since(f.since),
 		Quiet:   quiet,
 	})
 }

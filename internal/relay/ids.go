@@ -77,9 +77,9 @@ type beginning struct {
 // nothing to send, or not all: who brings one has a catch-up. Without catch-ups, an
 // origin with a single worker can serve the one who opens a topic over no other
 // connection.
-func (u *upstream) next() beginning {
-	t := u.topic
-	if t.opener.ID != "" && !u.doubted && !u.hasBegun.Load() && t.askableID(t.opener.ID) != "" {
+func (f *follower) next() beginning {
+	t := f.topic
+	if t.opener.ID != "" && !f.doubted && !f.hasBegun.Load() && t.askableID(t.opener.ID) != "" {
 		return beginning{t.opener.resumption(), true}
 	}
 	return beginning{Resumption: Resumption{ID: t.askableID(t.log.Newest().ID)}}

@@ -198,7 +198,7 @@ func (r *Relay) sortOutRefused(t *Topic) {
 	r.sortOut(t)
 }
 
-// open makes a topic and starts its upstream. r.mu must be held.
+// open makes a topic and starts its follower. r.mu must be held.
 func (r *Relay) open(v *Visit) *Topic {
 	t := newTopic(r, v)
 	r.topics[v.Key] = t
@@ -216,7 +216,7 @@ func (r *Relay) open(v *Visit) *Topic {
 			// connection before the old one has ended.
 			<-before
 		}
-		t.upstream.run(t.ctx)
+		t.follower.run(t.ctx)
 		t.catchups.close()
 		t.helpers.Wait()
 		close(t.done)
@@ -315,7 +315,7 @@ func (r *Relay) detachTopic(t *Topic, how standingEvent) {
 	}
 }
 
-// closeTopic closes the upstream of a topic that has no subscribers. r.mu must
+// closeTopic ends the follower of a topic that has no subscribers. r.mu must
 // be held.
 func (r *Relay) closeTopic(t *Topic) {
 	if t.isClosed() {
@@ -338,7 +338,7 @@ func (r *Relay) closeUnused(t *Topic) bool {
 	return true
 }
 
-// closed is called when the upstream of a topic has ended.
+// closed is called when the follower of a topic has ended.
 func (r *Relay) closed(t *Topic) {
 	defer r.retire()
 	r.mu.Lock()

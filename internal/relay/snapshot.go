@@ -38,7 +38,7 @@ type UpstreamSnapshot struct {
 // Snapshot returns what is seen of the topic now. No lock of the engine is taken, here and
 // in all else that views call: nobody who looks can hold an event up.
 func (t *Topic) Snapshot() Snapshot {
-	c := t.upstream.condition.Load()
+	c := t.follower.condition.Load()
 	s := Snapshot{
 		Since:    c.since,
 		Log:      t.log.Stats(),

@@ -19,7 +19,7 @@ type Topic struct {
 	name     string // for logs and administrators
 	source   Source
 	log      *hub.Topic
-	upstream *upstream
+	follower *follower
 	catchups *catchups
 	opener   Claim // with "catchup off": of the subscriber who opened it
 	greeting greeting
@@ -27,8 +27,8 @@ type Topic struct {
 	epoch    string // of ids that are ours, with "ids assign"
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
-	helpers  sync.WaitGroup // goroutines besides the upstream's
-	done     chan struct{}  // closed when the upstream has ended
+	helpers  sync.WaitGroup // goroutines besides the follower's
+	done     chan struct{}  // closed when the follower has ended
 	roster   roster         // of its subscribers, for administrators
 
 	renditions []*gzip.Rendition // of the log, by audience; nil without Config.Compress
@@ -95,9 +95,9 @@ func newTopic(r *Relay, v *Visit) *Topic {
 		// need not wait for the first event to learn that it is not.
 		t.trust.begin(trustAssumed)
 	}
-	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
-	t.upstream.retry.Store(-1)
-	t.upstream.condition.Store(&condition{since: time.Now()})
+	t.follower = &follower{topic: t, rerouted: make(chan struct{}, 1)}
+	t.follower.retry.Store(-1)
+	t.follower.condition.Store(&condition{since: time.Now()})
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	t.catchups = newCatchups(t)
 	t.renditions = newRenditions(cfg, t.log)
@@ -137,7 +137,7 @@ func (t *Topic) Changed() {
 // Reroute makes the topic look whether its source has moved.
 func (t *Topic) Reroute() {
 	select {
-	case t.upstream.rerouted <- struct{}{}:
+	case t.follower.rerouted <- struct{}{}:
 	default:
 	}
 }
@@ -145,7 +145,7 @@ func (t *Topic) Reroute() {
 // SourceEnded is called when a request that Follow has left behind has ended.
 func (t *Topic) SourceEnded() { t.catchups.wake() }
 
-// stop ends the upstream and the timers of a topic that is closed.
+// stop ends the follower and the timers of a topic that is closed.
 func (t *Topic) stop() {
 	t.mu.Lock()
 	for _, timer := range []*time.Timer{t.heart, t.expiry, t.handshake} {
