@@ -4,7 +4,7 @@
 //
 // The way of an event:
 //
-//	origin ──▶ source ──▶ sse.Decoder ──▶ hub.Topic (log) ──▶ cursor ──▶ writer ──▶ client
+//	origin ──▶ source ──▶ sse.Decoder ──▶ hub.Log ──────────▶ cursor ──▶ writer ──▶ client
 //	           any Caddy   bytes to        append, wake        one per     batch,      EventSource
 //	           handler     events          encode once         subscriber  one write   curl, SDK
 //

@@ -7,7 +7,7 @@ import (
 
 // newRenditions returns those of a log, by audience. Audiences that are told the same at a
 // heartbeat and at a gap share one, as all that is in a rendition is the same for all.
-func newRenditions(cfg *Config, log *hub.Topic) []*gzip.Rendition {
+func newRenditions(cfg *Config, log *hub.Log) []*gzip.Rendition {
 	if cfg.Compress == nil {
 		return nil
 	}

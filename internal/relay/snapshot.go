@@ -122,7 +122,7 @@ func (t *Topic) CountDelivery(events, bytes uint64) {
 func (t *Topic) CountHeartbeats(n uint64) { t.relay.stats.Heartbeats.Add(n) }
 
 // Log returns what the readers of the topic read.
-func (t *Topic) Log() *hub.Topic { return t.log }
+func (t *Topic) Log() *hub.Log { return t.log }
 
 // Words returns what an audience is told besides events.
 func (t *Topic) Words(audience uint8) *Words { return &t.relay.cfg.Words[audience] }

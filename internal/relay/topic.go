@@ -18,7 +18,7 @@ type Topic struct {
 	key      string
 	name     string // for logs and administrators
 	source   Source
-	log      *hub.Topic
+	log      *hub.Log
 	follower *follower
 	catchups *catchups
 	opener   Claim // with "catchup off": of the subscriber who opened it
