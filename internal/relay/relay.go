@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 )
 
 // A Relay is topics by key.
@@ -23,9 +24,7 @@ type Relay struct {
 	// Guarded by mu.
 	topics  map[string]*Topic        // that newcomers join
 	closing map[string]chan struct{} // of topics that are over, until their connection is
-	spares  *spares                  // of topics
-	holders map[string]*holder       // by address
-	total   int                      // subscribers, and what Reserve has taken
+	ledger  *quota.Ledger[*Topic]    // of topics and subscribers
 	running int                      // topics whose connection is not over
 	over    *Ending                  // set once there are to be no more subscribers
 	retired bool
@@ -42,10 +41,9 @@ func New(cfg Config, observer Observer, stats *Stats) *Relay {
 		stats:    stats,
 		topics:   make(map[string]*Topic),
 		closing:  make(map[string]chan struct{}),
-		spares:   newSpares(),
+		ledger:   quota.NewLedger[*Topic](cfg.Limits),
 		backlogs: newBacklogs(&cfg),
 		futile:   relayDebts{debts: debts{allowance: futileInRelay}},
-		holders:  make(map[string]*holder),
 	}
 }
 
@@ -180,13 +178,7 @@ func (r *Relay) joinOrOpen(v *Visit) (_ *Reader, yielded *Topic, _ Rejection, _ 
 	r.stopLinger(t)
 	t.standingOn(standingJoined)
 	t.subscribers.Add(1)
-	holder := r.holder(v.Address)
-	if t.addresses[v.Address]++; t.addresses[v.Address] == 1 {
-		holder.uses++
-	}
-	holder.subscribers++
-	r.total++
-	r.passOn(t)
+	r.ledger.Join(t.entry, v.Address)
 	r.sortOut(t)
 	return newReader(t, v, joined), yielded, "", nil
 }
@@ -203,7 +195,7 @@ func (r *Relay) open(v *Visit) *Topic {
 	t := newTopic(r, v)
 	r.topics[v.Key] = t
 	t.seat = r.all.add(t)
-	r.countTopic(t, +1)
+	t.entry = r.ledger.Open(t, v.Address)
 
 	if r.cfg.Catchups < 0 && v.Claim.Usable() && !t.assigned(v.Claim.ID) {
 		t.opener = v.Claim
@@ -231,17 +223,10 @@ func (r *Relay) leave(t *Topic, address string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t.subscribers.Add(-1)
-	if t.addresses[address]--; t.addresses[address] == 0 {
-		delete(t.addresses, address)
-		r.holder(address).uses--
-	}
-	r.total--
-	r.holder(address).subscribers--
-	r.dropIfEmpty(address)
+	r.ledger.Leave(t.entry, address)
 	linger := r.cfg.Linger
 	switch {
 	case t.Subscribers() > 0:
-		r.passOn(t)
 		r.sortOut(t)
 	case t.standing.now().isCurrent() && t.isRefused() && r.over == nil:
 		// It gives the refusal to newcomers until RefusalMemory is over.
@@ -269,8 +254,8 @@ func (r *Relay) startLinger(t *Topic, d time.Duration) {
 	t.linger = timer
 	t.standingOn(standingLingers)
 	r.sortOut(t)
-	if r.spares.idle > r.cfg.LingerTopics {
-		r.closeTopic(r.spares.most(mostIdle).oldest(spareLingering))
+	if n, first := r.ledger.Lingering(); n > r.cfg.LingerTopics {
+		r.closeTopic(first.Topic)
 	}
 }
 
@@ -302,9 +287,8 @@ func (r *Relay) detachTopic(t *Topic, how standingEvent) {
 	}
 	t.standingOn(how)
 	r.stopLinger(t)
-	r.spares.set(t, r.holder(t.openedBy).opened, notSpare)
+	r.ledger.Detach(t.entry)
 	delete(r.topics, t.key)
-	r.countTopic(t, -1)
 	if how == standingMoves {
 		return // its connection stays as long as its clients, for whom nobody waits
 	}

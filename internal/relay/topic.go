@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"container/list"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 )
 
 // A Topic is everything that shares one upstream connection.
@@ -36,13 +36,9 @@ type Topic struct {
 	// Guarded by relay.mu.
 	seat        *seat[Topic] // in relay.all
 	standing    life[standing, standingEvent]
-	subscribers atomic.Int64   // written under relay.mu
-	addresses   map[string]int // of the subscribers, and how many there are of each
-	openedBy    string         // the client address that the topic counts for: the one that has opened it, or one that has stayed
-	linger      *time.Timer    // of its standing, while it lingers
-	spare       spareKind      // why the topic may be closed to make room
-	spareAt     *list.Element  // in its opener's list of this kind
-	spareSince  uint64         // orders the topics of a kind
+	subscribers atomic.Int64         // written under relay.mu
+	linger      *time.Timer          // of its standing, while it lingers
+	entry       *quota.Entry[*Topic] // in relay.ledger
 
 	// ending is set once the subscribers are to be ended. It is changed by Topic.end.
 	ending atomic.Pointer[Ending]
@@ -81,9 +77,7 @@ func newTopic(r *Relay, v *Visit) *Topic {
 		relay:     r,
 		key:       v.Key,
 		name:      v.Name(),
-		openedBy:  v.Address,
 		log:       hub.New(cfg.History),
-		addresses: make(map[string]int, 1),
 		done:      make(chan struct{}),
 		changed:   make(chan struct{}),
 		awaySince: time.Now(),
