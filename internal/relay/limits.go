@@ -2,24 +2,6 @@ package relay
 
 import "github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 
-// A Rejection says why a client was turned away. It is a metric label.
-type Rejection string
-
-const (
-	RejectTopics        = Rejection(quota.Topics)
-	RejectTopicsAddress = Rejection(quota.TopicsOfAddress)
-	RejectTotal         = Rejection(quota.Subscribers)
-	RejectTopic         = Rejection(quota.SubscribersOfTopic)
-	RejectAddress       = Rejection(quota.SubscribersOfAddress)
-
-	RejectUnavailable Rejection = "unavailable" // Config.Reject: the origin has not answered in time
-	RejectEnding      Rejection = "ending"      // on exit, or while draining
-	RejectEncoding    Rejection = "encoding"    // it accepts no form in which there is a stream; not by this package
-)
-
-// Limits are the rejections that an operator has set a bound for.
-var Limits = []Rejection{RejectTopics, RejectTopicsAddress, RejectTotal, RejectTopic, RejectAddress}
-
 // Reserve takes the place of a subscriber for a stream that is not shared, unless a limit
 // leaves none.
 func (r *Relay) Reserve(address string) Rejection {
@@ -75,18 +57,4 @@ func (r *Relay) hide(t *Topic) {
 	} else {
 		r.closeTopic(t)
 	}
-}
-
-// sortOut tells the ledger what t is in use for, which may have changed. r.mu must be held.
-func (r *Relay) sortOut(t *Topic) { r.ledger.Sort(t.entry, t.use()) }
-
-// use returns what t is in use for.
-func (t *Topic) use() quota.Use {
-	switch {
-	case t.isRefused():
-		return quota.Refused
-	case t.standing.is(standingLingering):
-		return quota.Lingering
-	}
-	return quota.InUse
 }
