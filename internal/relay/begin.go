@@ -101,11 +101,23 @@ func (s *Reader) catchUp(id Claim) (string, Joining) {
 	return s.settle()
 }
 
+// firstSince returns where a client begins at the earliest that is not known to be anywhere
+// in the log: what a source remembers of earlier connections is for those who resume.
+func (t *Topic) firstSince(how Joining) hub.Cursor {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if how == Gap {
+		return t.opened
+	}
+	return t.first
+}
+
 // live makes s read the topic's log from where it joined, and returns the id in
 // force there.
 func (s *Reader) live(how Joining) string {
 	t := s.topic
 	s.begins(how)
+	s.joined = max(s.joined, t.firstSince(how))
 	if how == Gap {
 		// It gets a notice of its own. It may have had the events before the log's
 		// last gap, because it may have read further than the log.

@@ -17,6 +17,9 @@ func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (n
 	if !t.IsConnected() {
 		without = time.Since(t.awaySince)
 	}
+	if t.connects == 0 {
+		t.opened, t.first = t.log.Newest().Cursor, t.firstPosition(false).Cursor
+	}
 	switch {
 	case brought && !t.isOpened:
 		t.isOpened, t.openedAt = true, t.log.Newest().Cursor

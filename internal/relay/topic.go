@@ -59,6 +59,8 @@ type Topic struct {
 	handshake   *time.Timer         // of the first connection, until it is known whether it begins a session
 	changed     chan struct{}       // closed when one of the following changes
 	connects    int                 // how often it was connected
+	opened      hub.Cursor          // where the log ended when it was first connected
+	first       hub.Cursor          // where a client without a position would have begun then
 	awaySince   time.Time           // when it was last disconnected, or opened
 	notice      hub.Cursor          // behind the last notice of a gap in the log
 	noticeID    string              // in force there
