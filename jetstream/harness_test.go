@@ -24,6 +24,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -419,7 +420,7 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 		ReconnectMin:   20 * time.Millisecond,
 		ReconnectMax:   100 * time.Millisecond,
 		MaxEventSize:   2 << 20,
-		MaxTopics:      10000,
+		Limits:         quota.Limits{Topics: 10000},
 	}
 	if opts.engine != nil {
 		opts.engine(&cfg)

@@ -1,25 +1,12 @@
 package relay
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
-
-// A Joining is how a subscriber begins.
-type Joining int
-
-const (
-	Fresh   Joining = iota // it brought no id
-	Resumed                // it goes on just after the id that it brought
-	Gap                    // nobody knows its id any more
-	Pending                // nobody knows yet
-)
-
-func (how Joining) String() string {
-	return [...]string{"fresh", "resumed", "gap", "pending"}[how]
-}
 
 // begins takes note of how s has begun, once that is settled.
 func (s *Reader) begins(how Joining) {
@@ -217,10 +204,6 @@ func (s *Reader) begin(how Joining, greeting []byte) (b []byte) {
 	return b
 }
 
-// MaxPosition is the longest id that a client is told as its position, besides with its
-// event: a longer one cannot come back, as net/http takes no header that large by default.
-const MaxPosition = 1 << 20
-
 // appendPosition appends the fields that make id the client's last event id. If
 // there is none, a client that brought one, and is told of a gap, must forget it.
 func (s *Reader) appendPosition(b []byte, id string, gap bool) []byte {
@@ -265,13 +248,6 @@ func (s *Reader) comeBack() {
 	s.endWithin(0, 0, EndDrained)
 }
 
-func (s *Reader) leaveCatchup() {
-	if s.catchup != nil {
-		s.catchup.leave(s)
-		s.catchup = nil
-	}
-}
-
 // gapNotice returns what is sent in the middle of a stream to tell of a gap,
 // after which id is in force.
 func (s *Reader) gapNotice(id string) ([]byte, hub.Batch) {
@@ -280,4 +256,17 @@ func (s *Reader) gapNotice(id string) ([]byte, hub.Batch) {
 		b = s.appendPosition(nil, id, true)
 	}
 	return append(b, s.words().Gap...), hub.Batch{Next: s.cursor, Beat: s.beat}
+}
+
+// oldestOf returns the oldest place that an id names, if it names one in several runs:
+// nobody knows which of them the client means that brings it.
+func (t *Topic) oldestOf(id string, newest hub.Cursor) (oldest hub.Position, several bool) {
+	runs := t.runs.all()
+	if len(runs) == 0 {
+		return hub.Position{}, false
+	}
+	oldest, known := t.log.FirstAfter(id)
+	return oldest, known && slices.ContainsFunc(runs, func(start hub.Cursor) bool {
+		return oldest.Cursor <= start && start < newest
+	})
 }

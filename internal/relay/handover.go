@@ -8,7 +8,7 @@ import (
 
 // A Handover is a client that needs nothing but its log from now on.
 type Handover struct {
-	Log    *hub.Topic
+	Log    *hub.Log
 	Cursor hub.Cursor
 
 	// Events and Bytes were delivered before.
@@ -46,13 +46,4 @@ func (s *Reader) HandOver(take func(*Handover) (Carriage, error)) error {
 		k.End(EndDeleted)
 	}
 	return nil
-}
-
-// A Carriage is a client that was handed over: whoever carries it reads the log alone.
-type Carriage interface {
-	// Progress returns what was delivered, and where in the log the client is.
-	Progress() (events, bytes uint64, at hub.Cursor)
-
-	// End ends the client between two events.
-	End(reason EndReason)
 }
