@@ -646,7 +646,7 @@ func (c *client) await(what string) *client {
 		select {
 		case <-more:
 		case <-deadline:
-			c.t.Fatalf("has not got %s but %v", what, tail(got))
+			c.t.Fatalf("has not got %.20s but %.20v", what, tail(got))
 		}
 	}
 }
