@@ -183,7 +183,7 @@ func TestACatchUpOfWhichMessagesAreLost(t *testing.T) {
 func TestARecallEndsWhereTheStreamIsNotToBeFollowed(t *testing.T) {
 	for name, m := range map[string]message{
 		"a new run": {kind: kindRun},
-		"a gap":     {kind: kindOpened, body: encodeOpening(&relay.Opening{}, true)},
+		"a gap":     {kind: kindOpened, body: encodeOpening(&relay.Opening{}, "", true)},
 	} {
 		if r := (recall{found: true}); r.read(&m, 1) {
 			t.Errorf("it goes on behind %s", name)

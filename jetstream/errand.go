@@ -196,7 +196,7 @@ func (*errand) Heard() {}
 
 // Accept implements relay.Sink.
 func (e *errand) Accept(o relay.Opening) (tell func()) {
-	e.add(kindOpened, encodeOpening(&o, false))
+	e.add(kindOpened, encodeOpening(&o, e.from.ID, false))
 	return nil
 }
 

@@ -6,6 +6,24 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
+// missed is called when a source has missed events that would come next.
+func (t *Topic) missed() {
+	followers := t.Subscribers() - int(t.unsettled.Load())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.log.Newest().Cursor > 0 {
+		t.appendGap(followers)
+	}
+}
+
+// appendGap tells those who follow the log that events are missing here. t.mu must be held.
+func (t *Topic) appendGap(followers int) {
+	t.relay.stats.Gaps.Add(uint64(max(0, followers)))
+	end := t.log.Newest()
+	t.notice, t.noticeID = end.Cursor+1, end.ID
+	t.log.Append(hub.Entry{Gap: true})
+}
+
 // connected is called when the origin has answered with an event stream. It returns
 // which connection of the topic that is, counted from 1, and how long the topic was without
 // one. From the second on, the stream may begin with what is in the log already. id is
@@ -26,10 +44,7 @@ func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (n
 	case t.connects > 0 && id == "", o.Gap && t.log.Newest().Cursor > 0:
 		// Events may have been sent while nobody listened, and nothing tells
 		// which: whoever follows the log comes past this.
-		t.relay.stats.Gaps.Add(uint64(max(0, followers)))
-		end := t.log.Newest()
-		t.notice, t.noticeID = end.Cursor+1, end.ID
-		t.log.Append(hub.Entry{Gap: true})
+		t.appendGap(followers)
 	}
 	if blamed != "" {
 		t.blamedID, t.blamedAt, t.blamedSince = blamed, t.log.Newest().Cursor, time.Now()

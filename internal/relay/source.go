@@ -89,6 +89,9 @@ type Note struct {
 	// Began is what the connection has begun with, besides its greeting, or nil.
 	Began *RunStart
 
+	// Gap says that events are missing before what comes next.
+	Gap bool
+
 	// Run says that what comes next begins the origin's stream anew.
 	Run bool
 }
