@@ -24,6 +24,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -141,6 +142,7 @@ type origin struct {
 	noIDs   bool
 	ignores bool               // the id that it is asked with: it sends all that it has
 	greets  bool               // each connection begins with an event that tells how many there were
+	says    *relay.Outcome     // what it answers with, instead of a stream
 	breaks  []chan error       // ends of the connections: with nil, as a stream should end
 	text    func(n int) string // the data of an event
 }
@@ -176,6 +178,13 @@ func (o *origin) end(why error) {
 		c <- why
 	}
 	o.breaks = nil
+}
+
+// answer makes the origin answer with something else than a stream from now on.
+func (o *origin) answer(out *relay.Outcome) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.says = out
 }
 
 // restart ends all connections, and makes the origin have nothing but what it sends next.
@@ -233,6 +242,11 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 	if d.refuses[d.node] {
 		d.mu.Unlock()
 		return relay.Outcome{Err: errors.New("no route to the origin")}
+	}
+	if says := d.says; says != nil {
+		d.asked = append(d.asked, d.node+":"+from.ID)
+		d.mu.Unlock()
+		return *says
 	}
 	if sink.Shared() {
 		d.open[me] = struct{}{}
@@ -335,7 +349,6 @@ type options struct {
 	replicas int
 	secret   string
 	stream   string
-	history  int64 // messages in the stream
 	engine   func(*relay.Config)
 }
 
@@ -359,11 +372,8 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 	if opts.stream == "" {
 		opts.stream = "FLEET"
 	}
-	if opts.history == 0 {
-		opts.history = 10000
-	}
 	n.fleet, err = New(n.conn, name, []byte(opts.secret), Settings{
-		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: true, Lease: testLease, HistoryEvents: opts.history, HistoryAge: 5 * time.Minute,
+		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: true, Lease: testLease, HistoryEvents: 10000, HistoryAge: 5 * time.Minute,
 	}, zap.New(core).With(zap.String("node", name)))
 	if err != nil {
 		t.Fatal(err)
@@ -385,7 +395,7 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 		ReconnectMin:   20 * time.Millisecond,
 		ReconnectMax:   100 * time.Millisecond,
 		MaxEventSize:   2 << 20,
-		MaxTopics:      10000,
+		Limits:         quota.Limits{Topics: 10000},
 	}
 	if opts.engine != nil {
 		opts.engine(&cfg)
@@ -530,8 +540,12 @@ func (c *client) serve(ctx context.Context, n *node) {
 		if adm.Gone {
 			return
 		}
-		if adm.Refusal != nil || adm.Rejected != "" {
-			c.note(fmt.Sprintf("refused: %+v", adm), "")
+		if no := adm.Refusal; no != nil {
+			c.note(fmt.Sprintf("refused: %d %v %s", no.Status, no.Header, no.Body), "")
+			return
+		}
+		if adm.Rejected != "" {
+			c.note(fmt.Sprintf("rejected: %s", adm.Rejected), "")
 			return
 		}
 		r.Enter(idle{})

@@ -46,6 +46,8 @@ type state struct {
 	open         *opening       // of the connection to the origin, as far as read
 	ended        *relay.Outcome // of the last one, if that is the newest that is known of it
 	endedCleanly bool           // as a stream should end, did the last one
+	told         bool           // what was read tells whether there is a connection to the origin
+	asked        time.Time      // when the holder was asked for that
 	lastID       string         // in force at the place that was read
 	eventful     bool           // the stream has brought events
 	gap          bool           // events are missing before what comes next

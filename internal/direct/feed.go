@@ -38,28 +38,30 @@ type feed interface {
 // home implements feed.
 func (g *group) home() *shard { return g.shard }
 
-// supply implements feed. A socket that has caught up is one of the group again.
+// supply implements feed. A socket that has caught up is one of a crowd again.
 func (g *group) supply(k *Socket) bool {
 	s := g.shard
 	if k.ending && !g.drains() {
 		s.farewell(k, k.reason)
 		return true
 	}
-	if !k.ending && g.meets(k) {
-		g.rejoin(k)
+	limit := g.admit(k)
+	c := g.crowdOf(k)
+	if !k.ending && c.meets(k) {
+		c.rejoin(k)
 		return false
 	}
-	next := g.lookFor(k)
+	next := g.lookFor(k, limit)
 	switch {
 	case next.lagged:
 		s.farewell(k, Slow)
 	case len(next.bytes) > 0:
-		k.rest = restOf(&next)
+		k.rest = next.rest()
 		s.patience(k)
 	case k.ending:
 		s.farewell(k, k.reason)
 	default:
-		g.round() // it is ahead of the others
+		c.round() // it is ahead of the others
 	}
 	return true
 }
@@ -90,7 +92,8 @@ func (g *group) progress(k *Socket) (events, bytes uint64, cursor hub.Cursor) {
 	if k.place == behind {
 		return k.events, k.bytes, k.cursor
 	}
-	return k.events + g.events, k.bytes + g.bytes, g.cursor
+	c := g.crowdOf(k)
+	return k.events + c.events, k.bytes + c.bytes, c.cursor
 }
 
 // Interface guards

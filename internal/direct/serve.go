@@ -3,7 +3,6 @@ package direct
 import (
 	"bytes"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -27,19 +26,6 @@ func (s *shard) serve(k *Socket) {
 	}
 }
 
-// restOf returns a chunk that a socket is to be sent.
-func restOf(p *parcel) *rest {
-	r := &rest{delivery: p.delivery, beat: p.isBeat}
-	if len(p.bytes) > largeFrame {
-		before, behind := chunkAround(p.bytes)
-		r.bytes, r.more = before, [][]byte{p.bytes, behind}
-	} else {
-		// A frame of its own, as it may be held for long.
-		r.bytes = appendChunk(make([]byte, 0, len(p.bytes)+16), p.bytes)
-	}
-	return r
-}
-
 // restOfParts returns a chunk with the parts as its data.
 func restOfParts(parts [][]byte) *rest {
 	size := 0
@@ -47,8 +33,7 @@ func restOfParts(parts [][]byte) *rest {
 		size += len(p)
 	}
 	if size > largeFrame {
-		head := append(strconv.AppendUint(nil, uint64(size), 16), '\r', '\n')
-		return &rest{bytes: head, more: append(slices.Clone(parts), []byte("\r\n"))}
+		return &rest{bytes: appendChunkSize(nil, size), more: append(slices.Clone(parts), []byte(chunkEnd))}
 	}
 	return &rest{bytes: appendChunk(make([]byte, 0, size+16), bytes.Join(parts, nil))}
 }
@@ -136,7 +121,7 @@ func (s *shard) farewell(k *Socket, reason Reason) {
 // leaveGroup makes a socket be served by itself.
 func (s *shard) leaveGroup(k *Socket) {
 	if k.place != behind {
-		k.feed.(*group).drop(k)
+		k.feed.(*group).crowdOf(k).drop(k)
 	}
 }
 

@@ -98,6 +98,7 @@ func (s *shard) ask(do func()) {
 func (s *shard) take(h *Handover) (*Socket, error) {
 	k := newSocket(h.Client, h.FD)
 	k.gzip, k.cursor, k.events, k.bytes = h.Gzip, h.Cursor, h.Events, h.Bytes
+	k.waits = h.Gzip != nil && !h.Gzip.IsInStep()
 	if !h.EndAt.IsZero() {
 		k.alarm, k.reason = h.EndAt.Sub(s.writer.start), h.EndReason
 	}
@@ -295,10 +296,10 @@ func (s *shard) expire() {
 	}
 }
 
-// frame returns a chunk with data, valid until the next is asked for, unless it is
+// frame returns the chunk of a parcel, valid until the next is asked for, unless it is
 // held.
-func (s *shard) frame(data []byte) []byte {
-	s.scratch = appendChunk(s.scratch[:0], data)
+func (s *shard) frame(p *parcel) []byte {
+	s.scratch = p.appendFrame(s.scratch[:0])
 	return s.scratch
 }
 

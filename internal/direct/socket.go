@@ -18,8 +18,8 @@ type Socket struct {
 
 	// What follows is owned by the shard's run.
 
-	gzip   *gzip.Stream  // nil: it gets the log as it is. Where it is in it, is the group's while it is in the group
-	place  int32         // in group.live, or behind
+	gzip   *gzip.Stream  // nil: it gets the log as it is. The mark is the crowd's while it is in one
+	place  int32         // in crowd.live, or behind
 	timer  int32         // in shard.timers, or unset
 	rest   *rest         // of a frame, which the socket has not taken yet
 	alarm  time.Duration // when the feed is asked about it; of one in a group, when it ends
@@ -29,8 +29,9 @@ type Socket struct {
 	last   bool          // the rest is the last that it gets
 	busy   bool          // it is in shard.busy
 
-	// Of a socket of a group, guarded by its mu. For one that has all so far, events and bytes are what is to
-	// be added to the group's, and wrap around.
+	// Of a socket of a group, guarded by its mu. In a crowd, events and bytes are what is to be
+	// added to the crowd's, and wrap around.
+	waits         bool       // for a restart point of gzip
 	cursor        hub.Cursor // of the next entry; what the rest is of counts as not taken
 	events, bytes uint64
 }

@@ -228,11 +228,11 @@ func (o *Solo) send(k *Socket, p *Portion) bool {
 	s.scratch = p.Bytes
 	defer s.released()
 	if len(p.Shared) > 0 {
-		k.rest = &rest{bytes: bytes.Clone(frame), more: [][]byte{p.Shared, []byte("\r\n")}}
+		k.rest = &rest{bytes: bytes.Clone(frame), more: [][]byte{p.Shared, []byte(chunkEnd)}}
 		s.patience(k)
 		return true
 	}
-	frame = append(frame, "\r\n"...)
+	frame = append(frame, chunkEnd...)
 	n, err := s.network.Send(k.fd, frame)
 	switch {
 	case err != nil:

@@ -90,8 +90,8 @@ func (c *Conn) farewell(reason relay.EndReason) relay.EndReason {
 // different time to come back.
 func (c *Conn) farewellWords() []byte {
 	retry := c.options.Retry
-	if e := c.ending.Load(); e != nil {
-		retry += rand.N(e.Over + 1)
+	if c.ending.Load() != nil {
+		retry += rand.N(c.options.Spread + 1)
 	}
 	return append(relay.AppendRetryField(nil, retry), '\n')
 }

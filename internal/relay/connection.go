@@ -193,5 +193,21 @@ func (c *connection) append(entry hub.Entry) {
 	c.fresh = true
 }
 
-// maxKeptBuffer is how large a buffer is kept for the next event.
-const maxKeptBuffer = 64 << 10
+// A beginning is what a connection begins after.
+type beginning struct {
+	Resumption
+	brought bool // by the client that opened the topic: the log must not learn it
+}
+
+// next returns what the next connection begins after: the id in force, which the origin
+// has given out. No client's id opens a topic, for it may be one to which the origin has
+// nothing to send, or not all: who brings one has a catch-up. Without catch-ups, an
+// origin with a single worker can serve the one who opens a topic over no other
+// connection.
+func (u *upstream) next() beginning {
+	t := u.topic
+	if t.opener.ID != "" && !u.doubted && !u.hasBegun.Load() && t.askableID(t.opener.ID) != "" {
+		return beginning{t.opener.resumption(), true}
+	}
+	return beginning{Resumption: Resumption{ID: t.askableID(t.log.Newest().ID)}}
+}

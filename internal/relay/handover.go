@@ -78,12 +78,3 @@ func (s *Subscriber) Took(events, bytes uint64, at hub.Cursor, since time.Time) 
 		s.topic.relay.observer.Delivered(time.Since(since))
 	}
 }
-
-// A Carriage is a client that was handed over: whoever carries it reads the log alone.
-type Carriage interface {
-	// Progress returns what was delivered, and where in the log the client is.
-	Progress() (events, bytes uint64, at hub.Cursor)
-
-	// End ends the client between two events.
-	End(reason EndReason)
-}
