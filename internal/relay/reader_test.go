@@ -116,10 +116,9 @@ func TestTakeBack(t *testing.T) {
 		if n := b.stats.Delivered.Load(); n != 3 {
 			t.Errorf("%d events were counted, want 3", n)
 		}
-		_, step := read(back)
-		left := carried.EndAt.Sub(time.Now())
-		time.Sleep(left - time.Second)
-		if step = back.Next(); step.Kind != Wait {
+		time.Sleep(time.Until(carried.EndAt) - time.Second)
+		step := back.Next()
+		if step.Kind != Wait {
 			t.Errorf("it is to do %v before its time is over", step.Kind)
 		}
 		<-step.Timer
