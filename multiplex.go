@@ -81,7 +81,7 @@ type Multiplex struct {
 	door     site.Door // of server
 	sockets  carrier.Sockets
 	cors     cors.Policy
-	carrier  carrier.Carrier
+	service  carrier.Service
 	group    *multiplexGroup
 	notices  observe.Notices
 	before   func() survey.Before // what the site may have changed of requests that have come here
@@ -125,7 +125,7 @@ func (h *Multiplex) join() error {
 		h.sockets = carrier.Kernel{}
 	}
 	h.group = joinGroup(atAddresses(h.server, definition), h)
-	h.carrier = carrier.Carrier{
+	h.service = carrier.Service{
 		Timeout:   time.Duration(h.settings.DispatchTimeout),
 		Direct:    h.group.direct,
 		HandsOver: h.settings.Direct != "off",
@@ -224,11 +224,11 @@ func (h *Multiplex) serve(w http.ResponseWriter, r *http.Request, opts *multiple
 	if why := h.group.reserve(address, &h.settings.MaxConnections); why != "" {
 		return h.turnAway(w, r, why)
 	}
-	if h.carrier.Detachable(w, r) {
-		opts.Adopt = func(source direct.Source) (*direct.Solo, error) { return h.carrier.Adopt(w, r, source) }
+	if h.service.Detachable(w, r) {
+		opts.Adopt = func(source direct.Source) (*direct.Solo, error) { return h.service.Adopt(w, r, source) }
 		opts.Kept = func(why error) { h.logger.Debug("delivering over the HTTP server", zap.Error(why)) }
 	}
-	conn := multiplex.New(opts, h.carrier.NewOutput(w, r))
+	conn := multiplex.New(opts, h.service.NewOutput(w, r))
 	opts.Ended = func(relay.EndReason) {
 		group.exit(conn)
 		group.release(address)
@@ -276,7 +276,7 @@ func (h *Multiplex) turnAway(w http.ResponseWriter, r *http.Request, why relay.R
 			zap.Uint64("connections", n))
 	}
 	counted.Multiplex.Rejected.Add(1)
-	output := h.carrier.NewOutput(w, r)
+	output := h.service.NewOutput(w, r)
 	h.writeHeader(w, r)
 	_ = output.Write(false, append(relay.AppendRetryField(nil, relay.TurnAwayDelay()), '\n'))
 	output.Last()

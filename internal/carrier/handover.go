@@ -47,7 +47,7 @@ type Sockets interface {
 // Detachable reports whether the connection of r can be handed over. If so, it tells the
 // client that it serves no other request. A body that may still come over it is for net/http
 // to deal with.
-func (c *Carrier) Detachable(w http.ResponseWriter, r *http.Request) bool {
+func (c *Service) Detachable(w http.ResponseWriter, r *http.Request) bool {
 	if !c.HandsOver || r.ProtoMajor != 1 || r.ProtoMinor < 1 ||
 		mayBeUnread(r) || c.boundInTime(r) || !c.Sockets.Beneath(w, r, "") {
 		return false
@@ -58,7 +58,7 @@ func (c *Carrier) Detachable(w http.ResponseWriter, r *http.Request) bool {
 
 // Adopt takes the connection of r from the HTTP server and hands it over to direct delivery,
 // with a source of its own. The header of the answer has been written.
-func (c *Carrier) Adopt(w http.ResponseWriter, r *http.Request, source direct.Source) (solo *direct.Solo, err error) {
+func (c *Service) Adopt(w http.ResponseWriter, r *http.Request, source direct.Source) (solo *direct.Solo, err error) {
 	err = c.detach(w, r, "", func(fd int) (err error) {
 		solo, err = c.Direct.Adopt(fd, source)
 		return err
@@ -77,7 +77,7 @@ var (
 
 // detach takes the connection of r from the HTTP server. take gets another descriptor of its
 // socket. If the error is errTwoWriters, take has it already.
-func (c *Carrier) detach(w http.ResponseWriter, r *http.Request, coding string, take func(fd int) error) error {
+func (c *Service) detach(w http.ResponseWriter, r *http.Request, coding string, take func(fd int) error) error {
 	if !c.Sockets.Beneath(w, r, coding) {
 		// Some writers decide whether they encode or buffer when the header is written.
 		return errChanged
@@ -111,7 +111,7 @@ func (s *Session) handOver() bool {
 		coding = Gzip
 	}
 	var carried socket
-	err := s.carrier.detach(s.w, s.r, coding, func(fd int) error {
+	err := s.service.detach(s.w, s.r, coding, func(fd int) error {
 		return s.reader.HandOver(func(h *relay.Handover) (_ relay.Carriage, err error) {
 			carried.Socket, err = s.take(fd, h)
 			return carried, err
@@ -130,10 +130,10 @@ func (s *Session) handOver() bool {
 
 // take gives a socket to direct delivery.
 func (s *Session) take(fd int, h *relay.Handover) (*direct.Socket, error) {
-	return s.carrier.Direct.Take(&direct.Handover{
+	return s.service.Direct.Take(&direct.Handover{
 		FD:        fd,
 		Client:    s.directClient(),
-		Stream:    delivery{s.carrier, s.reader.Topic(), s.reader.Audience(), s.gzip != nil},
+		Stream:    delivery{s.service, s.reader.Topic(), s.reader.Audience(), s.gzip != nil},
 		Log:       h.Log,
 		Cursor:    h.Cursor,
 		Gzip:      s.gzip,
@@ -147,7 +147,7 @@ func (s *Session) take(fd int, h *relay.Handover) (*direct.Socket, error) {
 // keep leaves the connection where it is.
 func (s *Session) keep(why error) {
 	s.detachable = false
-	s.carrier.Kept(s.reader, why)
+	s.service.Kept(s.reader, why)
 }
 
 // Kernel is the sockets of the operating system.
@@ -169,7 +169,7 @@ func (Kernel) Beneath(w http.ResponseWriter, r *http.Request, coding string) boo
 // boundInTime reports whether the operator has bounded how long a response may
 // take, or how slow it may be, or has less patience with a write than we have. That
 // is for the HTTP server to see to.
-func (c *Carrier) boundInTime(r *http.Request) bool {
+func (c *Service) boundInTime(r *http.Request) bool {
 	if srv, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); srv != nil && srv.WriteTimeout > 0 {
 		return true
 	}
@@ -286,7 +286,7 @@ func (c compressedClient) Ended(reason direct.Reason, events, bytes uint64) {
 // A delivery is a topic as direct delivery has it: for one audience, and for those of it that
 // get gzip or for those that do not.
 type delivery struct {
-	*Carrier
+	*Service
 	topic      *relay.Topic
 	audience   uint8
 	compressed bool
@@ -318,7 +318,7 @@ func (d delivery) Delivered(clients int, batch direct.Delivery) {
 		d.topic.CountCompressed(uint64(clients*batch.Compressed), uint64(clients*batch.Bytes))
 	}
 	// One observation for all that a batch was written to.
-	d.Carrier.Delivered(time.Since(batch.Since))
+	d.Service.Delivered(time.Since(batch.Since))
 }
 
 // Beaten implements direct.Stream.

@@ -13,7 +13,7 @@ import (
 type carried struct {
 	member     *member
 	subscriber *relay.Subscriber
-	log        *hub.Topic
+	log        *hub.Log
 	cursor     hub.Cursor    // of what is to be read next
 	size       int           // bytes that were read, and that the client has not taken yet
 	since      time.Time     // when the first of these was published

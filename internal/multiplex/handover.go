@@ -33,7 +33,7 @@ func (c *Conn) handOver() bool {
 		}
 	}
 	f := new(pursuit)
-	var logs []*hub.Topic
+	var logs []*hub.Log
 	c.recalled.Store(false)
 	for _, m := range c.members {
 		if m.state == over {
