@@ -13,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sse-fanout/caddy-sse-fanout/e2e/natsserver"
 )
 
 // The names that a fleet has for what it keeps in JetStream.
@@ -29,22 +31,13 @@ type broker struct {
 	port, cluster int
 }
 
-// buildBroker builds the NATS server in the version that the module's tests have.
-func buildBroker(t *testing.T) (binary string) {
-	t.Helper()
-	binary = filepath.Join(t.TempDir(), "nats-server")
-	build := exec.Command("go", "build", "-o", binary, "github.com/nats-io/nats-server/v2")
-	build.Dir = filepath.Join("..", "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the NATS server: %v\n%s", err, out)
-	}
-	return binary
-}
-
 // newBrokers starts a cluster of three.
 func newBrokers(t *testing.T) (brokers []*broker) {
 	t.Helper()
-	binary := buildBroker(t)
+	binary, err := natsserver.Build(filepath.Join("..", ".."), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	var routes []string
 	for i := range 3 {
 		b := &broker{binary: binary, name: fmt.Sprintf("nats%d", i+1), dir: t.TempDir(), port: freePort(t), cluster: freePort(t)}

@@ -241,7 +241,13 @@ func (f *fleet) countUpstreams() {
 	for _, o := range wrong {
 		f.t.Errorf("at %.2fs, %s", o.from.Sub(f.began).Seconds(), o)
 	}
-	f.say("the origin had several connections of a topic %d times, the longest without an excuse for %s", len(all), longest.Round(time.Millisecond))
+	life := timespan{f.began, time.Now()}
+	var strict time.Duration
+	for _, part := range life.without(f.excuses) {
+		strict += part.length()
+	}
+	f.say("the origin had several connections of a topic %d times, the longest without an excuse for %s; there was no excuse for %s of %s",
+		len(all), longest.Round(time.Millisecond), strict.Round(time.Second), life.length().Round(time.Second))
 }
 
 // leavesNoConsumers checks that the stream has no consumers when nobody reads it. The server
