@@ -88,7 +88,7 @@ func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Rea
 		Name: func() string { return req.PublicName(key) },
 		Open: func(t *relay.Topic) relay.Source {
 			u := &upstream{pool: p, topic: t, request: req}
-			a.handler.fleet.join(u, key)
+			a.handler.fleet.join(u)
 			return u
 		},
 		Claim:    request.ClaimOf(r),

@@ -51,15 +51,13 @@ func (m *membership) id() string {
 }
 
 // join makes the upstream of a topic part of the fleet.
-func (m *membership) join(u *upstream, key string) {
+func (m *membership) join(u *upstream) {
 	if m == nil {
 		return
 	}
 	u.shared = m.fleet.Source(fleet.Topic{
+		Topic:        u.topic,
 		Definition:   m.definition,
-		Key:          key,
-		Name:         u.topic.Name(),
-		Closing:      u.topic.Closing(),
 		AssignIDs:    u.pool.opts.IDs == "assign",
 		MaxEventSize: u.pool.opts.MaxEventSize,
 	}, asker{u})

@@ -39,6 +39,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/cli"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/conns"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/pass"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
@@ -205,6 +206,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return q.serve(&h.instance, r, next)
 	}
 	h.served.Store(true)
+	if a := multiplex.Of(r); a != nil {
+		observe.BeginStream(r, a.Alias)
+	}
 	p := h.lineage.poolOf(&h.instance)
 	if why := pass.Why(r, h.settings, h.surroundings); why != "" {
 		if why == pass.Method && h.settings.CORS.AnswersPreflight(r) {

@@ -70,7 +70,7 @@ func init() {
 // `{http.sse_multiplex.connection}` | The number of the connection, as in the admin API
 // `{http.sse_multiplex.streams}` | How many streams were asked for
 // `{http.sse_multiplex.reason}` | Why the connection has ended, once it has: as in `{http.sse_fanout.reason}`
-// `{http.sse_multiplex.alias}` | In the request for a stream: its alias
+// `{http.sse_multiplex.alias}` | In the request for a stream, once an `sse_fanout` has it: its alias
 type Multiplex struct {
 	MultiplexOptions
 
@@ -151,7 +151,7 @@ func (h *Multiplex) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 		browser.ServeFile(w, r, name)
 		return nil
 	}
-	if isInner(r) {
+	if multiplex.IsInner(r) {
 		return h.refuse(w, r, http.StatusBadRequest, errors.New("the path of a stream leads to sse_multiplex again: name the streams themselves"))
 	}
 	from := originOf(r)
@@ -180,6 +180,7 @@ func (h *Multiplex) optionsFor(r *http.Request) (*multiplex.Options, error) {
 		Heartbeat:      max(0, time.Duration(h.settings.Heartbeat)),
 		HeartbeatWords: sse.AppendComment(nil, ""),
 		Retry:          time.Duration(h.settings.Retry),
+		Spread:         time.Duration(h.settings.StreamCloseDelay),
 		MaxEventSize:   int(h.settings.MaxEventSize),
 		Stats:          &counted.Multiplex,
 	}

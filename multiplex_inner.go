@@ -22,23 +22,6 @@ import (
 // with the client's method, host, address, TLS state and header, and with nothing that the
 // site has found out or added since.
 
-// loopToken is in the header CDN-Loop (RFC 8586) of inner requests. A proxy that leads one to
-// this server again, over the network, is found out by it.
-const loopToken = "caddy-sse-multiplex" //nolint:gosec // a token of HTTP, and no secret
-
-// isInner reports whether r is an inner request, or comes of one.
-func isInner(r *http.Request) bool {
-	if multiplex.Of(r) != nil {
-		return true
-	}
-	for item := range fields.Items(r.Header["Cdn-Loop"]) {
-		if name, _, _ := strings.Cut(item, ";"); strings.TrimSpace(name) == loopToken {
-			return true
-		}
-	}
-	return false
-}
-
 // innerRequests makes the inner requests of one connection.
 type innerRequests struct {
 	outer  *http.Request
@@ -89,7 +72,7 @@ func (h *Multiplex) newInnerRequests(r *http.Request) (*innerRequests, error) {
 	in.header["Accept"] = []string{"text/event-stream"}
 	in.header["Accept-Encoding"] = []string{"identity"}
 	in.header["Cache-Control"] = []string{"no-cache"}
-	in.header["Cdn-Loop"] = append(in.header["Cdn-Loop"], loopToken)
+	in.header["Cdn-Loop"] = append(in.header["Cdn-Loop"], multiplex.LoopToken)
 	in.base = context.Background()
 	for _, key := range []any{http.ServerContextKey, http.LocalAddrContextKey} {
 		in.base = context.WithValue(in.base, key, r.Context().Value(key))
@@ -167,10 +150,16 @@ func originOf(r *http.Request) pageOrigin {
 		return from
 	}
 	u, err := url.Parse(from.origin)
-	from.foreign = err != nil || !strings.EqualFold(u.Host, r.Host)
+	from.foreign = err != nil || !strings.EqualFold(u.Host, r.Host) || u.Scheme == "http" && isSecure(r)
 	from.known = len(r.Header["Cookie"]) > 0 || len(r.Header["Authorization"]) > 0 ||
 		r.TLS != nil && len(r.TLS.PeerCertificates) > 0
 	return from
+}
+
+// isSecure reports whether the client's connection is encrypted, as far as anybody tells. A
+// client that claims it and has none is taken for a page of another site at most.
+func isSecure(r *http.Request) bool {
+	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
 // admitted reports whether the page may read an answer with this header (Fetch standard,

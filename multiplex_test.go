@@ -20,7 +20,8 @@ type muxClient struct {
 	resp   *http.Response
 	cancel context.CancelFunc
 	blocks chan muxEvent
-	last   string // the id in force
+	last   string   // the id in force
+	retry  []string // reconnection times; complete once blocks is closed
 }
 
 type muxEvent struct{ id, typ, data string }
@@ -29,15 +30,20 @@ func (e muxEvent) String() string { return fmt.Sprintf("%s %s [%s]", e.typ, e.da
 
 func (s *liveSite) multiplexed(query string, header ...string) *muxClient {
 	s.t.Helper()
+	return s.multiplexedOver(s.client, s.url, query, header...)
+}
+
+func (s *liveSite) multiplexedOver(client *http.Client, url, query string, header ...string) *muxClient {
+	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.t.Context())
 	s.t.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/streams?"+query, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/streams?"+query, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	asBrowser(r)
 	addHeader(r, header)
-	resp, err := s.client.Do(r)
+	resp, err := client.Do(r)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -71,6 +77,8 @@ func (c *muxClient) run() {
 			id = value
 		case name == "event":
 			e.typ = value
+		case name == "retry":
+			c.retry = append(c.retry, value)
 		case name == "data":
 			e.data += value
 		}
@@ -99,6 +107,24 @@ func (c *muxClient) next(prefixes ...string) muxEvent {
 			}
 		case <-timeout:
 			c.t.Fatalf("no event of %q", prefixes)
+		}
+	}
+}
+
+// rest returns what comes until the connection ends.
+func (c *muxClient) rest() (events []muxEvent) {
+	c.t.Helper()
+	timeout := time.After(10 * time.Second)
+	for {
+		select {
+		case e, ok := <-c.blocks:
+			if !ok {
+				return events
+			}
+			c.last = e.id
+			events = append(events, e)
+		case <-timeout:
+			c.t.Fatal("the connection has not ended")
 		}
 	}
 }
@@ -281,23 +307,32 @@ func TestMultiplexJudgesOrigins(t *testing.T) {
 	handle /missing {
 		respond 404
 	}
+	handle /page {
+		respond "a page"
+	}
 	handle /told {
 		header Access-Control-Allow-Origin https://app.example
 		respond 404
 	}`, origin.addr))
-	const query = "own=/own/1&app=/app/1&other=/other/1&any=/any/1&missing=/missing&told=/told"
+	const query = "own=/own/1&app=/app/1&other=/other/1&any=/any/1&missing=/missing&page=/page&told=/told"
 	c := s.multiplexed(query, "Origin", "https://app.example")
 	if got := c.resp.Header.Get("Access-Control-Allow-Origin"); got != "https://app.example" {
 		t.Errorf("the answer allows %q", got)
 	}
 	c.expectAll(`own/error {"status":403}`, `app/open {}`, `other/error {"status":403}`, `any/open {}`,
-		`missing/error {"status":403}`, `told/error {"status":404}`)
+		`missing/error {"status":403}`, `page/error {"status":403}`, `told/error {"status":404}`)
 	c = s.multiplexed(query, "Origin", "https://app.example", "Cookie", "session=1")
 	c.expectAll(`own/error {"status":403}`, `app/open {}`, `other/error {"status":403}`, `any/error {"status":403}`,
-		`missing/error {"status":403}`, `told/error {"status":403}`)
+		`missing/error {"status":403}`, `page/error {"status":403}`, `told/error {"status":403}`)
 	c = s.multiplexed("own=/own/1&missing=/missing", "Origin", s.url)
 	c.expectAll(`own/open {}`, `missing/error {"status":404}`)
 
+	secure := "https" + strings.TrimPrefix(s.url, "http")
+	c = s.multiplexed("own=/own/1", "Origin", secure, "X-Forwarded-Proto", "https")
+	c.expectAll(`own/open {}`)
+	if resp, _ := s.request(http.MethodGet, "/streams?own=/own/1", "Origin", s.url, "X-Forwarded-Proto", "https"); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a page without TLS reads a site with it: got %s", resp.Status)
+	}
 	asked := len(origin.asked())
 	for _, foreign := range []string{"https://evil.example", "null", "https://app.example.evil", "http://app.example", "%"} {
 		resp, body := s.request(http.MethodGet, "/streams?x=/app/new", "Origin", foreign)

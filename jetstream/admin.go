@@ -80,7 +80,7 @@ func (m *membership) status() fleetStatus {
 }
 
 func (s *source) status() topicStatus {
-	return topicStatus{Name: s.topic.Name, Subject: s.subject, Part: s.Part()}
+	return topicStatus{Name: s.topic.Name(), Subject: s.subject, Part: s.Part()}
 }
 
 // Part implements fleet.Member.

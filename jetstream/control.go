@@ -53,6 +53,13 @@ func decodeOpening(body []byte) (o opening, err error) {
 	return o, err
 }
 
+func encodeBegun(start *relay.RunStart) []byte { return encodeJSON(start) }
+
+func decodeBegun(body []byte) (start relay.RunStart, err error) {
+	err = decodeJSON(body, &start)
+	return start, err
+}
+
 // An outcome is the body of kindEnded: what relay.Outcome has for other nodes.
 type outcome struct {
 	Verdict     relay.Verdict       `json:"verdict"`

@@ -120,30 +120,30 @@ func (f *Fleet) noticed(what, subject string, err error) {
 func (f *Fleet) fallen(s *source, why error) {
 	f.fallbacks.Add(1)
 	f.logger.Warn("JetStream is away, asking the origin without the fleet",
-		zap.String("topic", s.topic.Name), zap.String("subject", s.subject), zap.Error(why))
+		zap.String("topic", s.topic.Name()), zap.String("subject", s.subject), zap.Error(why))
 }
 
 // leads logs that this node asks the origin from now on.
 func (f *Fleet) leads(s *source) {
-	f.logger.Info("asking the origin for the fleet", zap.String("topic", s.topic.Name), zap.String("subject", s.subject))
+	f.logger.Info("asking the origin for the fleet", zap.String("topic", s.topic.Name()), zap.String("subject", s.subject))
 }
 
 // follows logs that another node asks the origin from now on.
 func (f *Fleet) follows(s *source, holder string) {
 	f.logger.Info("another node asks the origin for the fleet",
-		zap.String("topic", s.topic.Name), zap.String("subject", s.subject), zap.String("holder", holder))
+		zap.String("topic", s.topic.Name()), zap.String("subject", s.subject), zap.String("holder", holder))
 }
 
 // stalled logs that messages are sent again.
 func (f *Fleet) stalled(s *source, why error) {
 	f.stalls.Add(1)
 	f.logger.Warn("messages may be lost on their way into the stream, sending them again",
-		zap.String("topic", s.topic.Name), zap.String("subject", s.subject), zap.Error(why))
+		zap.String("topic", s.topic.Name()), zap.String("subject", s.subject), zap.Error(why))
 }
 
 // returned logs that a topic is with the fleet again.
 func (f *Fleet) returned(s *source) {
-	f.logger.Info("JetStream is back", zap.String("topic", s.topic.Name), zap.String("subject", s.subject))
+	f.logger.Info("JetStream is back", zap.String("topic", s.topic.Name()), zap.String("subject", s.subject))
 }
 
 // Interface guard

@@ -24,6 +24,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -134,11 +135,15 @@ type origin struct {
 	events  int
 	open    map[*dial]struct{}
 	most    int // connections at once
+	dials   int // that there were
 	asked   []string
 	refuses map[string]bool // nodes that do not reach it
 	held    map[string]bool // nodes that hear nothing of it for now
 	noIDs   bool
 	ignores bool               // the id that it is asked with: it sends all that it has
+	greets  bool               // each connection begins with an event that tells how many there were
+	says    *relay.Outcome     // what it answers with, instead of a stream
+	breaks  []chan error       // ends of the connections: with nil, as a stream should end
 	text    func(n int) string // the data of an event
 }
 
@@ -163,6 +168,31 @@ func (o *origin) send(n int) {
 func (o *origin) signal() {
 	close(o.changed)
 	o.changed = make(chan struct{})
+}
+
+// end ends all connections, with nil as a stream should end.
+func (o *origin) end(why error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, c := range o.breaks {
+		c <- why
+	}
+	o.breaks = nil
+}
+
+// answer makes the origin answer with something else than a stream from now on.
+func (o *origin) answer(out *relay.Outcome) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.says = out
+}
+
+// restart ends all connections, and makes the origin have nothing but what it sends next.
+func (o *origin) restart(why error) {
+	o.mu.Lock()
+	o.events = 0
+	o.mu.Unlock()
+	o.end(why)
 }
 
 // forbid makes a node not reach the origin.
@@ -207,10 +237,16 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 		at, _ = strconv.Atoi(from.ID)
 	}
 	me := &dial{d.origin, d.node}
+	broken := make(chan error, 1)
 	d.mu.Lock()
 	if d.refuses[d.node] {
 		d.mu.Unlock()
 		return relay.Outcome{Err: errors.New("no route to the origin")}
+	}
+	if says := d.says; says != nil {
+		d.asked = append(d.asked, d.node+":"+from.ID)
+		d.mu.Unlock()
+		return *says
 	}
 	if sink.Shared() {
 		d.open[me] = struct{}{}
@@ -223,6 +259,9 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 	if d.ignores {
 		at = 0
 	}
+	d.breaks = append(d.breaks, broken)
+	dials := d.dials
+	d.dials++
 	d.mu.Unlock()
 	defer func() {
 		d.mu.Lock()
@@ -232,6 +271,9 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 	sink.Heard()
 	if tell := sink.Accept(relay.Opening{Header: map[string][]string{"X-Origin": {"yes"}}}); tell != nil {
 		tell()
+	}
+	if d.greets {
+		sink.Event(&sse.Event{HasData: true, Data: fmt.Append(nil, "connection ", dials)})
 	}
 	for {
 		d.mu.Lock()
@@ -255,6 +297,8 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 		select {
 		case <-ctx.Done():
 			return relay.Outcome{Err: context.Cause(ctx)}
+		case why := <-broken:
+			return relay.Outcome{Verdict: relay.Stream, Err: why}
 		case <-changed:
 		}
 	}
@@ -305,6 +349,7 @@ type options struct {
 	replicas int
 	secret   string
 	stream   string
+	engine   func(*relay.Config)
 }
 
 func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string, opts options) *node {
@@ -336,7 +381,7 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 	n.fleet.store.now = n.clock.now
 	n.lossy = &lossy{JetStream: n.fleet.store.js}
 	n.fleet.store.js = n.lossy
-	n.relay = relay.New(relay.Config{
+	cfg := relay.Config{
 		Heartbeat:      -1,
 		Words:          []relay.Words{{Heartbeat: []byte(":\n\n"), Gap: []byte("event: gap\ndata:\n\n")}},
 		History:        hub.Limits{Events: 10000, Bytes: 4 << 20, Age: 5 * time.Minute},
@@ -350,8 +395,12 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 		ReconnectMin:   20 * time.Millisecond,
 		ReconnectMax:   100 * time.Millisecond,
 		MaxEventSize:   2 << 20,
-		MaxTopics:      10000,
-	}, silent{}, new(relay.Stats))
+		Limits:         quota.Limits{Topics: 10000},
+	}
+	if opts.engine != nil {
+		opts.engine(&cfg)
+	}
+	n.relay = relay.New(cfg, silent{}, new(relay.Stats))
 	t.Cleanup(n.end)
 	return n
 }
@@ -425,8 +474,7 @@ func (n *node) join(id string) *relay.Reader {
 		Name: func() string { return "topic" },
 		Open: func(t *relay.Topic) relay.Source {
 			s := n.fleet.Source(fleet.Topic{
-				Definition: "definition", Key: "topic", Name: t.Name(), Closing: t.Closing(),
-				AssignIDs: n.assign, MaxEventSize: 2 << 20,
+				Topic: t, Definition: "definition", AssignIDs: n.assign, MaxEventSize: 2 << 20,
 			}, &dial{n.origin, n.name}).(*source)
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -492,8 +540,12 @@ func (c *client) serve(ctx context.Context, n *node) {
 		if adm.Gone {
 			return
 		}
-		if adm.Refusal != nil || adm.Rejected != "" {
-			c.note(fmt.Sprintf("refused: %+v", adm), "")
+		if no := adm.Refusal; no != nil {
+			c.note(fmt.Sprintf("refused: %d %v %s", no.Status, no.Header, no.Body), "")
+			return
+		}
+		if adm.Rejected != "" {
+			c.note(fmt.Sprintf("rejected: %s", adm.Rejected), "")
 			return
 		}
 		r.Enter(idle{})
@@ -570,6 +622,28 @@ func (c *client) await(what string) *client {
 		case <-more:
 		case <-deadline:
 			c.t.Fatalf("has not got %s but %v", what, tail(got))
+		}
+	}
+}
+
+// awaitAll waits until the client has got some things, and nothing else.
+func (c *client) awaitAll(want []string) {
+	c.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		c.mu.Lock()
+		got, more := c.got, c.more
+		c.mu.Unlock()
+		if len(got) >= len(want) {
+			if !slices.Equal(got, want) {
+				c.t.Fatalf("has got %v, want %v", got, want)
+			}
+			return
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			c.t.Fatalf("has got %v, want %v", got, want)
 		}
 	}
 }

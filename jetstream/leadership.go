@@ -132,6 +132,7 @@ func (l *leadership) ask(from relay.Resumption, sink relay.Sink) {
 	a.sink.Store(&sink)
 	l.inner = a
 	t := &tee{leadership: l, asking: a, gap: from.ID == "" && l.source.eventful}
+	t.sieve = l.source.topic.Sieve(relay.Question{ID: from.ID, Anew: l.source.endedCleanly, Ahead: l.source.skipTo != ""})
 	l.helpers.Go(func() {
 		defer cancel(nil)
 		a.outcome = l.source.origin.Follow(ctx, from, t)
@@ -182,10 +183,12 @@ func (l *leadership) close(why error) {
 	l.helpers.Wait()
 }
 
-// A tee takes what the origin sends, and publishes it.
+// A tee takes what the origin sends, and publishes what is news of it. So what the origin
+// repeats is not in the stream, and no other node needs to tell it from news.
 type tee struct {
 	leadership *leadership
 	asking     *asking
+	sieve      *relay.Sieve
 	gap        bool
 }
 
@@ -203,9 +206,27 @@ func (t *tee) Accept(o relay.Opening) (tell func()) {
 
 // Event implements relay.Sink.
 func (t *tee) Event(e *sse.Event) {
+	p := t.leadership.publisher
+	f := t.sieve.Sift(e)
+	if f.Began != nil {
+		p.add(kindBegun, encodeBegun(f.Began))
+	}
+	if f.Run {
+		p.add(kindRun, nil)
+	}
+	f.Held(t.publish)
+	if f.News {
+		t.publish(e)
+	}
+}
+
+func (t *tee) publish(e *sse.Event) {
 	limit := int(t.leadership.source.fleet.store.conn.MaxPayload()) - headerBytes
 	t.leadership.publisher.add(kindEvent, split(appendEvent(nil, e), max(limit, headerBytes))...)
 }
+
+// Note implements relay.Sink. The origin's events are what tells.
+func (t *tee) Note(relay.Note) {}
 
 // Decided implements relay.Sink: the outcome of a connection that begins a session says so.
 func (t *tee) Decided(bool) {}

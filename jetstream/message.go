@@ -36,13 +36,27 @@ const (
 	kindResumed kind = 'r'
 	// kindOpened: the origin has answered with an event stream. The body is an opening.
 	kindOpened kind = 'o'
+	// kindBegun: the connection has begun with an event, which may be one that the stream has
+	// already. The body is a relay.RunStart.
+	kindBegun kind = 'b'
+	// kindRun: the origin begins its stream anew. There is no body.
+	kindRun kind = 'n'
 	// kindEvent: the body is an event, or a part of one.
 	kindEvent kind = 'e'
 	// kindEnded: the connection to the origin has ended. The body is an outcome.
 	kindEnded kind = 'x'
 	// kindLeft: the holder has given up its lease.
 	kindLeft kind = 'l'
+	// kindAsked: a node cannot tell from what the stream has whether there is a connection to
+	// the origin. It is the only message that does not come from a holder, and never counts.
+	kindAsked kind = 'q'
+	// kindStands is the holder's answer to that: the body is the opening of the connection, or
+	// empty if there is none.
+	kindStands kind = 's'
 )
+
+// firstIndex is that of the first message of an epoch that has no fixed place.
+const firstIndex = 2
 
 // An epoch is a time in which one holder publishes. Leases have revisions that grow with
 // each holder and each renewal; the term grows when the bucket of leases was made anew and

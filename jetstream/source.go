@@ -38,23 +38,26 @@ type source struct {
 
 // A state is what a source knows of the stream, from one call of Follow to the next.
 type state struct {
-	order      order
-	parts      assembler
-	generation uint64         // of deliveries that count for caughtUp
-	caughtUp   bool           // everything that the stream had was read
-	pushed     *read          // what was read, and is for the next call
-	open       *opening       // of the connection to the origin, as far as read
-	ended      *relay.Outcome // of the last one, if that is the newest that is known of it
-	lastID     string         // in force at the place that was read
-	eventful   bool           // the stream has brought events
-	gap        bool           // events are missing before what comes next
-	isApart    bool           // the topic has had events that the stream has not brought
-	skipAll    bool           // what the stream has so far, the topic may have had
-	skipTo     string         // the id behind which the stream has what the topic has not
-	skipUntil  time.Time      // when that is given up
-	lead       *leadership    // while this node holds the lease
-	shunned    time.Time      // until when JetStream is left alone
-	shunFor    time.Duration  // how long it was at last, or 0
+	order        order
+	parts        assembler
+	generation   uint64         // of deliveries that count for caughtUp
+	caughtUp     bool           // everything that the stream had was read
+	pushed       *read          // what was read, and is for the next call
+	open         *opening       // of the connection to the origin, as far as read
+	ended        *relay.Outcome // of the last one, if that is the newest that is known of it
+	endedCleanly bool           // as a stream should end, did the last one
+	told         bool           // what was read tells whether there is a connection to the origin
+	asked        time.Time      // when the holder was asked for that
+	lastID       string         // in force at the place that was read
+	eventful     bool           // the stream has brought events
+	gap          bool           // events are missing before what comes next
+	isApart      bool           // the topic has had events that the stream has not brought
+	skipAll      bool           // what the stream has so far, the topic may have had
+	skipTo       string         // the id behind which the stream has what the topic has not
+	skipUntil    time.Time      // when that is given up
+	lead         *leadership    // while this node holds the lease
+	shunned      time.Time      // until when JetStream is left alone
+	shunFor      time.Duration  // how long it was at last, or 0
 }
 
 // A read is a message that counts.
@@ -67,7 +70,7 @@ type read struct {
 // Source implements fleet.Fleet. The node asks origin if it holds the topic's lease, or if
 // JetStream is away.
 func (f *Fleet) Source(t fleet.Topic, origin relay.Source) relay.Source {
-	name := f.store.secret.topicName(t.Definition, t.Key)
+	name := f.store.secret.topicName(t.Definition, t.Key())
 	s := &source{fleet: f, origin: origin, topic: t, subject: subject(f.store.name, name)}
 	s.feed = newFeed(f.store, s.subject)
 	s.contest = newCandidate(&lease{
@@ -134,7 +137,7 @@ func (s *source) live() {
 	helpers.Go(func() { s.contest.run(ctx) })
 	helpers.Go(func() { s.feed.run(ctx) })
 	select {
-	case <-s.topic.Closing:
+	case <-s.topic.Closing():
 	case <-s.fleet.ctx.Done():
 	}
 	s.mu.Lock()

@@ -89,6 +89,14 @@ func TestAStreamOfSomebodyElseIsLeftAlone(t *testing.T) {
 	goesOn(t, s, "choose another name")
 }
 
+// A reader must not lose messages before it can know that they were stored.
+func TestAStreamThatKeepsTooFewMessagesIsAnError(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	changeStream(t, s, func(config *jetstream.StreamConfig) { config.MaxMsgsPerSubject = 100 })
+	goesOn(t, s, "needs 1024 at least")
+}
+
 func TestABucketWithAnotherLeaseIsAnError(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
@@ -98,19 +106,24 @@ func TestABucketWithAnotherLeaseIsAnError(t *testing.T) {
 	goesOn(t, s, "set lease to 1m0s on all nodes")
 }
 
-func TestAFullStreamLeavesNobodyWithout(t *testing.T) {
-	t.Parallel()
-	s := startServer(t)
-	n := newNode(t, s, newOrigin(), "first", options{}) // makes the stream
+// changeStream makes the stream, and changes its settings as an operator could.
+func changeStream(t *testing.T, s nats.InProcessConnProvider, change func(*jetstream.StreamConfig)) {
+	t.Helper()
+	n := newNode(t, s, newOrigin(), "first", options{})
 	info, err := n.fleet.store.info(t.Context())
 	if err != nil {
 		eventually(t, "the stream is there", func() bool { info, err = n.fleet.store.info(t.Context()); return err == nil })
 	}
-	config := info.Config
-	config.MaxBytes, config.Discard = 10, jetstream.DiscardNew
-	if _, err := js(t, s).UpdateStream(t.Context(), config); err != nil {
+	change(&info.Config)
+	if _, err := js(t, s).UpdateStream(t.Context(), info.Config); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestAFullStreamLeavesNobodyWithout(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	changeStream(t, s, func(config *jetstream.StreamConfig) { config.MaxBytes, config.Discard = 10, jetstream.DiscardNew })
 	goesOn(t, s, "maximum bytes exceeded")
 }
 
@@ -126,7 +139,7 @@ func TestMissingPermissionsLeaveNobodyWithout(t *testing.T) {
 				Username: "node", Password: "x",
 				Permissions: &server.Permissions{Publish: &server.SubjectPermission{Allow: allowed}},
 			}}})
-			goesOn(t, s, "")
+			goesOn(t, s, "has not all permissions")
 		})
 	}
 }

@@ -10,7 +10,7 @@ const Gzip = "gzip"
 
 func (s *Session) beginCompressed(words []byte) error {
 	s.gzip.Private(words)
-	return s.write(append([][]byte{[]byte(gzip.Header)}, stored(words)...)...)
+	return s.write(append([][]byte{[]byte(gzip.Header)}, gzip.StoredParts(words)...)...)
 }
 
 // sendCompressed does a step in gzip. What all readers of the topic get is sent as its
@@ -18,7 +18,7 @@ func (s *Session) beginCompressed(words []byte) error {
 func (s *Session) sendCompressed(step relay.Step) error {
 	z := s.gzip
 	joins := step.IsBeat() && !z.IsInStep()
-	if z.Rendition() == nil || !step.IsShared() || joins && !z.Enter(s.reader.Cursor(), s.reader.Beat()) {
+	if z.Rendition() == nil || !step.IsShared() || joins && !s.enter() {
 		if err := s.sendPrivately(step.Words, step.Bytes); err != nil {
 			return err
 		}
@@ -48,7 +48,7 @@ func (s *Session) sendCompressed(step relay.Step) error {
 	}
 	parts := [][]byte{batch.Bytes}
 	if len(batch.Stored) > 0 {
-		parts = stored(batch.Stored)
+		parts = gzip.StoredParts(batch.Stored)
 	}
 	if err := s.write(parts...); err != nil {
 		return err
@@ -59,13 +59,19 @@ func (s *Session) sendCompressed(step relay.Step) error {
 	return nil
 }
 
+// enter lets the client get in step, if it can now, and reports whether it is.
+func (s *Session) enter() bool {
+	_, ok := s.gzip.Enter(s.reader.Cursor(), s.reader.Beat())
+	return ok
+}
+
 // sendPrivately sends words for this client alone.
 func (s *Session) sendPrivately(words ...[]byte) error {
 	parts := make([][]byte, 0, 3*len(words))
 	size := 0
 	for _, w := range words {
 		s.gzip.Private(w)
-		parts = append(parts, stored(w)...)
+		parts = append(parts, gzip.StoredParts(w)...)
 		size += len(w)
 	}
 	if err := s.write(parts...); err != nil {
@@ -82,18 +88,4 @@ func (s *Session) count(parts [][]byte, of int) {
 		n += len(p)
 	}
 	s.reader.Topic().CountCompressed(uint64(n), uint64(of)) //nolint:gosec // lengths
-}
-
-// stored returns the parts of stored blocks with the bytes of p, which is not copied: it may
-// be an event of many megabytes that is shared.
-func stored(p []byte) (parts [][]byte) {
-	for len(p) > 0 {
-		n := min(len(p), gzip.MaxStored)
-		parts = append(parts, gzip.AppendStoredHeader(nil, n), p[:n])
-		p = p[n:]
-	}
-	if len(parts) > 0 {
-		parts = append(parts, []byte(gzip.Flush))
-	}
-	return parts
 }

@@ -60,9 +60,10 @@ func (s *Session) handOver() bool {
 	c := s.carrier
 	coding := ""
 	if s.gzip != nil {
-		if !s.gzip.Enter(s.reader.Cursor(), s.reader.Beat()) {
-			return false // what it needs meanwhile, nobody shares
+		if s.gzip.Rendition() == nil {
+			return false // nobody shares what it gets
 		}
+		s.enter() // or else it waits there for a restart point
 		coding = Gzip
 	}
 	if !c.Sockets.Beneath(s.w, s.r, coding) {

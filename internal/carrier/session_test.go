@@ -9,6 +9,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 )
 
 // A discarding client takes everything.
@@ -36,11 +37,11 @@ func (silent) Retired()                          {}
 // newSession returns a session of c whose client is w.
 func newSession(tb testing.TB, c *Carrier, w http.ResponseWriter, major int) *Session {
 	cfg := relay.Config{
-		Words:     make([]relay.Words, 1),
-		History:   hub.Limits{Events: 10, Bytes: 1 << 10, Age: time.Minute},
-		Catchups:  -1,
-		Linger:    -1,
-		MaxTopics: 1,
+		Words:    make([]relay.Words, 1),
+		History:  hub.Limits{Events: 10, Bytes: 1 << 10, Age: time.Minute},
+		Catchups: -1,
+		Linger:   -1,
+		Limits:   quota.Limits{Topics: 1},
 	}
 	r := relay.New(cfg, silent{}, new(relay.Stats))
 	reader, rejected, err := r.Join(&relay.Visit{

@@ -5,19 +5,33 @@ import "strconv"
 // lastChunk ends a body, without trailers.
 const lastChunk = "0\r\n\r\n"
 
+// chunkEnd comes behind the data of a chunk.
+const chunkEnd = "\r\n"
+
 // largeFrame is how many bytes of data are sent without being copied into a frame: a
 // large event, of which each socket that is behind would hold a copy.
 const largeFrame = 64 << 10
 
-// chunkAround returns what comes before and behind the data p in a chunk.
-func chunkAround(p []byte) (before, behind []byte) {
-	return append(strconv.AppendUint(nil, uint64(len(p)), 16), '\r', '\n'), []byte("\r\n")
+// appendChunkSize appends what comes before the n bytes of data in a chunk (RFC 9112,
+// section 7.1).
+func appendChunkSize(b []byte, n int) []byte {
+	return append(strconv.AppendUint(b, uint64(n), 16), '\r', '\n')
 }
 
-// appendChunk appends a chunk with the data p (RFC 9112, section 7.1).
+// appendChunk appends a chunk with the data p.
 func appendChunk(b, p []byte) []byte {
-	b = strconv.AppendUint(b, uint64(len(p)), 16)
-	b = append(b, '\r', '\n')
-	b = append(b, p...)
-	return append(b, '\r', '\n')
+	return append(append(appendChunkSize(b, len(p)), p...), chunkEnd...)
+}
+
+// chunkHead is the room that is left in front of the data of a chunk for its size.
+const chunkHead = 10
+
+// setChunkHead makes of a head and the data behind it the begin of a chunk, to whose data
+// so many more bytes belong. It returns it without the room that is left over.
+func setChunkHead(b []byte, more int) []byte {
+	var room [chunkHead + 8]byte
+	head := append(strconv.AppendUint(room[:0], uint64(len(b)-chunkHead+more), 16), '\r', '\n')
+	from := chunkHead - len(head)
+	copy(b[from:], head)
+	return b[from:]
 }

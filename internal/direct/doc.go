@@ -2,7 +2,7 @@
 // buffer for each. It takes over connections whose response header has been sent,
 // and writes chunks of HTTP/1.1 (RFC 9112, section 7.1) to them.
 //
-//	              ┌─ group: the sockets of one stream that have all of it so far
+//	              ┌─ crowd: the sockets of one stream that have all of it so far
 //	log ──▶ shard ┤
 //	              └─ sockets that are behind, each with a cursor of its own
 //
@@ -11,8 +11,12 @@
 // or that a socket has room again. Clients that have everything so far need no
 // state of their own for an event: it is framed once, and the frame is sent to one
 // file descriptor after the other. One whose socket takes only a part of it leaves
-// the group, is served by itself at its own pace, and comes back when it has caught
+// the crowd, is served by itself at its own pace, and comes back when it has caught
 // up. Nobody waits for it.
+//
+// A client that reads several logs gets bytes that nobody else gets. It is a Solo, and is
+// in no group: a Source says what it is sent. Each log wakes a shard once for all of these,
+// by its tap.
 //
 // It knows logs and sockets: no stream format, no requests, no Caddy.
 package direct

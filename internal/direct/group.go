@@ -2,7 +2,6 @@ package direct
 
 import (
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,36 +23,47 @@ type group struct {
 	size int // sockets, those behind included; guarded by shard.mu
 
 	// Owned by shard.run.
-	live   []*Socket
-	fds    []int32 // of live
-	behind map[*Socket]struct{}
-	queued bool      // it is in shard.rounds
-	beat   uint64    // heartbeats seen
-	mark   gzip.Mark // of those in live, if they get gzip
-	ending *Ending
-	cutAt  time.Duration // of sockets that take nothing, if the stream ends
+	current crowd  // those that get the log as it is, or the pieces of its rendition
+	waiting *crowd // those that wait for a restart point of the rendition; nil without one
+	behind  map[*Socket]struct{}
+	queued  bool // it is in shard.rounds
+	ending  *Ending
+	cutAt   time.Duration // of sockets that take nothing, if the stream ends
 
-	mu sync.Mutex
-
-	// Guarded by mu, and by Socket.Progress read by anybody. Only run writes them.
-	cursor        hub.Cursor // of those in live
-	events, bytes uint64
+	mu sync.Mutex // guards where crowds and sockets are; held for nothing else
 }
 
 // join returns the group of a stream for a socket that arrives. s.mu must be held.
 func (s *shard) join(h *Handover) *group {
 	g := s.groups[h.Stream]
 	if g == nil {
-		g = &group{shard: s, stream: h.Stream, log: h.Log, cursor: h.Cursor, cutAt: never, behind: make(map[*Socket]struct{})}
-		g.beat = h.Log.Look(h.Cursor).Beat
+		g = &group{shard: s, stream: h.Stream, log: h.Log, cutAt: never, behind: make(map[*Socket]struct{})}
+		g.current = crowd{group: g, cursor: h.Cursor, beat: h.Log.Look(h.Cursor).Beat}
 		if h.Gzip != nil {
-			g.rendition, g.mark = h.Gzip.Rendition(), h.Gzip.Mark()
+			g.rendition, g.current.mark = h.Gzip.Rendition(), h.Gzip.Mark()
+			g.waiting = &crowd{group: g, cursor: h.Cursor, beat: g.current.beat}
 		}
 		g.stop = h.Log.Listen(g.wake)
 		s.groups[h.Stream] = g
 	}
 	g.size++
 	return g
+}
+
+// crowds returns those that there are.
+func (g *group) crowds() []*crowd {
+	if g.waiting == nil {
+		return []*crowd{&g.current}
+	}
+	return []*crowd{&g.current, g.waiting}
+}
+
+// crowdOf returns the crowd of a socket, also if that is behind.
+func (g *group) crowdOf(k *Socket) *crowd {
+	if k.waits {
+		return g.waiting
+	}
+	return &g.current
 }
 
 // leave is called when a socket of a group is gone.
@@ -73,7 +83,7 @@ func (g *group) wake() {
 	}
 }
 
-// arrive takes a socket in.
+// arrive implements feed.
 func (g *group) arrive(k *Socket) {
 	g.behind[k] = struct{}{}
 	k.schedule()
@@ -99,8 +109,10 @@ func (g *group) heed(e Ending, now bool) {
 	if e.Grace > 0 {
 		g.cutAt = min(g.cutAt, g.shard.writer.now()+e.Grace)
 	}
-	for _, k := range g.live {
-		g.end(k, &ending)
+	for _, c := range g.crowds() {
+		for _, k := range c.live {
+			g.end(k, &ending)
+		}
 	}
 	for k := range g.behind {
 		g.end(k, &ending)
@@ -120,41 +132,14 @@ func (g *group) end(k *Socket, e *Ending) {
 	}
 }
 
-// round gives those in the group one parcel. It reports whether there may be more.
+// round gives each crowd one parcel. It reports whether there may be more. Those that wait come
+// first: they need no compressor.
 func (g *group) round() (more bool) {
 	g.heed(g.stream.Ending())
-	if len(g.live) == 0 {
-		g.skip()
-		return false
+	if g.waiting != nil {
+		more = g.waiting.round()
 	}
-	next := g.look(g.cursor, g.mark)
-	switch {
-	case next.lagged:
-		for len(g.live) > 0 {
-			k := g.live[len(g.live)-1]
-			g.shard.farewell(k, Slow)
-			g.shard.serve(k)
-		}
-		g.skip()
-	case len(next.bytes) > largeFrame:
-		g.part(&next)
-		return true
-	case len(next.bytes) > 0:
-		frame := g.shard.frame(next.bytes)
-		d := next.delivery
-		g.advance(&next, d.Events, d.Bytes)
-		if n := g.deliver(frame, d, next.isBeat); n > 0 {
-			g.delivered(n, d, next.isBeat)
-		}
-		g.shard.released()
-		return true
-	case next.beat != g.beat:
-		g.beat = next.beat
-		if n := g.deliver(g.shard.frame(g.stream.Heartbeat()), Delivery{}, true); n > 0 {
-			g.stream.Beaten(n)
-		}
-	}
-	return false
+	return g.current.round() || more
 }
 
 // delivered counts what a number of clients have taken.
@@ -166,119 +151,29 @@ func (g *group) delivered(clients int, d Delivery, isBeat bool) {
 	}
 }
 
-// part sends a large parcel to each in the group by itself, and takes them back as they
-// have got it.
-func (g *group) part(p *parcel) {
-	all := slices.Clone(g.live)
-	for _, k := range all {
-		g.drop(k)
+// admit lets a socket that is behind get in step, if it waits for a restart point and there is
+// one where it is. It returns where the next may be.
+func (g *group) admit(k *Socket) (limit hub.Cursor) {
+	if !k.waits {
+		return everything
 	}
-	g.advance(p, 0, 0)
-	for _, k := range all {
-		g.shard.serve(k)
+	limit, ok := k.gzip.Enter(k.cursor, g.waiting.beat)
+	if ok {
+		g.mu.Lock()
+		k.waits = false
+		g.mu.Unlock()
 	}
+	return limit
 }
 
-// advance moves the group on.
-func (g *group) advance(p *parcel, events, bytes int) {
-	g.mu.Lock()
-	g.cursor = p.next
-	g.events += uint64(events)
-	g.bytes += uint64(bytes)
-	g.mu.Unlock()
-	g.beat = p.beat
-	if leg := p.delivery.leg; leg != nil {
-		g.mark = leg.to
-	}
-}
-
-// skip moves a group that has nobody in it to the head of the log.
-func (g *group) skip() {
-	newest := g.log.Newest().Cursor
-	if g.rendition != nil {
-		g.mark = g.rendition.Newest()
-		newest = g.mark.Cursor()
-	}
-	g.mu.Lock()
-	g.cursor = newest
-	g.mu.Unlock()
-	g.beat = g.log.Look(newest).Beat
-}
-
-// deliver sends a frame to all in the group, and returns how many have taken all of
-// it. Those that have not are served by themselves from now on.
-func (g *group) deliver(frame []byte, d Delivery, beat bool) (taken int) {
-	s := g.shard
-	if cap(s.sent) < len(g.fds) {
-		s.sent = make([]int32, 2*len(g.fds))
-	}
-	sent := s.sent[:len(g.fds)]
-	s.network.SendAll(g.fds, frame, sent)
-	held := false
-	for i, n := range slices.Backward(sent) {
-		switch n := int(n); {
-		case n == len(frame):
-			taken++
-		case n < 0:
-			s.remove(g.live[i], ClientGone)
-		default:
-			k := g.live[i]
-			g.drop(k)
-			k.count(-d.Events, -d.Bytes) // it has not got it yet
-			if d.leg != nil {
-				k.gzip.MoveTo(d.leg.from)
-			}
-			k.rest = &rest{bytes: frame[n:], delivery: d, beat: beat}
-			s.patience(k)
-			held = true
-		}
-	}
-	if held {
-		s.hold()
-	}
-	return taken
-}
-
-// drop takes a socket out of those in the group.
-func (g *group) drop(k *Socket) {
-	last := len(g.live) - 1
-	other := g.live[last]
-	g.live[k.place], g.fds[k.place] = other, g.fds[last]
-	g.mu.Lock()
-	other.place = k.place
-	k.place = behind
-	k.cursor = g.cursor
-	k.events += g.events
-	k.bytes += g.bytes
-	g.mu.Unlock()
-	if k.gzip != nil {
-		k.gzip.MoveTo(g.mark)
-	}
-	g.live[last] = nil
-	g.live, g.fds = g.live[:last], g.fds[:last]
-	g.behind[k] = struct{}{}
-}
-
-// rejoin takes a socket back that has caught up.
-func (g *group) rejoin(k *Socket) {
-	delete(g.behind, k)
-	g.mu.Lock()
-	k.place = int32(len(g.live))
-	k.events -= g.events
-	k.bytes -= g.bytes
-	g.mu.Unlock()
-	g.live = append(g.live, k)
-	g.fds = append(g.fds, k.fd)
-}
-
-// account counts what a socket has taken by itself.
-func (k *Socket) account(r *rest) {
-	g, d := k.group, r.delivery
+// took implements feed.
+func (g *group) took(k *Socket, r *rest) {
+	d := r.delivery
 	if d.leg != nil {
 		k.gzip.MoveTo(d.leg.to)
 	}
 	if d.Events > 0 {
-		k.count(d.Events, d.Bytes)
+		g.count(k, d.Events, d.Bytes)
 	}
 	if d.Events > 0 || r.beat {
 		g.delivered(1, d, r.beat)
@@ -286,8 +181,7 @@ func (k *Socket) account(r *rest) {
 }
 
 // count moves a socket that is behind on, or back.
-func (k *Socket) count(events, bytes int) {
-	g := k.group
+func (g *group) count(k *Socket, events, bytes int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	k.cursor += hub.Cursor(events)

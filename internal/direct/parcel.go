@@ -1,48 +1,79 @@
 package direct
 
 import (
+	"math"
+
 	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
-// A parcel is what a group, or a socket that is behind, is sent next.
+// A parcel is what a crowd, or a socket that is behind, is sent next.
 type parcel struct {
 	bytes    []byte // shared
+	stored   bool   // bytes go into stored blocks of gzip
 	delivery Delivery
 	next     hub.Cursor // behind it
 	beat     uint64     // heartbeats of the log by then
-	isBeat   bool       // it is a heartbeat, as those of a rendition are
+	isBeat   bool       // it is a heartbeat
 	lagged   bool       // the log no longer has it
 }
 
-// A leg is the way from one mark of a rendition to the next.
+// A leg is the way from one mark to the next.
 type leg struct{ from, to gzip.Mark }
 
-// lookFor returns what a socket that is behind gets next.
-func (g *group) lookFor(k *Socket) parcel {
+// everything is the limit of a parcel that has none.
+const everything hub.Cursor = math.MaxUint64
+
+// look returns what the crowd is sent next, of entries in front of a cursor.
+func (c *crowd) look(limit hub.Cursor) parcel {
+	g := c.group
+	p := g.look(c.waits(), c.cursor, limit, c.mark)
+	if len(p.bytes) == 0 && !p.lagged && g.rendition != nil && !c.waits() {
+		p.beat = c.beat // a rendition has heartbeats as pieces
+	}
+	if len(p.bytes) == 0 && !p.lagged && p.beat != c.beat {
+		p.bytes, p.isBeat = g.stream.Heartbeat(), true
+		p.seal(c.mark)
+	}
+	return p
+}
+
+// lookFor returns what a socket that is behind is sent next.
+func (g *group) lookFor(k *Socket, limit hub.Cursor) parcel {
 	var mark gzip.Mark
 	if k.gzip != nil {
 		mark = k.gzip.Mark()
 	}
-	return g.look(k.cursor, mark)
+	return g.look(k.waits, k.cursor, limit, mark)
 }
 
 // look returns what there is at a place in the log, with the words for a gap in place of
 // one, or in the rendition of it.
-func (g *group) look(at hub.Cursor, mark gzip.Mark) parcel {
-	if g.rendition != nil {
+func (g *group) look(waits bool, at, limit hub.Cursor, mark gzip.Mark) parcel {
+	if g.rendition != nil && !waits {
 		return g.lookCompressed(at, mark)
 	}
-	batch := g.log.Look(at)
+	batch := g.log.LookUntil(at, limit)
 	if batch.Gap {
 		batch.Bytes = g.stream.Gap()
 	}
-	return parcel{
+	p := parcel{
 		bytes:    batch.Bytes,
+		stored:   waits,
 		delivery: Delivery{Events: int(batch.Next - at), Bytes: len(batch.Bytes), Since: batch.Since},
 		next:     batch.Next,
 		beat:     batch.Beat,
 		lagged:   batch.Lagged,
+	}
+	p.seal(mark)
+	return p
+}
+
+// seal completes a parcel that goes into stored blocks behind a mark.
+func (p *parcel) seal(mark gzip.Mark) {
+	if p.stored && len(p.bytes) > 0 {
+		p.delivery.Compressed = gzip.StoredSize(len(p.bytes))
+		p.delivery.leg = &leg{mark, mark.Stored(p.bytes)}
 	}
 }
 
@@ -51,26 +82,57 @@ func (g *group) lookCompressed(at hub.Cursor, mark gzip.Mark) parcel {
 	p := parcel{
 		bytes:  batch.Bytes,
 		next:   batch.Next,
-		beat:   g.beat,
 		isBeat: batch.Next == at,
 		lagged: batch.Lagged,
 	}
-	if len(p.bytes) > 0 {
-		p.delivery = Delivery{
-			Events:     batch.Events,
-			Bytes:      batch.Plain,
-			Since:      batch.Since,
-			Compressed: len(batch.Bytes),
-			leg:        &leg{mark, batch.Mark()},
-		}
+	if len(p.bytes) == 0 {
+		return p
+	}
+	p.delivery = Delivery{
+		Events:     batch.Events,
+		Since:      batch.Since,
+		Compressed: len(batch.Bytes),
+		leg:        &leg{mark, batch.Mark()},
+	}
+	if !p.isBeat {
+		p.delivery.Bytes = batch.Plain
 	}
 	return p
 }
 
-// meets reports whether a socket that is behind is where the group is.
-func (g *group) meets(k *Socket) bool {
-	if k.gzip != nil {
-		return k.gzip.Mark().Is(g.mark)
+// size is how many bytes of data are sent.
+func (p *parcel) size() int {
+	if p.stored {
+		return p.delivery.Compressed
 	}
-	return k.cursor == g.cursor
+	return len(p.bytes)
+}
+
+// appendFrame appends the chunk of a parcel that is not large.
+func (p *parcel) appendFrame(b []byte) []byte {
+	b = appendChunkSize(b, p.size())
+	if p.stored {
+		b = append(gzip.AppendStored(b, p.bytes), gzip.Flush...)
+	} else {
+		b = append(b, p.bytes...)
+	}
+	return append(b, chunkEnd...)
+}
+
+// rest returns what a socket that is behind is to be sent.
+func (p *parcel) rest() *rest {
+	r := &rest{delivery: p.delivery, beat: p.isBeat}
+	if len(p.bytes) <= largeFrame {
+		// A frame of its own, as it may be held for long.
+		r.bytes = p.appendFrame(make([]byte, 0, p.size()+16))
+		return r
+	}
+	r.bytes = appendChunkSize(nil, p.size())
+	if p.stored {
+		r.more = gzip.StoredParts(p.bytes)
+	} else {
+		r.more = [][]byte{p.bytes}
+	}
+	r.more = append(r.more, []byte(chunkEnd))
+	return r
 }

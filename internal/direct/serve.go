@@ -1,38 +1,23 @@
 package direct
 
-import "time"
+import (
+	"bytes"
+	"slices"
+	"time"
+)
 
 // portion is how many frames a socket that is behind gets before others have their
 // turn.
 const portion = 16
 
-// serve gives a socket that is behind what it takes. Its group gets it back once it
-// has caught up.
+// serve gives a socket that is served by itself what it takes.
 func (s *shard) serve(k *Socket) {
 	for range portion {
 		if k.rest != nil && !s.flush(k) {
 			return
 		}
-		g := k.group
-		if k.ending && !g.drains() {
-			s.farewell(k, k.reason)
-			continue
-		}
-		if !k.ending && g.meets(k) {
-			g.rejoin(k)
+		if !k.feed.supply(k) {
 			return
-		}
-		next := g.lookFor(k)
-		switch {
-		case next.lagged:
-			s.farewell(k, Slow)
-		case len(next.bytes) > 0:
-			k.rest = restOf(&next)
-			s.patience(k)
-		case k.ending:
-			s.farewell(k, k.reason)
-		default:
-			g.round() // it is ahead of the others
 		}
 	}
 	if !k.busy {
@@ -41,17 +26,16 @@ func (s *shard) serve(k *Socket) {
 	}
 }
 
-// restOf returns a chunk that a socket is to be sent.
-func restOf(p *parcel) *rest {
-	r := &rest{delivery: p.delivery, beat: p.isBeat}
-	if len(p.bytes) > largeFrame {
-		before, behind := chunkAround(p.bytes)
-		r.bytes, r.more = before, [][]byte{p.bytes, behind}
-	} else {
-		// A frame of its own, as it may be held for long.
-		r.bytes = appendChunk(make([]byte, 0, len(p.bytes)+16), p.bytes)
+// restOfParts returns a chunk with the parts as its data.
+func restOfParts(parts [][]byte) *rest {
+	size := 0
+	for _, p := range parts {
+		size += len(p)
 	}
-	return r
+	if size > largeFrame {
+		return &rest{bytes: appendChunkSize(nil, size), more: append(slices.Clone(parts), []byte(chunkEnd))}
+	}
+	return &rest{bytes: appendChunk(make([]byte, 0, size+16), bytes.Join(parts, nil))}
 }
 
 // flush sends of the rest what the socket takes. It reports whether that was all,
@@ -82,7 +66,7 @@ func (s *shard) flush(k *Socket) bool {
 		s.remove(k, k.reason)
 		return false
 	}
-	k.account(r)
+	k.feed.took(k, r)
 	return true
 }
 
@@ -109,7 +93,7 @@ func (s *shard) look(k *Socket, now time.Duration) {
 }
 
 func (s *shard) extend(k *Socket, now time.Duration) {
-	k.cutAt = min(now+s.writer.opts.Timeout, k.group.cutAt)
+	k.cutAt = min(now+s.writer.opts.Timeout, k.feed.cutsAt())
 	s.lookAgain(k, now)
 }
 
@@ -137,20 +121,22 @@ func (s *shard) farewell(k *Socket, reason Reason) {
 // leaveGroup makes a socket be served by itself.
 func (s *shard) leaveGroup(k *Socket) {
 	if k.place != behind {
-		k.group.drop(k)
+		k.feed.(*group).crowdOf(k).drop(k)
 	}
 }
 
 // remove closes a socket.
 func (s *shard) remove(k *Socket, reason Reason) {
 	s.leaveGroup(k)
-	k.rest, k.endAt = nil, never
+	if r := k.rest; r != nil && r.done != nil {
+		r.done <- errGone
+	}
+	k.rest, k.alarm = nil, never
 	k.schedule()
-	delete(k.group.behind, k)
 	delete(s.sockets, k.fd)
 	s.network.Shut(k.fd)
 	k.tag = 0
-	s.leave(k.group)
+	k.feed.forget(k)
 	s.writer.call(func() { k.client.Ended(reason, k.events, k.bytes) })
 }
 

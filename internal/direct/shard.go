@@ -3,6 +3,8 @@ package direct
 import (
 	"sync"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
 // A shard owns some of the sockets.
@@ -22,6 +24,7 @@ type shard struct {
 	expected int // connections that are about to be taken over
 
 	// Owned by run.
+	taps    map[*hub.Topic]*tap
 	taken   inbox             // of the last turn, kept for its memory
 	sockets map[int32]*Socket // by file descriptor
 	timers  timers
@@ -35,8 +38,9 @@ type shard struct {
 type inbox struct {
 	arrived []*Socket
 	woken   []*group
+	tapped  []*tap
 	seen    []Event
-	asked   []ask
+	asked   []func() // what somebody wishes to be done
 	closed  bool
 }
 
@@ -46,18 +50,13 @@ type turns struct {
 	busy   []*Socket // that have more to take
 }
 
-// An ask is somebody's wish that a client ends.
-type ask struct {
-	socket *Socket
-	reason Reason
-}
-
 func newShard(w *Writer) *shard {
 	s := &shard{
 		writer:  w,
 		kick:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		groups:  make(map[Stream]*group),
+		taps:    make(map[*hub.Topic]*tap),
 		sockets: make(map[int32]*Socket),
 	}
 	s.begin = sync.OnceValue(func() (err error) {
@@ -90,25 +89,27 @@ func (s *shard) post(change func()) {
 	}
 }
 
-// take begins to serve a connection.
+// ask makes run do something.
+func (s *shard) ask(do func()) {
+	s.post(func() { s.asked = append(s.asked, do) })
+}
+
+// take begins to serve a connection of a group.
 func (s *shard) take(h *Handover) (*Socket, error) {
+	k := newSocket(h.Client, h.FD)
+	k.gzip, k.cursor, k.events, k.bytes = h.Gzip, h.Cursor, h.Events, h.Bytes
+	k.waits = h.Gzip != nil && !h.Gzip.IsInStep()
+	if !h.EndAt.IsZero() {
+		k.alarm, k.reason = h.EndAt.Sub(s.writer.start), h.EndReason
+	}
+	return k, s.add(k, func() feed { return s.join(h) })
+}
+
+// add begins to serve a socket. join is called with s.mu held.
+func (s *shard) add(k *Socket, join func() feed) error {
 	err := s.begin()
 	if err != nil {
-		return nil, err
-	}
-	k := &Socket{
-		client: h.Client,
-		fd:     int32(h.FD),
-		place:  behind,
-		timer:  unset,
-		endAt:  never,
-		gzip:   h.Gzip,
-		cursor: h.Cursor,
-		events: h.Events,
-		bytes:  h.Bytes,
-	}
-	if !h.EndAt.IsZero() {
-		k.endAt, k.reason = h.EndAt.Sub(s.writer.start), h.EndReason
+		return err
 	}
 	s.post(func() {
 		s.expected--
@@ -117,11 +118,11 @@ func (s *shard) take(h *Handover) (*Socket, error) {
 		// With the lock held, what the kernel sees of the socket is seen by run
 		// after its arrival.
 		if err = s.network.Add(k.fd, k.tag); err == nil {
-			k.group = s.join(h)
+			k.feed = join()
 			s.arrived = append(s.arrived, k)
 		}
 	})
-	return k, err
+	return err
 }
 
 // watch tells run what the kernel sees.
@@ -206,19 +207,20 @@ func (s *shard) turn() (more bool) {
 
 	for _, k := range s.taken.arrived {
 		s.sockets[k.fd] = k
-		k.group.arrive(k)
+		k.feed.arrive(k)
 	}
 	for _, e := range s.taken.seen {
 		s.react(e)
 	}
-	for _, a := range s.taken.asked {
-		if !a.socket.gone() {
-			a.socket.endBy(s.writer.now(), a.reason)
-		}
+	for _, do := range s.taken.asked {
+		do()
 	}
 	for _, g := range s.taken.woken {
 		g.woken.Store(false)
 		s.queue(g)
+	}
+	for _, t := range s.taken.tapped {
+		t.flow()
 	}
 
 	rounds, busy := s.rounds, s.busy
@@ -250,7 +252,8 @@ func (s *shard) queue(g *group) {
 
 // reset empties the inbox.
 func (b *inbox) reset(closed bool) {
-	b.arrived, b.woken, b.seen, b.asked = emptied(b.arrived), emptied(b.woken), emptied(b.seen), emptied(b.asked)
+	b.arrived, b.woken, b.tapped = emptied(b.arrived), emptied(b.woken), emptied(b.tapped)
+	b.seen, b.asked = emptied(b.seen), emptied(b.asked)
 	b.closed = closed
 }
 
@@ -287,22 +290,16 @@ func (s *shard) expire() {
 				continue
 			}
 		}
-		if k.ending || k.endAt > now {
-			continue
-		}
-		k.ending = true
-		k.schedule()
-		s.leaveGroup(k)
-		if k.rest == nil {
-			s.serve(k)
+		if !k.ending && k.alarm <= now {
+			k.feed.ring(k)
 		}
 	}
 }
 
-// frame returns a chunk with data, valid until the next is asked for, unless it is
+// frame returns the chunk of a parcel, valid until the next is asked for, unless it is
 // held.
-func (s *shard) frame(data []byte) []byte {
-	s.scratch = appendChunk(s.scratch[:0], data)
+func (s *shard) frame(p *parcel) []byte {
+	s.scratch = p.appendFrame(s.scratch[:0])
 	return s.scratch
 }
 

@@ -12,27 +12,33 @@ import (
 // to be small.
 type Socket struct {
 	client Client
-	group  *group
+	feed   feed
 	fd     int32
 	tag    uint32
 
 	// What follows is owned by the shard's run.
 
-	gzip   *gzip.Stream // nil: it gets the log as it is. Where it is in it, is the group's while it is in the group
-	place  int32        // in group.live, or behind
-	timer  int32        // in shard.timers, or unset
-	rest   *rest        // of a frame, which the socket has not taken yet
-	endAt  time.Duration
+	gzip   *gzip.Stream  // nil: it gets the log as it is. The mark is the crowd's while it is in one
+	place  int32         // in crowd.live, or behind
+	timer  int32         // in shard.timers, or unset
+	rest   *rest         // of a frame, which the socket has not taken yet
+	alarm  time.Duration // when the feed is asked about it; of one in a group, when it ends
 	cutAt  time.Duration // unless its client takes something before; only while there is a rest
-	reason Reason        // why it ends at endAt
+	reason Reason        // why it ends
 	ending bool          // it ends as soon as it is between two events
 	last   bool          // the rest is the last that it gets
 	busy   bool          // it is in shard.busy
 
-	// Guarded by group.mu. For a socket in the group, events and bytes are what is to
-	// be added to the group's, and wrap around.
+	// Of a socket of a group, guarded by its mu. In a crowd, events and bytes are what is to be
+	// added to the crowd's, and wrap around.
+	waits         bool       // for a restart point of gzip
 	cursor        hub.Cursor // of the next entry; what the rest is of counts as not taken
 	events, bytes uint64
+}
+
+// newSocket returns a socket that is served by itself.
+func newSocket(client Client, fd int) *Socket {
+	return &Socket{client: client, fd: int32(fd), place: behind, timer: unset, alarm: never}
 }
 
 // A rest is what a socket has not taken yet of a frame, and what the frame was.
@@ -41,6 +47,7 @@ type rest struct {
 	more     [][]byte // that come after these
 	delivery Delivery
 	beat     bool
+	done     chan<- error // told when it is taken, or never will be; nil: nobody waits
 
 	lookAt time.Duration // when to ask the kernel whether the client takes anything
 	held   int           // what the kernel held at the last look; unset before the first
@@ -53,27 +60,23 @@ const (
 )
 
 // Progress tells what the client has got, and the cursor of its next entry.
-func (s *Socket) Progress() (events, bytes uint64, cursor hub.Cursor) {
-	g := s.group
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if s.place == behind {
-		return s.events, s.bytes, s.cursor
-	}
-	return s.events + g.events, s.bytes + g.bytes, g.cursor
-}
+func (s *Socket) Progress() (events, bytes uint64, cursor hub.Cursor) { return s.feed.progress(s) }
 
 // End ends the client between two events, at once.
 func (s *Socket) End(reason Reason) {
-	sh := s.group.shard
-	sh.post(func() { sh.asked = append(sh.asked, ask{s, reason}) })
+	sh := s.feed.home()
+	sh.ask(func() {
+		if !s.gone() {
+			s.endBy(sh.writer.now(), reason)
+		}
+	})
 }
 
-// endWithin makes the client end at some moment, unless it is to end earlier
+// endBy makes the client end at some moment, unless it is to end earlier
 // anyway.
 func (s *Socket) endBy(at time.Duration, reason Reason) {
-	if at < s.endAt {
-		s.endAt, s.reason = at, reason
+	if at < s.alarm {
+		s.alarm, s.reason = at, reason
 		s.schedule()
 	}
 }
@@ -82,7 +85,7 @@ func (s *Socket) endBy(at time.Duration, reason Reason) {
 func (s *Socket) due() time.Duration {
 	due := never
 	if !s.ending {
-		due = s.endAt
+		due = s.alarm
 	}
 	if s.rest != nil {
 		due = min(due, s.cutAt, s.rest.lookAt)
@@ -92,7 +95,7 @@ func (s *Socket) due() time.Duration {
 
 // schedule puts the socket where its due time is among the timers.
 func (s *Socket) schedule() {
-	timers := &s.group.shard.timers
+	timers := &s.feed.home().timers
 	switch at, set := s.due(), s.timer != unset; {
 	case at == never && set:
 		heap.Remove(timers, int(s.timer))

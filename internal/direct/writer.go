@@ -102,7 +102,7 @@ type Handover struct {
 	Log    *hub.Topic
 	Cursor hub.Cursor
 
-	// Gzip is set if the client gets gzip. It is in step. Of the clients of one stream, all
+	// Gzip is set if the client gets gzip, in step or not. Of the clients of one stream, all
 	// get the same rendition, or none does. It is the writer's own until the client has
 	// ended, and is closed by others.
 	Gzip *gzip.Stream

@@ -24,14 +24,10 @@ type Fleet interface {
 
 // A Topic is what a fleet must know of a topic.
 type Topic struct {
-	// Definition and Key name the topic. They are equal on all nodes that share it.
-	Definition, Key string
+	*relay.Topic
 
-	// Name is what people know it by on this node.
-	Name string
-
-	// Closing is closed when the topic needs nothing more.
-	Closing <-chan struct{}
+	// Definition and the topic's key name it. They are equal on all nodes that share it.
+	Definition string
 
 	// AssignIDs gives ids to events that have none.
 	AssignIDs bool

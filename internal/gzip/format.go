@@ -14,6 +14,9 @@ const Flush = "\x00\x00\x00\xff\xff"
 // MaxStored is how many bytes a stored block takes (RFC 1951, section 3.2.4).
 const MaxStored = 1<<16 - 1
 
+// headerSize is how many bytes come before those of a stored block.
+const headerSize = 5
+
 // Blocks that are stored, and whether they are the last of their member.
 const (
 	storedBlock     = 0
@@ -38,6 +41,26 @@ func AppendStored(b, p []byte) []byte {
 		p = p[n:]
 	}
 	return b
+}
+
+// StoredParts returns the parts of stored blocks with the bytes of p, and Flush. p is not
+// copied: it may be an event of many megabytes that is shared.
+func StoredParts(p []byte) (parts [][]byte) {
+	for len(p) > 0 {
+		n := min(len(p), MaxStored)
+		parts = append(parts, AppendStoredHeader(nil, n), p[:n])
+		p = p[n:]
+	}
+	if len(parts) > 0 {
+		parts = append(parts, []byte(Flush))
+	}
+	return parts
+}
+
+// StoredSize is how many bytes the parts have for n bytes, more than none.
+func StoredSize(n int) int {
+	blocks := (n + MaxStored - 1) / MaxStored
+	return n + blocks*headerSize + len(Flush)
 }
 
 // appendEnd ends a member that has the sum s.

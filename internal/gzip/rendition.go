@@ -31,26 +31,35 @@ type Settings struct {
 
 // A Rendition is a log as its readers get it that accept gzip. It costs nothing until
 // somebody joins. All methods may be called from any goroutine.
+//
+// A piece is compressed with making held, and with mu free: readers that are behind, and those
+// that get stored blocks, do not wait for the compressor.
 type Rendition struct {
 	// Static after construction.
 	log            *hub.Topic
 	settings       Settings
 	heartbeat, gap []byte
 
+	making sync.Mutex // held by whoever makes a piece; before mu
+
 	mu sync.Mutex
 
 	// Guarded by mu.
 	readers    int
 	inStep     int         // of them
-	compressor *compressor // nil without readers
+	compressor *compressor // nil without readers; used with making held
 	pieces     []piece     // as far as the log has what they are of
 	end        Mark        // behind the last piece
 	beat       uint64      // heartbeats of the log by then
 	isFresh    bool        // the next piece is a restart point
+	cut        hub.Cursor  // where a restart point will be, if it is ahead of end; else uncut
 	sinceStart int         // bytes since the last restart point, before compression
 	last       time.Time   // when the last piece was made
 	waited     time.Time   // since when a reader waits for a restart point; zero if none does
 }
+
+// uncut is the cut of a rendition that has none. No entry has this number.
+const uncut hub.Cursor = math.MaxUint64
 
 // A piece is a run of the log, compressed.
 type piece struct {
@@ -61,18 +70,21 @@ type piece struct {
 	restart bool
 }
 
-// A Mark is a place between two pieces.
+// A Mark is a place between two pieces, or behind stored blocks that several readers share.
 type Mark struct {
 	seq    uint64 // of the next piece
 	cursor hub.Cursor
-	sum    Sum // of all pieces before it
+	sum    Sum // of all that is before it
 }
 
 // Cursor returns the place in the log.
 func (m Mark) Cursor() hub.Cursor { return m.cursor }
 
-// Is reports whether two marks are the same place.
+// Is reports whether two marks are the same place between pieces.
 func (m Mark) Is(other Mark) bool { return m.seq == other.seq }
+
+// Stored returns the mark behind one for readers that were sent p in stored blocks.
+func (m Mark) Stored(p []byte) Mark { return Mark{sum: m.sum.Add(p)} }
 
 // A Batch is what a reader gets next.
 type Batch struct {
@@ -94,10 +106,10 @@ type Batch struct {
 	// Lagged says that the log no longer has what comes next.
 	Lagged bool
 
-	mark Mark // behind a piece
+	mark Mark // behind it
 }
 
-// Mark returns the place behind a piece.
+// Mark returns the place behind the batch.
 func (b *Batch) Mark() Mark { return b.mark }
 
 // IsEmpty reports whether there is nothing to send.
@@ -106,7 +118,7 @@ func (b *Batch) IsEmpty() bool { return len(b.Bytes) == 0 && len(b.Stored) == 0 
 // NewRendition returns that of a log. What is sent for a heartbeat of the log, and in place
 // of a gap, is not empty.
 func NewRendition(log *hub.Topic, s Settings, heartbeat, gap []byte) *Rendition {
-	return &Rendition{log: log, settings: s, heartbeat: heartbeat, gap: gap}
+	return &Rendition{log: log, settings: s, heartbeat: heartbeat, gap: gap, cut: uncut}
 }
 
 // Has reports whether these are what the rendition sends for a heartbeat and for a gap.
@@ -141,9 +153,14 @@ func (r *Rendition) leave() {
 
 // Read returns the piece at a mark. If there is none yet, it is made of what the log has.
 func (r *Rendition) Read(m Mark) Batch {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.read(m)
+	for {
+		if batch, ok := r.at(m); ok {
+			return batch
+		}
+		if made, lags := r.extend(m, math.MaxUint64); !made {
+			return Batch{Next: m.cursor, mark: m, Lagged: lags}
+		}
+	}
 }
 
 // Newest returns the mark behind the last piece.
@@ -173,14 +190,15 @@ func (r *Rendition) trim() {
 // first is the number of the oldest piece.
 func (r *Rendition) first() uint64 { return r.end.seq - uint64(len(r.pieces)) }
 
-func (r *Rendition) read(m Mark) Batch {
+// at returns the piece at a mark, if it was made.
+func (r *Rendition) at(m Mark) (Batch, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if m.seq == r.end.seq {
-		if made, lags := r.extend(math.MaxUint64); !made {
-			return Batch{Next: m.cursor, mark: m, Lagged: lags}
-		}
+		return Batch{}, false
 	}
 	if m.seq < r.first() {
-		return Batch{Next: m.cursor, mark: m, Lagged: true}
+		return Batch{Next: m.cursor, mark: m, Lagged: true}, true
 	}
 	i := int(m.seq - r.first()) //nolint:gosec // an index
 	p, next := &r.pieces[i], r.end
@@ -194,97 +212,14 @@ func (r *Rendition) read(m Mark) Batch {
 		Next:   next.cursor,
 		Since:  p.since,
 		mark:   next,
-	}
-}
-
-// extend makes one more piece, of entries in front of a cursor or of a heartbeat, if there is
-// one. It reports whether the log no longer has what would follow.
-func (r *Rendition) extend(limit hub.Cursor) (made, lags bool) {
-	batch := r.log.LookUntil(r.end.cursor, limit)
-	plain := batch.Bytes
-	switch {
-	case batch.Lagged:
-		return false, true
-	case batch.Gap:
-		plain = r.gap
-	case len(plain) == 0 && batch.Beat == r.beat:
-		return false, false
-	case len(plain) == 0:
-		plain = r.heartbeat
-	}
-	now := time.Now()
-	p := piece{from: r.end, plain: len(plain), since: batch.Since, restart: r.isDue(now)}
-	if p.restart {
-		r.compressor.restart()
-		r.isFresh, r.sinceStart, r.waited = false, 0, time.Time{}
-	}
-	p.bytes = r.compressor.compress(plain)
-	r.pieces = append(r.pieces, p)
-	r.end = Mark{r.end.seq + 1, batch.Next, r.end.sum.Add(plain)}
-	r.beat, r.last = batch.Beat, now
-	r.sinceStart += len(plain)
-	r.trim()
-	return true, false
-}
-
-// isDue reports whether the next piece is to be a restart point.
-func (r *Rendition) isDue(now time.Time) bool {
-	switch {
-	case r.isFresh, r.sinceStart >= maxDistance, r.inStep == 0:
-		return true
-	case r.waited.IsZero():
-		return false
-	}
-	return r.sinceStart >= minDistance || now.Sub(r.waited) >= patience || now.Sub(r.last) >= patience
+	}, true
 }
 
 // begin makes the rendition go on at a cursor, with a restart point. Whoever is in step lags.
+// r.mu must be held.
 func (r *Rendition) begin(at hub.Cursor) {
 	r.pieces = nil
 	r.end = Mark{r.end.seq + 1, at, r.end.sum}
-	r.isFresh, r.sinceStart, r.waited = true, 0, time.Time{}
+	r.isFresh, r.cut, r.sinceStart, r.waited = true, uncut, 0, time.Time{}
 	r.beat = r.log.Look(at).Beat
-}
-
-// enter returns the restart point at which a reader at a cursor gets in step, if it can now.
-// Otherwise it returns the cursor of the one that it will meet first, if that is known: up to
-// there, it gets stored blocks.
-func (r *Rendition) enter(at hub.Cursor) (m Mark, ok bool, limit hub.Cursor) {
-	if next, ok := r.restartFrom(at); ok {
-		return next, next.cursor == at, next.cursor
-	}
-	if r.inStep == 0 && at != r.end.cursor {
-		r.begin(at) // nobody needs what lies before it
-	}
-	for r.end.cursor < at {
-		if made, _ := r.extend(at); !made {
-			r.begin(at)
-		}
-	}
-	now := time.Now()
-	if r.waited.IsZero() {
-		r.waited = now
-	}
-	if r.end.cursor > at {
-		return Mark{}, false, r.end.cursor
-	}
-	if !r.isDue(now) {
-		return Mark{}, false, math.MaxUint64
-	}
-	r.isFresh = true
-	return r.end, true, at
-}
-
-// restartFrom returns the first restart point at a cursor or behind it.
-func (r *Rendition) restartFrom(at hub.Cursor) (Mark, bool) {
-	first := len(r.pieces)
-	for first > 0 && r.pieces[first-1].from.cursor >= at {
-		first--
-	}
-	for _, p := range r.pieces[first:] {
-		if p.restart {
-			return p.from, true
-		}
-	}
-	return Mark{}, false
 }

@@ -10,8 +10,8 @@ import "github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 type Stream struct {
 	rendition *Rendition
 	isInStep  bool
-	mark      Mark // where the reader is, while it is in step
-	start     Sum  // of the rendition, where it got in step
+	mark      Mark // where the reader is, between pieces or behind stored blocks
+	start     Sum  // of the mark where it got there
 	own       Sum  // of what it got before
 }
 
@@ -21,17 +21,25 @@ func (s *Stream) Rendition() *Rendition { return s.rendition }
 // IsInStep reports whether the reader gets pieces.
 func (s *Stream) IsInStep() bool { return s.isInStep }
 
-// Mark returns where a reader is that is in step.
+// Mark returns where a reader is.
 func (s *Stream) Mark() Mark { return s.mark }
 
-// MoveTo says where a reader is that is in step.
+// MoveTo says where a reader is: at a mark that follows from the one where it was, or that it
+// comes back to.
 func (s *Stream) MoveTo(m Mark) { s.mark = m }
+
+// Share says that a reader which is not in step gets the same stored blocks as others from now
+// on. They are at a mark.
+func (s *Stream) Share(m Mark) {
+	s.own = s.own.Then(s.mark.sum.since(s.start))
+	s.mark, s.start = m, m.sum
+}
 
 // Private says that p is sent to this reader alone, in stored blocks.
 func (s *Stream) Private(p []byte) {
 	if len(p) > 0 {
 		s.Leave()
-		s.own = s.own.Add(p)
+		s.mark = s.mark.Stored(p)
 	}
 }
 
@@ -39,11 +47,9 @@ func (s *Stream) Private(p []byte) {
 // empty. Took must be called when it was sent.
 func (s *Stream) Next(at hub.Cursor) Batch {
 	r := s.rendition
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	limit, ok := s.enter(at)
+	limit, ok := s.enter(at, nil)
 	if ok {
-		return r.read(s.mark)
+		return r.Read(s.mark)
 	}
 	batch := r.log.LookUntil(at, limit)
 	b := Batch{Stored: batch.Bytes, Next: batch.Next, Since: batch.Since, Lagged: batch.Lagged}
@@ -51,45 +57,51 @@ func (s *Stream) Next(at hub.Cursor) Batch {
 		b.Stored = r.gap
 	}
 	b.Plain, b.Events = len(b.Stored), int(b.Next-at) //nolint:gosec // of one segment
+	b.mark = s.mark.Stored(b.Stored)
 	return b
 }
 
 // Took says that a batch was sent.
-func (s *Stream) Took(b *Batch) {
-	if s.isInStep {
-		s.mark = b.mark
-	} else {
-		s.own = s.own.Add(b.Stored)
-	}
-}
+func (s *Stream) Took(b *Batch) { s.mark = b.mark }
 
 // Enter lets a reader at a cursor, which has had so many heartbeats of the log, get in step if
-// the rendition has a restart point there, or will have. It reports whether it is.
-func (s *Stream) Enter(at hub.Cursor, beat uint64) bool {
-	r := s.rendition
-	if r == nil {
-		return false
+// the rendition has a restart point there, or will have. It reports whether it is. Otherwise
+// the reader is sent stored blocks in front of the cursor limit, and asks again.
+func (s *Stream) Enter(at hub.Cursor, beat uint64) (limit hub.Cursor, isInStep bool) {
+	if s.rendition == nil {
+		return uncut, false
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	first := !s.isInStep && r.inStep == 0
-	_, ok := s.enter(at)
-	if first && ok && s.mark.Is(r.end) {
-		r.beat = beat // nobody else waits for those that it has had
-	}
-	return ok
+	return s.enter(at, &beat)
 }
 
-func (s *Stream) enter(at hub.Cursor) (limit hub.Cursor, ok bool) {
-	if s.isInStep {
-		return 0, true
+// enter is Enter, for a reader of which it is not known how many heartbeats it has had if beat
+// is nil. If the reader is not in step, enter returns the cursor in front of which it is sent
+// stored blocks.
+func (s *Stream) enter(at hub.Cursor, beat *uint64) (limit hub.Cursor, ok bool) {
+	for !s.isInStep {
+		limit, ok := s.tryToEnter(at, beat)
+		if !ok && (limit != at || !s.rendition.reach(at)) {
+			return limit, false
+		}
 	}
-	m, ok, limit := s.rendition.enter(at)
-	if ok {
-		s.rendition.inStep++
-		s.isInStep, s.mark, s.start = true, m, m.sum
+	return 0, true
+}
+
+func (s *Stream) tryToEnter(at hub.Cursor, beat *uint64) (limit hub.Cursor, ok bool) {
+	r := s.rendition
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, ok, limit := r.await(at)
+	if !ok {
+		return limit, false
 	}
-	return limit, ok
+	if beat != nil && r.inStep == 0 && m.Is(r.end) {
+		r.beat = *beat // nobody else waits for those that it has had
+	}
+	r.inStep++
+	s.Share(m)
+	s.isInStep = true
+	return limit, true
 }
 
 // Leave makes the reader get stored blocks until the next restart point.
@@ -103,22 +115,22 @@ func (s *Stream) Leave() {
 	s.leftStep()
 }
 
+// leftStep counts the reader among those that wait. Rendition.mu must be held.
 func (s *Stream) leftStep() {
 	s.rendition.inStep--
 	s.isInStep = false
-	s.own = s.own.Then(s.mark.sum.since(s.start))
 }
 
 // End returns the end of the member, with words in front of it that are sent to this reader
 // alone.
 func (s *Stream) End(words []byte) []byte {
+	s.Private(words)
 	s.Leave()
-	s.own = s.own.Add(words)
 	b := AppendStored(nil, words)
 	if len(words) > 0 {
 		b = append(b, Flush...)
 	}
-	return appendEnd(b, s.own)
+	return appendEnd(b, s.own.Then(s.mark.sum.since(s.start)))
 }
 
 // Close is called when nothing more is read.

@@ -300,11 +300,11 @@ func TestJoinersGetInStep(t *testing.T) {
 			p.publish("data: 1\n\n")
 			old.readAll()
 			joined := p.join(0)
-			if joined.stream.Enter(joined.cursor, 0) {
+			if _, ok := joined.stream.Enter(joined.cursor, 0); ok {
 				t.Error("in step at once")
 			}
 			time.Sleep(patience)
-			if !joined.stream.Enter(joined.cursor, 0) {
+			if _, ok := joined.stream.Enter(joined.cursor, 0); !ok {
 				t.Error("not in step though it has waited")
 			}
 			p.publish("data: 2\n\n")
@@ -408,7 +408,7 @@ func TestStoredAlone(t *testing.T) {
 	p := newPlay(t, DefaultLevel)
 	r := &reader{play: p, stream: new(Stream)}
 	r.sent.WriteString(Header)
-	if r.stream.Enter(0, 0) {
+	if _, ok := r.stream.Enter(0, 0); ok {
 		t.Error("in step with nothing")
 	}
 	r.tell(strings.Repeat("x", 3*MaxStored))
@@ -551,7 +551,7 @@ func TestHeartbeatComesOnce(t *testing.T) {
 	r := p.join(0)
 	p.log.Beat()
 	r.tell(testHeartbeat)
-	if !r.stream.Enter(r.cursor, 1) {
+	if _, ok := r.stream.Enter(r.cursor, 1); !ok {
 		t.Fatal("not in step")
 	}
 	if r.read() {
@@ -562,4 +562,39 @@ func TestHeartbeatComesOnce(t *testing.T) {
 		t.Error("it did not get the next")
 	}
 	r.end("")
+}
+
+// While a piece is made, those wait for it that need it, and no others.
+func TestNobodyElseWaitsForTheCompressor(t *testing.T) {
+	p := newPlay(t, DefaultLevel)
+	first, behind := p.join(0), p.join(0)
+	p.publish("data: 1\n\n")
+	first.read()
+	waiting := p.join(0)
+	p.publish("data: 2\n\n")
+	p.rendition.making.Lock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if !behind.read() || behind.pieces != 1 {
+			t.Error("a reader that is behind did not get the piece that is there")
+		}
+		if !waiting.read() || waiting.pieces != 0 {
+			t.Error("a reader that waits for a restart point did not get a stored block")
+		}
+		late := p.join(0)
+		late.end("")
+		p.rendition.Trim()
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("they wait for the compressor")
+	}
+	p.rendition.making.Unlock()
+	<-done
+	for _, r := range []*reader{first, behind, waiting} {
+		r.readAll()
+		r.end("")
+	}
 }

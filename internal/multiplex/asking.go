@@ -110,14 +110,15 @@ func (a *Asking) look() news {
 
 // decide is called with the header of the answer.
 func (a *Asking) decide(status int, header http.Header) {
-	admitted := status == http.StatusOK && fields.IsEventStream(header) &&
-		header.Get("Content-Encoding") == "" && a.conn.options.Admits(header)
-	if status != http.StatusOK && !a.conn.options.Admits(header) {
-		// A page of another site learns nothing of what it may not read.
+	admitted := false
+	switch isStream := status == http.StatusOK && fields.IsEventStream(header); {
+	case !a.conn.options.Admits(header):
+		// A page of another site learns nothing about what it may not read.
 		status = http.StatusForbidden
-	}
-	if status == http.StatusOK && !admitted && fields.IsEventStream(header) {
-		status = http.StatusForbidden
+	case isStream && header.Get("Content-Encoding") != "":
+		status = http.StatusNotAcceptable
+	default:
+		admitted = isStream
 	}
 	a.mu.Lock()
 	a.news.status, a.news.admitted = status, admitted

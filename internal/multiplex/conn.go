@@ -25,8 +25,10 @@ type Options struct {
 	Heartbeat      time.Duration
 	HeartbeatWords []byte
 
-	// Retry is the reconnection time of the connection, and of streams that name none.
-	Retry time.Duration
+	// Retry is the reconnection time of the connection, and of streams that name none. Where
+	// many connections end at once, clients are told to come back up to Spread later.
+	Retry  time.Duration
+	Spread time.Duration
 
 	// MaxEventSize is that of the largest event of a stream that is not shared, in bytes.
 	MaxEventSize int
@@ -116,11 +118,12 @@ func (c *Conn) notify() {
 	}
 }
 
-// End ends the connection between two events, at a random moment within e.Over.
+// End ends the connection between two events, at a random moment within e.Over. An exit, or
+// an administrator, ends at once what is ending already.
 func (c *Conn) End(e relay.Ending) {
 	for {
 		now := c.ending.Load()
-		if now != nil && (now.Reason == e.Reason || e.Reason != relay.EndExiting) {
+		if now != nil && (now.Reason == e.Reason || e.Reason != relay.EndExiting && e.Reason != relay.EndDeleted) {
 			return
 		}
 		if c.ending.CompareAndSwap(now, &e) {
@@ -256,8 +259,8 @@ func (c *Conn) write(more [][]byte) error {
 // different time to come back.
 func (c *Conn) farewell(reason relay.EndReason) relay.EndReason {
 	retry := c.options.Retry
-	if e := c.ending.Load(); e != nil {
-		retry += rand.N(e.Over + 1)
+	if c.ending.Load() != nil {
+		retry += rand.N(c.options.Spread + 1)
 	}
 	if err := c.output.Write(c.isExiting(), append(relay.AppendRetryField(nil, retry), '\n')); err != nil {
 		return c.output.Failed(err)

@@ -97,6 +97,11 @@ func BeginConnection(r *http.Request, number uint64, streams int) {
 	repl.Set(multiplexPrefix+"streams", streams)
 }
 
+// BeginStream tells which stream of a connection of sse_multiplex a request is for.
+func BeginStream(r *http.Request, alias string) {
+	request.ReplacerOf(r).Set(multiplexPrefix+"alias", alias)
+}
+
 func extendAccessLog(r *http.Request, fields []zap.Field) {
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.Dict(accessLogKey, fields...))

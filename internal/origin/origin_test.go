@@ -131,5 +131,6 @@ func (s *sink) Shared() bool                       { return true }
 func (s *sink) Heard()                             {}
 func (s *sink) Accept(relay.Opening) (tell func()) { return s.tell }
 func (s *sink) Event(*sse.Event)                   { s.events++ }
+func (s *sink) Note(relay.Note)                    {}
 func (s *sink) Decided(bool)                       {}
 func (s *sink) Flush()                             {}

@@ -17,6 +17,7 @@ const (
 	Body        Reason = "body"         // wrapping form: carries a body
 	Upgrade     Reason = "upgrade"      // asks for a WebSocket
 	ErrorRoute  Reason = "error_route"  // inside handle_errors
+	Loop        Reason = "loop"         // of a connection of sse_multiplex that is itself a topic's stream
 	Accept      Reason = "accept"       // wrapping form: does not ask for an event stream before all else
 	Certificate Reason = "client_cert"  // carries a client certificate
 	Header      Reason = "header"       // carries a header that may identify the client
@@ -32,7 +33,7 @@ const (
 
 // Reasons has every reason.
 var Reasons = []Reason{
-	Method, Body, Upgrade, ErrorRoute, Accept,
+	Method, Body, Upgrade, ErrorRoute, Loop, Accept,
 	Certificate, Header, NotStream, Refused,
 	Front, Differs, Behind, SetCookie, Vary, Session,
 }

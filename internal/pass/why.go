@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fields"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/request"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/survey"
 )
@@ -29,6 +31,9 @@ func Why(r *http.Request, s *settings.Settings, around func() *survey.Surroundin
 		return Upgrade
 	case r.Context().Value(caddyhttp.ErrorCtxKey) != nil:
 		return ErrorRoute
+	case multiplex.IsInner(r) && r.Header.Get("User-Agent") == request.Agent:
+		// The topic might be the one that reads the connection, and be fed by itself.
+		return Loop
 	case s.Wrapping && !fields.PrefersEventStream(r.Header):
 		return Accept
 	case s.Wrapping && hasBody(r):

@@ -45,6 +45,9 @@ func (c *catchup) fetch(ctx context.Context) *fetch {
 // Shared implements Sink.
 func (*fetch) Shared() bool { return false }
 
+// Note implements Sink.
+func (*fetch) Note(Note) {}
+
 // Decided implements Sink.
 func (*fetch) Decided(bool) {}
 

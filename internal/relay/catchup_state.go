@@ -95,15 +95,3 @@ var progresses = table[progress, progressEvent]{of: "progress", rows: []transiti
 	{progressWhole, progressSplices, progressJoined},
 	{progressWhole, progressFails, progressFailed},
 }}
-
-// stageOn changes the stage of c, and counts. g.mu must be held.
-func (g *catchups) stageOn(c *catchup, e stageEvent) {
-	from, to := c.stage.on(e, &stages, &g.topic.relay.misfits)
-	g.queued.Add(count(to.isQueued()) - count(from.isQueued()))
-	g.started.Add(count(to.isStarted()) - count(from.isStarted()))
-}
-
-// progressOn changes the progress of c. c.mu must be held.
-func (c *catchup) progressOn(e progressEvent) {
-	c.progress.on(e, &progresses, &c.group.topic.relay.misfits)
-}

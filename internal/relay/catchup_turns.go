@@ -1,29 +1,8 @@
 package relay
 
 import (
-	"container/list"
 	"slices"
 )
-
-// A queue has the catch-ups that clients of one address ask for and that have not
-// started. A catch-up that clients of several addresses ask for is in the queue of
-// each: nobody waits for the turn of somebody else.
-type queue struct {
-	ip      string
-	waiting []*catchup
-	parked  []*catchup
-	turn    *list.Element // set while some wait
-}
-
-func (q *queue) len() int { return len(q.waiting) + len(q.parked) }
-
-// last returns the catch-up to give up first.
-func (q *queue) last() *catchup {
-	if n := len(q.waiting); n > 0 {
-		return q.waiting[n-1]
-	}
-	return q.parked[len(q.parked)-1]
-}
 
 // enqueue puts a catch-up into the queue of an address. g.mu must be held.
 func (g *catchups) enqueue(c *catchup, ip string) {
@@ -112,4 +91,12 @@ func (g *catchups) unqueue(c *catchup) {
 		g.dequeue(c, ip)
 	}
 	delete(g.parked, c)
+}
+
+// forget makes the next who asks for the id of c start anew. g.mu must be held.
+func (g *catchups) forget(c *catchup) {
+	if g.byID[c.id] == c {
+		delete(g.byID, c.id)
+		g.any.Store(len(g.byID) > 0)
+	}
 }

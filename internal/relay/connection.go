@@ -14,7 +14,6 @@ type connection struct {
 	up *upstream
 	beginning
 	replaces *connection // that is to end when this one is accepted
-	overlaps bool        // it resumes while that one goes on
 
 	mu sync.Mutex // held for each event: another connection may take over in between
 
@@ -23,13 +22,8 @@ type connection struct {
 	fresh bool // something was appended and nobody woken yet
 
 	// Owned by the goroutine that feeds the sink, then by run.
-	nth       int        // of the topic, from 1; 0 until it is accepted
-	replaying bool       // all events so far were in the log already
-	replayed  hub.Cursor // up to here
-	begun     bool       // an event has come
-	anew      bool       // the connection before has ended as a stream should
-	rerun     rerun
-	events    int // published, with data
+	nth   int // of the topic, from 1; 0 until it is accepted
+	sieve Sieve
 }
 
 // open starts a connection.
@@ -40,8 +34,11 @@ func (u *upstream) open(ctx context.Context, after beginning, replaces *connecti
 		up:        u,
 		beginning: after,
 		replaces:  replaces,
-		overlaps:  replaces != nil && after.ID != "",
-		anew:      replaces == nil && u.endedCleanly,
+		sieve: Sieve{
+			Question: Question{ID: after.ID, Anew: replaces == nil && u.endedCleanly},
+			topic:    t,
+			overlaps: replaces != nil && after.ID != "",
+		},
 	}
 	c.start(ctx, c)
 	return c
@@ -70,9 +67,14 @@ func (c *connection) Accept(o Opening) (tell func()) {
 	}
 	c.accept()
 	defer close(c.established)
+	hasHistory := t.log.Newest().Cursor > 0
 	told := Connected{Address: o.Address, LastEventID: c.ID, Attempt: u.failures + 1, Reloaded: c.replaces != nil}
 	c.nth, told.Without = t.connected(c.ID, c.brought, u.suspectID, &o)
-	c.replaying = c.nth > 1
+	if !o.News {
+		c.sieve.begin(c.nth > 1 || hasHistory)
+	} else if !c.sieve.whole {
+		t.greeting.passed()
+	}
 	c.replaces = nil // or each reload would keep one connection more in memory
 	u.since = c.accepted
 	u.condition.Store(u.condition.Load().connected(c.accepted, o.Address))
@@ -111,72 +113,62 @@ func (c *connection) Event(e *sse.Event) {
 	}
 }
 
+// Note implements Sink.
+func (c *connection) Note(n Note) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.isCut {
+		return
+	}
+	runs := &c.up.topic.runs
+	c.sieve.whole = c.sieve.whole || n.Opened
+	if n.Began != nil {
+		runs.note(*n.Began)
+	}
+	if n.Run {
+		runs.begin(c.up.topic.log)
+	}
+}
+
 func (c *connection) publish(e *sse.Event) {
 	u, t := c.up, c.up.topic
 	t.relay.stats.Received.Add(1)
 	c.strip(e)
-	if !e.HasID && !e.HasData && !e.HasRetry {
+	f := c.sieve.sift(e)
+	switch {
+	case len(f.entry.Wire) == 0:
 		return
-	}
-	entry := hub.Entry{SetsID: e.HasID, ID: eventID(e)}
-	if t.epoch != "" && !e.HasID && e.HasData {
-		entry.SetsID, entry.ID = true, t.assign(t.log.Newest().Cursor)
-		e.HasID, e.ID = true, []byte(entry.ID)
-	}
-	u.wire = sse.Append(u.wire[:0], e)
-	entry.Wire = u.wire
-
-	if !e.HasID && !e.HasData {
-		// A reconnection time alone, as many servers begin each connection with:
-		// it neither ends a replay nor is a greeting.
-		entry.Aside = true
-		t.log.Append(entry)
+	case f.entry.Aside:
+		t.log.Append(f.entry)
 		c.fresh = true
 		return
 	}
 	u.hasBegun.Store(true)
-	greets := t.greeting.greets(e, c.events)
-	if !c.begun && !greets {
-		c.begins(&entry)
+	if f.run {
+		t.runs.begin(t.log)
 	}
-	if c.replaying && !greets && c.isReplay(entry) && !c.isNewRun(&entry, c.replayed) {
+	for _, held := range f.held {
+		c.append(held)
+	}
+	if f.known {
 		return
 	}
-	if !greets && (entry.SetsID || c.replayed > 0 || !c.overlaps) {
-		// Beside another connection, an event without an id, as some origins begin
-		// each with, is no sign that what follows has not come there.
-		c.endReplay()
-	}
-	c.append(entry)
-	if greets {
-		t.greeting.add(entry.Wire, c.events == 0, t.log.Newest().Cursor)
-	}
-	if e.HasData {
-		c.events++
-	}
-	if cap(u.wire) > maxKeptBuffer {
-		u.wire = nil
+	c.append(f.entry)
+	if f.greets {
+		t.greeting.add(f.entry.Wire, f.first, t.log.Newest().Cursor)
 	}
 }
 
-// strip takes from an event what is not the origin's to say, or is no news. What is left
-// may be nothing.
+// strip takes from an event what is not the origin's to say. What is left may be nothing.
 func (c *connection) strip(e *sse.Event) {
-	u, t := c.up, c.up.topic
+	u := c.up
 	if e.HasRetry {
 		u.retry.Store(int64(min(e.Retry, longestRetry)))
-		e.HasRetry = t.relay.cfg.Retry == 0 // the operator's word goes before the origin's
+		e.HasRetry = u.topic.relay.cfg.Retry == 0 // the operator's word goes before the origin's
 	}
 	if c.brought && !u.hasBegun.Load() && eventID(e) == c.ID {
 		// The origin returns what a client made it believe: that is no id of its own.
 		e.HasID, e.ID = false, nil
-	}
-	if c.replaying && e.HasID && !e.HasData {
-		if _, known := t.log.After(eventID(e)); known && !c.repeats(e) {
-			// A position, as a fan-out begins each connection with. It is not
-			// news, and a replay may follow it.
-			e.HasID, e.ID = false, nil
-		}
 	}
 }
 
@@ -201,34 +193,21 @@ func (c *connection) append(entry hub.Entry) {
 	c.fresh = true
 }
 
-// maxKeptBuffer is how large a buffer is kept for the next event.
-const maxKeptBuffer = 64 << 10
-
-// isReplay reports whether an event at the start of a connection is in the log
-// already, in its turn: an origin that ignores the last event id, or counts it
-// differently, begins with what was there before.
-func (c *connection) isReplay(e hub.Entry) bool {
-	if !e.SetsID && c.replayed == 0 {
-		return false
-	}
-	t, from := c.up.topic, c.replayed
-	if from == 0 {
-		from = t.newestRun() // an older one may have gone further
-	}
-	next, ok := t.log.Match(from, e)
-	if ok && c.replayed == 0 && c.goesOn(&e, next-1) {
-		return false
-	}
-	if ok {
-		c.replayed = next
-	}
-	return ok
+// A beginning is what a connection begins after.
+type beginning struct {
+	Resumption
+	brought bool // by the client that opened the topic: the log must not learn it
 }
 
-// repeats reports whether a replay has begun and has come to an event that the log has.
-func (c *connection) repeats(e *sse.Event) bool {
-	u := c.up
-	u.wire = sse.Append(u.wire[:0], e)
-	_, ok := u.topic.log.Match(c.replayed, hub.Entry{Wire: u.wire, SetsID: e.HasID, ID: eventID(e)})
-	return ok && c.replayed > 0
+// next returns what the next connection begins after: the id in force, which the origin
+// has given out. No client's id opens a topic, for it may be one to which the origin has
+// nothing to send, or not all: who brings one has a catch-up. Without catch-ups, an
+// origin with a single worker can serve the one who opens a topic over no other
+// connection.
+func (u *upstream) next() beginning {
+	t := u.topic
+	if t.opener.ID != "" && !u.doubted && !u.hasBegun.Load() && t.askableID(t.opener.ID) != "" {
+		return beginning{t.opener.resumption(), true}
+	}
+	return beginning{Resumption: Resumption{ID: t.askableID(t.log.Newest().ID)}}
 }

@@ -4,56 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
-)
-
-// An upstream is a topic's way to its origin: it connects, decodes what comes
-// into the topic's log, and connects again when the connection ends. One
-// goroutine, started by the relay, owns it.
-type upstream struct {
-	topic *Topic
-
-	// rerouted tells run that the topic has a new route.
-	rerouted chan struct{}
-
-	// Owned by run, and by the connection that it waits for.
-	suspectID string    // may be why the last answer was no stream, or a silent one
-	doubted   bool      // the opener's id is not used any more
-	denials   int       // in a row, of the id in force (see isToBlame)
-	failures  int       // in a row, of connections that have not proved themselves
-	noSince   time.Time // since when every answer has been a no
-	since     time.Time // when the present state of the connection began
-	troubled  time.Time // when the row of failures began
-
-	condition atomic.Pointer[condition]
-
-	retry atomic.Int64 // the origin's reconnection time, in nanoseconds; negative: none yet
-
-	hasBegun atomic.Bool // an event has come
-
-	starts       []runStart // what connections have begun with, the newest last
-	endedCleanly bool       // the last connection
-
-	wire []byte // reused by publish
-}
-
-const (
-	// proofTime is how long a connection must last, if it brings no event, for
-	// the next failure to count as the first.
-	proofTime = 5 * time.Second
-
-	// BeliefTime is how long every answer must have been a no for the
-	// subscribers of a topic to be told: a deploy answers 404 for a while.
-	BeliefTime = time.Minute
-
-	// longestRetry bounds the reconnection time that clients are told at the end of
-	// their stream, whatever the origin says: a browser does not take a number that
-	// has overflowed.
-	longestRetry = 24 * time.Hour
-
-	// LongestRetryAfter bounds what an origin can make its clients wait.
-	LongestRetryAfter = time.Hour
 )
 
 // run keeps the topic connected until ctx ends or the topic is over.
@@ -212,7 +163,7 @@ func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
 	} else if u.obey(out) {
 		return 0, true
 	}
-	if c.events > 0 || c.wasAccepted() && time.Since(c.accepted) >= proofTime {
+	if c.sieve.events > 0 || c.wasAccepted() && time.Since(c.accepted) >= proofTime {
 		u.failures = 0
 	}
 	failures := u.failures
@@ -342,4 +293,41 @@ func (u *upstream) sleep(ctx context.Context, d time.Duration) {
 	case <-u.rerouted:
 	case <-ctx.Done():
 	}
+}
+
+// lost records a connection that has ended, or could not be made.
+func (u *upstream) lost(c *connection, delay time.Duration) {
+	now := time.Now()
+	l := Lost{
+		Outcome:  &c.outcome,
+		Accepted: c.wasAccepted(),
+		For:      now.Sub(u.since),
+		Outage:   now.Sub(u.troubled),
+		Attempts: u.failures,
+		Delay:    delay,
+		Events:   c.sieve.events,
+	}
+	if l.Accepted {
+		u.since = now
+	}
+	u.condition.Store(&condition{
+		since:     u.since,
+		address:   c.outcome.Address,
+		attempts:  u.failures,
+		next:      now.Add(delay),
+		lastError: c.outcome.Explain(),
+		failed:    now,
+	})
+	u.topic.relay.observer.Lost(u.topic, l)
+}
+
+// closed records that no further connection will be made.
+func (u *upstream) closed(reason string, status int, quiet bool) {
+	u.topic.relay.observer.Closed(u.topic, Closed{
+		Reason:  reason,
+		Address: u.condition.Load().address,
+		Status:  status,
+		For:     time.Since(u.since),
+		Quiet:   quiet,
+	})
 }

@@ -22,6 +22,7 @@ type greeting struct {
 	wire  []byte
 	after hub.Cursor // in the topic's log
 	known bool
+	isOld bool // unless it is known: the origin has sent it some time ago
 }
 
 func (g *greeting) configured() bool { return g.events > 0 || g.name != "" }
@@ -55,6 +56,20 @@ func (g *greeting) add(wire []byte, first bool, after hub.Cursor) {
 	}
 	g.wire = append(g.wire, wire...)
 	g.after, g.known = after, true
+}
+
+// passed records that a connection was joined after its greeting.
+func (g *greeting) passed() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.isOld = true
+}
+
+// isMissing reports whether it is not known, and not on its way either.
+func (g *greeting) isMissing() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.known && g.isOld
 }
 
 // renew takes a greeting from a catch-up that was spliced at a position of the

@@ -47,12 +47,3 @@ func (s *Reader) HandOver(take func(*Handover) (Carriage, error)) error {
 	}
 	return nil
 }
-
-// A Carriage is a client that was handed over: whoever carries it reads the log alone.
-type Carriage interface {
-	// Progress returns what was delivered, and where in the log the client is.
-	Progress() (events, bytes uint64, at hub.Cursor)
-
-	// End ends the client between two events.
-	End(reason EndReason)
-}

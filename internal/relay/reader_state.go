@@ -68,13 +68,3 @@ var phases = table[phase, phaseEvent]{of: "phase", rows: []transition[phase, pha
 	{phaseLive, phaseCloses, phaseClosed},
 	{phaseCarried, phaseCloses, phaseClosed},
 }}
-
-// on changes the phase of s, and counts those that are unsettled. It returns the phase
-// before.
-func (s *Reader) on(e phaseEvent) (from phase) {
-	from, to := s.phase.on(e, &phases, &s.topic.relay.misfits)
-	if n := count(to.isUnsettled()) - count(from.isUnsettled()); n != 0 {
-		s.topic.unsettled.Add(n)
-	}
-	return from
-}

@@ -139,8 +139,8 @@ func TestRunStartsAreBounded(t *testing.T) {
 			time.Sleep(time.Minute)
 			b.next().accept().events(i, i).finish()
 		}
-		starts := r.topic.upstream.starts
-		if len(starts) > maxRunStarts || !slices.ContainsFunc(starts, func(s runStart) bool { return s.id == "99" }) {
+		starts := r.topic.runs.starts
+		if len(starts) > maxRunStarts || !slices.ContainsFunc(starts, func(s RunStart) bool { return s.ID == "99" }) {
 			t.Errorf("%d starts are kept", len(starts))
 		}
 	})

@@ -1,9 +1,9 @@
 package relay
 
 import (
-	"bytes"
-	"hash/maphash"
+	"hash/fnv"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
@@ -25,15 +25,68 @@ const runPatience = time.Second
 // maxRunStarts is how many events are known that a connection has begun with.
 const maxRunStarts = 8
 
-// A runStart is an event that a connection has begun with.
-type runStart struct {
-	id  string
-	sum uint64 // of its bytes
+// A RunStart is an event that a connection has begun with. Nodes that share a topic have the
+// same.
+type RunStart struct {
+	ID  string `json:"id"`
+	Sum uint64 `json:"sum"` // of its bytes
 }
 
-var runSeed = maphash.MakeSeed()
+func startOf(e *hub.Entry) RunStart {
+	sum := fnv.New64a()
+	_, _ = sum.Write(e.Wire)
+	return RunStart{e.ID, sum.Sum64()}
+}
 
-func startOf(e *hub.Entry) runStart { return runStart{e.ID, maphash.Bytes(runSeed, e.Wire)} }
+// runs is what is known of how the origin of a topic begins its streams.
+type runs struct {
+	mu sync.Mutex
+
+	// Guarded by mu.
+	starts []RunStart   // what connections have begun with, the newest last
+	places []hub.Cursor // where it has begun its stream anew, as far as the log reaches
+}
+
+// note records what a connection has begun with, and reports whether an earlier one has begun
+// with the same.
+func (r *runs) note(start RunStart) (known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := slices.Index(r.starts, start); i >= 0 {
+		known = true
+		r.starts = slices.Delete(r.starts, i, i+1)
+	}
+	r.starts = append(r.starts, start)
+	if len(r.starts) > maxRunStarts {
+		r.starts = slices.Delete(r.starts, 0, 1)
+	}
+	return known
+}
+
+// begin records that what is appended to the log next begins a new run.
+func (r *runs) begin(log *hub.Topic) {
+	start, tail := log.Newest().Cursor, log.Tail().Cursor
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.places = slices.DeleteFunc(r.places, func(c hub.Cursor) bool { return c <= tail })
+	r.places = append(r.places, start)
+}
+
+// newest returns where in the log the newest run begins that was seen to be one, or 0.
+func (r *runs) newest() hub.Cursor {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.places) == 0 {
+		return 0
+	}
+	return r.places[len(r.places)-1]
+}
+
+func (r *runs) all() []hub.Cursor {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.places)
+}
 
 // A rerun is a connection that may begin a new run.
 type rerun struct {
@@ -65,79 +118,6 @@ func (p *pauses) sum() (sum time.Duration) {
 	return sum
 }
 
-// begins records the first event of a connection.
-func (c *connection) begins(e *hub.Entry) {
-	u, start := c.up, startOf(e)
-	c.begun = true
-	if !e.SetsID {
-		return
-	}
-	if i := slices.Index(u.starts, start); i >= 0 {
-		c.rerun = rerun{possible: !c.resumesWith(e), since: time.Now()}
-		u.starts = slices.Delete(u.starts, i, i+1)
-	}
-	u.starts = append(u.starts, start)
-	if len(u.starts) > maxRunStarts {
-		u.starts = slices.Delete(u.starts, 0, 1)
-	}
-}
-
-// resumesWith reports whether an event is the one that follows the id that the origin was
-// asked with: several connections may have been asked with the same.
-func (c *connection) resumesWith(e *hub.Entry) bool {
-	log := c.up.topic.log
-	at, known := log.KeptAfter(c.ID)
-	return c.ID != "" && known && log.FirstID(at.Cursor) == e.ID
-}
-
-// goesOn reports whether the first event of a connection, which the log has at a cursor,
-// follows the id that the origin was asked with, as one like it did in an earlier run. Then
-// the log ends with that id, and has the event before.
-func (c *connection) goesOn(e *hub.Entry, at hub.Cursor) bool {
-	log := c.up.topic.log
-	before, ok := log.At(at)
-	return ok && c.ID != "" && before.ID == c.ID && e.ID != c.ID && log.Newest().ID == c.ID
-}
-
-// isNewRun reports whether an event that the log has, before a cursor, belongs to a new run.
-// It then appends those that were held back. If it is not known yet, it holds this one back.
-func (c *connection) isNewRun(e *hub.Entry, behind hub.Cursor) bool {
-	t, r := c.up.topic, &c.rerun
-	if !r.possible {
-		return false
-	}
-	if !c.anew && !r.keepsPace(t.log.Look(behind-1).Since) {
-		held, ok := t.log.Entry(behind - 1) // for its bytes are there already
-		if !ok {
-			held = *e
-			held.Wire = bytes.Clone(e.Wire)
-		}
-		r.held = append(r.held, held)
-		return false
-	}
-	c.release()
-	return true
-}
-
-// release appends what was held back, at the beginning of a new run.
-func (c *connection) release() {
-	c.up.topic.beginRun()
-	for _, held := range c.rerun.held {
-		c.append(held)
-	}
-	c.replaying, c.rerun = false, rerun{}
-}
-
-// endReplay is called at the first event of a connection that the log has not. If the log had
-// it, and lost it while events were held back, nobody can tell whether these were a replay.
-// They are delivered, as is what follows.
-func (c *connection) endReplay() {
-	if len(c.rerun.held) > 0 && c.replayed < c.up.topic.log.Tail().Cursor {
-		c.release()
-	}
-	c.replaying, c.rerun = false, rerun{}
-}
-
 // keepsPace reports whether the events of a connection come as they came before. The
 // newest of them came at the time before.
 func (r *rerun) keepsPace(before time.Time) bool {
@@ -150,38 +130,4 @@ func (r *rerun) keepsPace(before time.Time) bool {
 	r.newest = before
 	took := time.Since(r.since)
 	return len(r.held) > 0 && took >= runPatience && 2*took >= r.took-r.pauses.sum()
-}
-
-// newestRun returns where in the log the newest run begins that was seen to be one, or 0.
-func (t *Topic) newestRun() hub.Cursor {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.runs) == 0 {
-		return 0
-	}
-	return t.runs[len(t.runs)-1]
-}
-
-// beginRun records that what is appended next begins a new run.
-func (t *Topic) beginRun() {
-	start, tail := t.log.Newest().Cursor, t.log.Tail().Cursor
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.runs = slices.DeleteFunc(t.runs, func(c hub.Cursor) bool { return c <= tail })
-	t.runs = append(t.runs, start)
-}
-
-// oldestOf returns the oldest place that an id names, if it names one in several runs:
-// nobody knows which of them the client means that brings it.
-func (t *Topic) oldestOf(id string, newest hub.Cursor) (oldest hub.Position, several bool) {
-	t.mu.Lock()
-	runs := slices.Clone(t.runs)
-	t.mu.Unlock()
-	if len(runs) == 0 {
-		return hub.Position{}, false
-	}
-	oldest, known := t.log.FirstAfter(id)
-	return oldest, known && slices.ContainsFunc(runs, func(start hub.Cursor) bool {
-		return oldest.Cursor <= start && start < newest
-	})
 }

@@ -126,3 +126,33 @@ func (t *Topic) Log() *hub.Topic { return t.log }
 
 // Words returns what an audience is told besides events.
 func (t *Topic) Words(audience uint8) *Words { return &t.relay.cfg.Words[audience] }
+
+// A State puts what a topic is doing in a word.
+type State string
+
+const (
+	StateOpening      State = "opening"      // it has not been connected yet
+	StateConnected    State = "connected"    // the origin sends
+	StateReconnecting State = "reconnecting" // the connection is lost
+	StateLingering    State = "lingering"    // there are no subscribers
+	StateRefused      State = "refused"      // the origin has said no
+	StateEnding       State = "ending"       // newcomers do not join it
+)
+
+// state returns what a topic is doing.
+func (t *Topic) state() State {
+	link, standing := t.link.now(), t.standing.now()
+	switch {
+	case t.ending.Load() != nil, !standing.isCurrent():
+		return StateEnding
+	case link == linkRefused:
+		return StateRefused
+	case standing == standingLingering:
+		return StateLingering
+	case link == linkConnected:
+		return StateConnected
+	case link == linkAway:
+		return StateReconnecting
+	}
+	return StateOpening
+}

@@ -50,6 +50,10 @@ type Sink interface {
 	// Event takes an event, whose bytes are the source's again when it returns.
 	Event(e *sse.Event)
 
+	// Note takes what is known of the origin besides events, in its place between them. It is
+	// for a source that says itself what is news (see Opening.News).
+	Note(n Note)
+
 	// Decided is called when the first event that has data has shown whether it begins
 	// a session.
 	Decided(session bool)
@@ -69,6 +73,24 @@ type Opening struct {
 	// Gap says that events are missing before what comes next, whatever the source was
 	// asked with. A source that does not know leaves that to the topic.
 	Gap bool
+
+	// News says that the source gives no events to the sink that the topic has had already,
+	// unless the origin has begun its stream anew: it has sifted them (see Topic.Sieve), and
+	// tells by Note what it has found. Otherwise, the topic sifts them.
+	News bool
+}
+
+// A Note is what a source that sifts the events itself tells of the origin.
+type Note struct {
+	// Opened says that a connection to the origin has begun here. Without it, a call of
+	// Follow begins somewhere in the middle of one.
+	Opened bool
+
+	// Began is what the connection has begun with, besides its greeting, or nil.
+	Began *RunStart
+
+	// Run says that what comes next begins the origin's stream anew.
+	Run bool
 }
 
 // An Outcome is how a call of Follow ended.

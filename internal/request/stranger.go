@@ -7,6 +7,9 @@ import (
 	"net/http"
 )
 
+// Agent is the User-Agent of the stranger.
+const Agent = "caddy-sse-fanout"
+
 // Stranger makes the request with which the stranger asks: a function of the topic's key
 // (R1), from an address with a port, over a connection to another.
 func (req *Topic) Stranger(ctx context.Context, from string, local net.Addr) *http.Request {
@@ -22,7 +25,7 @@ func (req *Topic) Stranger(ctx context.Context, from string, local net.Addr) *ht
 			"Accept":          {"text/event-stream"},
 			"Accept-Encoding": {"identity"},
 			"Cache-Control":   {"no-cache"},
-			"User-Agent":      {"caddy-sse-fanout"},
+			"User-Agent":      {Agent},
 		},
 		Body:       http.NoBody,
 		Host:       req.host,

@@ -1,0 +1,91 @@
+package gzip
+
+import (
+	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+)
+
+// A draft is a piece before it is compressed.
+type draft struct {
+	piece
+	compressor *compressor
+	text       []byte
+	next       hub.Cursor
+	beat       uint64 // heartbeats of the log by then
+}
+
+// extend makes the piece at a mark, if that is the end, of entries in front of a cursor or of a
+// heartbeat. It reports whether there is a piece there now, and whether the log no longer has
+// what would be in it.
+func (r *Rendition) extend(m Mark, limit hub.Cursor) (made, lags bool) {
+	r.making.Lock()
+	defer r.making.Unlock()
+	d, made, lags := r.draft(m, limit)
+	if d == nil {
+		return made, lags
+	}
+	if d.restart {
+		d.compressor.restart()
+	}
+	d.bytes = d.compressor.compress(d.text)
+	r.append(d, d.from.sum.Add(d.text))
+	return true, false
+}
+
+// draft returns what is to be compressed next, or nil: there is a piece at the mark, or nothing
+// to make one of. r.making must be held.
+func (r *Rendition) draft(m Mark, limit hub.Cursor) (d *draft, made, lags bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.seq != r.end.seq {
+		return nil, true, false
+	}
+	if r.end.cursor < r.cut {
+		limit = min(limit, r.cut)
+	}
+	batch := r.log.LookUntil(r.end.cursor, limit)
+	text := batch.Bytes
+	switch {
+	case batch.Lagged:
+		return nil, false, true
+	case batch.Gap:
+		text = r.gap
+	case len(text) == 0 && batch.Beat == r.beat:
+		return nil, false, false
+	case len(text) == 0:
+		text = r.heartbeat
+	}
+	return &draft{
+		piece: piece{
+			from:    r.end,
+			plain:   len(text),
+			since:   batch.Since,
+			restart: r.isFresh || r.sinceStart >= maxDistance,
+		},
+		compressor: r.compressor,
+		text:       text,
+		next:       batch.Next,
+		beat:       batch.Beat,
+	}, false, false
+}
+
+// append adds a piece, with the sum of all up to its end.
+func (r *Rendition) append(d *draft, sum Sum) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d.from.seq != r.end.seq {
+		return // all who were in step have left meanwhile, and others have begun elsewhere
+	}
+	if d.restart {
+		r.isFresh, r.sinceStart, r.waited = false, 0, time.Time{}
+	}
+	r.pieces = append(r.pieces, d.piece)
+	r.end = Mark{r.end.seq + 1, d.next, sum}
+	r.beat, r.last = d.beat, time.Now()
+	r.sinceStart += d.plain
+	if r.end.cursor == r.cut {
+		r.isFresh, r.cut = true, uncut
+	}
+	r.trim()
+}

@@ -1,0 +1,95 @@
+package gzip
+
+import (
+	"math"
+	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+)
+
+// Await reports whether a reader that is at a cursor gets in step there, once it calls
+// Stream.Enter. Otherwise it returns the cursor in front of which the reader is sent stored
+// blocks, and asks again.
+func (r *Rendition) Await(at hub.Cursor) (limit hub.Cursor, isDue bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, isDue, limit = r.await(at)
+	return limit, isDue || at == r.cut
+}
+
+// await returns the restart point at which a reader at a cursor gets in step, if it can now.
+// Otherwise it returns the cursor of the one that it will meet, if that is known. r.mu must be
+// held.
+//
+// It compresses nothing: a reader that gets stored blocks may be ahead of the pieces. So if a
+// restart point is due, it will be where the log ends now, where no such reader is ahead of it.
+func (r *Rendition) await(at hub.Cursor) (m Mark, ok bool, limit hub.Cursor) {
+	if next, ok := r.restartFrom(at); ok {
+		return next, next.cursor == at, next.cursor
+	}
+	if r.inStep == 0 && at != r.end.cursor {
+		r.begin(at) // nobody needs what lies before it
+	}
+	now := time.Now()
+	if r.waited.IsZero() {
+		r.waited = now
+	}
+	if r.isWanted(now) {
+		if r.cut = r.log.Newest().Cursor; r.cut == r.end.cursor {
+			r.isFresh, r.cut = true, uncut
+		}
+	}
+	switch {
+	case r.isFresh && at <= r.end.cursor:
+		return r.end, at == r.end.cursor, r.end.cursor
+	case at <= r.cut: // also if there is none
+		return Mark{}, false, r.cut
+	}
+	return Mark{}, false, math.MaxUint64
+}
+
+// isWanted reports whether a reader that waits needs another restart point. r.mu must be held.
+func (r *Rendition) isWanted(now time.Time) bool {
+	switch {
+	case r.isFresh, r.cut != uncut:
+		return false
+	case r.inStep == 0:
+		return true
+	}
+	return r.sinceStart >= minDistance || now.Sub(r.waited) >= patience || now.Sub(r.last) >= patience
+}
+
+// reach makes pieces up to the cut, for a reader that has got there. It reports whether it is
+// worth asking again whether the reader gets in step.
+func (r *Rendition) reach(at hub.Cursor) bool {
+	r.mu.Lock()
+	end, cut := r.end, r.cut
+	r.mu.Unlock()
+	if at != cut {
+		return true // another reader has made them
+	}
+	made, lags := r.extend(end, cut)
+	if !lags {
+		return made
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.end.Is(end) {
+		r.begin(at) // the log has passed all who were in step
+	}
+	return true
+}
+
+// restartFrom returns the first restart point at a cursor or behind it. r.mu must be held.
+func (r *Rendition) restartFrom(at hub.Cursor) (Mark, bool) {
+	first := len(r.pieces)
+	for first > 0 && r.pieces[first-1].from.cursor >= at {
+		first--
+	}
+	for _, p := range r.pieces[first:] {
+		if p.restart {
+			return p.from, true
+		}
+	}
+	return Mark{}, false
+}
