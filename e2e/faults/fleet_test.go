@@ -113,8 +113,10 @@ func (f *fleet) excused(do func() error) {
 	f.excuses = append(f.excuses, timespan{from, time.Now().Add(lease)})
 }
 
-// unite waits until no node is apart. One that does not answer is dead, or stopped.
+// unite waits until no node is apart. One that does not answer is dead, or stopped, and one
+// that has just lost NATS does not know yet.
 func (f *fleet) unite() error {
+	last(lease)
 	began := time.Now()
 	for {
 		apart := ""
