@@ -79,7 +79,7 @@ type Multiplex struct {
 	server   *caddyhttp.Server
 	door     site.Door // of server
 	cors     cors.Policy
-	carrier  carrier.Carrier
+	service  carrier.Service
 	group    *multiplexGroup
 	notices  observe.Notices
 	before   func() survey.Before // what the site may have changed of requests that have come here
@@ -119,7 +119,7 @@ func (h *Multiplex) join() error {
 	if h.cors, err = cors.New(h.CORSOrigins); err != nil {
 		return err
 	}
-	h.carrier = carrier.Carrier{Timeout: time.Duration(h.settings.DispatchTimeout), Sockets: carrier.Kernel{}}
+	h.service = carrier.Service{Timeout: time.Duration(h.settings.DispatchTimeout), Sockets: carrier.Kernel{}}
 	h.group = joinGroup(atAddresses(h.server, definition), h)
 	return nil
 }
@@ -217,7 +217,7 @@ func (h *Multiplex) serve(w http.ResponseWriter, r *http.Request, opts *multiple
 	}
 	defer h.group.release(address)
 
-	output := h.carrier.NewOutput(w, r)
+	output := h.service.NewOutput(w, r)
 	conn := multiplex.New(opts, output)
 	h.group.enter(conn)
 	defer h.group.exit(conn)
@@ -251,7 +251,7 @@ func (h *Multiplex) turnAway(w http.ResponseWriter, r *http.Request, why relay.R
 			zap.Uint64("connections", n))
 	}
 	counted.Multiplex.Rejected.Add(1)
-	output := h.carrier.NewOutput(w, r)
+	output := h.service.NewOutput(w, r)
 	h.writeHeader(w, r)
 	_ = output.Write(false, append(relay.AppendRetryField(nil, relay.TurnAwayDelay()), '\n'))
 	output.Last()

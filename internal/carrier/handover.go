@@ -46,7 +46,7 @@ type Sockets interface {
 
 // handsOver reports whether the connection of r can be handed over. A body that may
 // still come over it is for net/http to deal with.
-func (c *Carrier) handsOver(w http.ResponseWriter, r *http.Request) bool {
+func (c *Service) handsOver(w http.ResponseWriter, r *http.Request) bool {
 	return c.HandsOver && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
 		!mayBeUnread(r) && !c.boundInTime(r) && c.Sockets.Beneath(w, r, "")
 }
@@ -57,7 +57,7 @@ func (s *Session) handOver() bool {
 	if !s.reader.CanHandOver() {
 		return false
 	}
-	c := s.carrier
+	c := s.service
 	coding := ""
 	if s.gzip != nil {
 		if s.gzip.Rendition() == nil {
@@ -108,7 +108,7 @@ func (s *Session) handOver() bool {
 // keep leaves the connection where it is.
 func (s *Session) keep(why error) {
 	s.detachable = false
-	s.carrier.Kept(s.reader, why)
+	s.service.Kept(s.reader, why)
 }
 
 var errChanged = errors.New("handing over a connection: another handler changes what is written to it")
@@ -132,7 +132,7 @@ func (Kernel) Beneath(w http.ResponseWriter, r *http.Request, coding string) boo
 // boundInTime reports whether the operator has bounded how long a response may
 // take, or how slow it may be, or has less patience with a write than we have. That
 // is for the HTTP server to see to.
-func (c *Carrier) boundInTime(r *http.Request) bool {
+func (c *Service) boundInTime(r *http.Request) bool {
 	if srv, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); srv != nil && srv.WriteTimeout > 0 {
 		return true
 	}
@@ -249,7 +249,7 @@ func (c compressedClient) Ended(reason direct.Reason, events, bytes uint64) {
 // A delivery is a topic as direct delivery has it: for one audience, and for those of it that
 // get gzip or for those that do not.
 type delivery struct {
-	*Carrier
+	*Service
 	topic      *relay.Topic
 	audience   uint8
 	compressed bool
@@ -281,7 +281,7 @@ func (d delivery) Delivered(clients int, batch direct.Delivery) {
 		d.topic.CountCompressed(uint64(clients*batch.Compressed), uint64(clients*batch.Bytes))
 	}
 	// One observation for all that a batch was written to.
-	d.Carrier.Delivered(time.Since(batch.Since))
+	d.Service.Delivered(time.Since(batch.Since))
 }
 
 // Beaten implements direct.Stream.

@@ -35,7 +35,7 @@ func (silent) Closed(*relay.Topic, relay.Closed) {}
 func (silent) Retired()                          {}
 
 // newSession returns a session of c whose client is w.
-func newSession(tb testing.TB, c *Carrier, w http.ResponseWriter, major int) *Session {
+func newSession(tb testing.TB, c *Service, w http.ResponseWriter, major int) *Session {
 	cfg := relay.Config{
 		Words:    make([]relay.Words, 1),
 		History:  hub.Limits{Events: 10, Bytes: 1 << 10, Age: time.Minute},
@@ -59,7 +59,7 @@ func newSession(tb testing.TB, c *Carrier, w http.ResponseWriter, major int) *Se
 
 // newDelivery returns what writes one event to one client of many.
 func newDelivery(tb testing.TB) (deliver func()) {
-	c := &Carrier{Timeout: time.Second, Sockets: Kernel{}}
+	c := &Service{Timeout: time.Second, Sockets: Kernel{}}
 	s := newSession(tb, c, discarding{make(http.Header)}, 1)
 	event := []byte("id: 1\ndata: x\n\n")
 	return func() {

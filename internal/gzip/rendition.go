@@ -36,7 +36,7 @@ type Settings struct {
 // that get stored blocks, do not wait for the compressor.
 type Rendition struct {
 	// Static after construction.
-	log            *hub.Topic
+	log            *hub.Log
 	settings       Settings
 	heartbeat, gap []byte
 
@@ -117,7 +117,7 @@ func (b *Batch) IsEmpty() bool { return len(b.Bytes) == 0 && len(b.Stored) == 0 
 
 // NewRendition returns that of a log. What is sent for a heartbeat of the log, and in place
 // of a gap, is not empty.
-func NewRendition(log *hub.Topic, s Settings, heartbeat, gap []byte) *Rendition {
+func NewRendition(log *hub.Log, s Settings, heartbeat, gap []byte) *Rendition {
 	return &Rendition{log: log, settings: s, heartbeat: heartbeat, gap: gap, cut: uncut}
 }
 

@@ -26,7 +26,7 @@ const (
 // A play is a log, and readers that follow its rendition.
 type play struct {
 	t         *testing.T
-	log       *hub.Topic
+	log       *hub.Log
 	rendition *Rendition
 	readers   []*reader
 	published []string // what each entry of the log is to readers

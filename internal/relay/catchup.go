@@ -23,7 +23,7 @@ const SpliceTimeouts = 10
 type catchup struct {
 	group *catchups
 	id    Claim
-	log   *hub.Topic
+	log   *hub.Log
 	past  leg // of the catch-up that this one continues
 
 	// Guarded by group.mu.

@@ -18,10 +18,10 @@ func (g *catchups) holdsItsShare(ip string, now time.Time) bool {
 	return held >= max(1, g.topic.relay.cfg.Catchups-1)
 }
 
-// giveUpOverdue gives up what has waited for longer than a catch-up may take, because
+// expelOverdue expels what has waited for longer than a catch-up may take, because
 // too many fetches for its addresses have come to nothing: a gap is better than no
 // events. g.mu must be held.
-func (g *catchups) giveUpOverdue(now time.Time, atLatest func(time.Duration)) {
+func (g *catchups) expelOverdue(now time.Time, atLatest func(time.Duration)) {
 	patience := g.topic.relay.cfg.CatchupTimeout
 	for turn := g.turns.Front(); turn != nil; {
 		q := turn.Value.(*queue)
@@ -39,7 +39,7 @@ func (g *catchups) giveUpOverdue(now time.Time, atLatest func(time.Duration)) {
 			}
 			g.dequeue(c, q.ip)
 			if c.queues == 0 {
-				g.giveUp(c)
+				g.expel(c)
 			}
 		}
 	}

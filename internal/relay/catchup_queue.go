@@ -25,7 +25,7 @@ func (g *catchups) join(s *Reader, id Claim) *catchup {
 		c = nil
 	}
 	if c == nil {
-		if g.queued.Load() >= MaxQueued && !g.makeRoom(address) {
+		if g.queued.Load() >= MaxQueued && !g.shortenLongest(address) {
 			return nil
 		}
 		c = g.add(id)
@@ -138,7 +138,7 @@ func (g *catchups) startNext() {
 			g.start(q.waiting[0], q.ip, now)
 		}
 	}
-	g.giveUpOverdue(now, atLatest)
+	g.expelOverdue(now, atLatest)
 	g.wakeIn(later)
 }
 

@@ -6,7 +6,7 @@ package relay
 //   - its progress: how far it is from meeting the topic's log (under catchup.mu)
 //
 // The progress changes only in stageRunning and stageResting. One exception: a catch-up that
-// loses its place in the queue (catchups.giveUp) fails.
+// loses its place in the queue (catchups.expel) fails.
 
 // A stage is what a catch-up has of the connections that its topic may have for catch-ups.
 type stage uint32

@@ -49,11 +49,11 @@ func (g *catchups) dequeue(c *catchup, ip string) {
 	}
 }
 
-// makeRoom gives up the last catch-up that waits for the address with the most, if
+// shortenLongest expels the last catch-up that waits for the address with the most, if
 // those are more than wait for address: nobody can fill the queue for all. Whoever
 // waits for it is told at the next event or heartbeat. One that others ask for as well
 // stays with them. g.mu must be held.
-func (g *catchups) makeRoom(address string) bool {
+func (g *catchups) shortenLongest(address string) bool {
 	for {
 		var most *queue
 		for _, q := range g.queues {
@@ -71,14 +71,14 @@ func (g *catchups) makeRoom(address string) bool {
 		c := most.last()
 		g.dequeue(c, most.ip)
 		if c.queues == 0 {
-			g.giveUp(c)
+			g.expel(c)
 			return true
 		}
 	}
 }
 
-// giveUp ends a catch-up that waits. g.mu must be held.
-func (g *catchups) giveUp(c *catchup) {
+// expel ends a catch-up that waits. g.mu must be held.
+func (g *catchups) expel(c *catchup) {
 	g.unqueue(c)
 	g.forget(c)
 	g.stageOn(c, stageEnds)

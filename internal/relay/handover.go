@@ -8,7 +8,7 @@ import (
 
 // A Handover is a client that needs nothing but its log from now on.
 type Handover struct {
-	Log    *hub.Topic
+	Log    *hub.Log
 	Cursor hub.Cursor
 
 	// Events and Bytes were delivered before.

@@ -53,7 +53,7 @@ func (r *Relay) joinOrOpen(v *Visit) (_ *Reader, yielded *Topic, _ Rejection, _ 
 	return newReader(t, v, joined), yielded, "", nil
 }
 
-// open makes a topic and starts its upstream. r.mu must be held.
+// open makes a topic and starts its follower. r.mu must be held.
 func (r *Relay) open(v *Visit) *Topic {
 	t := newTopic(r, v)
 	r.topics[v.Key] = t
@@ -71,7 +71,7 @@ func (r *Relay) open(v *Visit) *Topic {
 			// connection before the old one has ended.
 			<-before
 		}
-		t.upstream.run(t.ctx)
+		t.follower.run(t.ctx)
 		t.catchups.close()
 		t.helpers.Wait()
 		close(t.done)
@@ -96,9 +96,9 @@ func newTopic(r *Relay, v *Visit) *Topic {
 		// need not wait for the first event to learn that it is not.
 		t.trust.begin(trustAssumed)
 	}
-	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
-	t.upstream.retry.Store(-1)
-	t.upstream.condition.Store(&condition{since: time.Now()})
+	t.follower = &follower{topic: t, rerouted: make(chan struct{}, 1)}
+	t.follower.retry.Store(-1)
+	t.follower.condition.Store(&condition{since: time.Now()})
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	t.catchups = newCatchups(t)
 	t.renditions = newRenditions(cfg, t.log)

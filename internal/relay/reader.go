@@ -34,7 +34,7 @@ type Reader struct {
 	patient bool
 	carrier Carrier
 
-	log    *hub.Topic // that it reads: the topic's or a catch-up's
+	log    *hub.Log   // that it reads: the topic's or a catch-up's
 	cursor hub.Cursor // of the next entry there
 	beat   uint64     // heartbeats seen there
 
@@ -169,7 +169,7 @@ func (s *Reader) read() hub.Batch {
 }
 
 // follow makes s read the topic's log, or that of its catch-up, from a cursor on.
-func (s *Reader) follow(log *hub.Topic, cursor hub.Cursor) {
+func (s *Reader) follow(log *hub.Log, cursor hub.Cursor) {
 	s.log, s.cursor = log, cursor
 	s.start.Store(uint64(s.cursor) - s.events.Load()) // may wrap around
 	if log == s.topic.log {

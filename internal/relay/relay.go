@@ -166,7 +166,7 @@ func (r *Relay) detachTopic(t *Topic, how standingEvent) {
 	}
 }
 
-// closeTopic closes the upstream of a topic that has no subscribers. r.mu must
+// closeTopic ends the follower of a topic that has no subscribers. r.mu must
 // be held.
 func (r *Relay) closeTopic(t *Topic) {
 	if t.isClosed() {
@@ -189,7 +189,7 @@ func (r *Relay) closeUnused(t *Topic) bool {
 	return true
 }
 
-// closed is called when the upstream of a topic has ended.
+// closed is called when the follower of a topic has ended.
 func (r *Relay) closed(t *Topic) {
 	defer r.retire()
 	r.mu.Lock()

@@ -10,7 +10,7 @@ type renditions []*gzip.Rendition
 
 // newRenditions returns those of a log, by audience. Audiences that are told the same at a
 // heartbeat and at a gap share one, as all that is in a rendition is the same for all.
-func newRenditions(cfg *Config, log *hub.Topic) renditions {
+func newRenditions(cfg *Config, log *hub.Log) renditions {
 	if cfg.Compress == nil {
 		return nil
 	}

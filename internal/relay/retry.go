@@ -31,6 +31,6 @@ func (t *Topic) saidRetry() (d time.Duration, said bool) {
 	if d = t.relay.cfg.Retry; d > 0 {
 		return d, true
 	}
-	d = time.Duration(t.upstream.retry.Load())
+	d = time.Duration(t.follower.retry.Load())
 	return d, d >= 0
 }

@@ -64,7 +64,7 @@ func (r *runs) note(start RunStart) (known bool) {
 }
 
 // begin records that what is appended to the log next begins a new run.
-func (r *runs) begin(log *hub.Topic) {
+func (r *runs) begin(log *hub.Log) {
 	start, tail := log.Newest().Cursor, log.Tail().Cursor
 	r.mu.Lock()
 	defer r.mu.Unlock()

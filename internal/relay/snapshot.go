@@ -38,7 +38,7 @@ type UpstreamSnapshot struct {
 // Snapshot returns what is seen of the topic now. No lock of the engine is taken, here and
 // in all else that views call: nobody who looks can hold an event up.
 func (t *Topic) Snapshot() Snapshot {
-	c := t.upstream.condition.Load()
+	c := t.follower.condition.Load()
 	s := Snapshot{
 		Since:    c.since,
 		Log:      t.log.Stats(),
@@ -122,7 +122,7 @@ func (t *Topic) CountDelivery(events, bytes uint64) {
 func (t *Topic) CountHeartbeats(n uint64) { t.relay.stats.Heartbeats.Add(n) }
 
 // Log returns what the readers of the topic read.
-func (t *Topic) Log() *hub.Topic { return t.log }
+func (t *Topic) Log() *hub.Log { return t.log }
 
 // Words returns what an audience is told besides events.
 func (t *Topic) Words(audience uint8) *Words { return &t.relay.cfg.Words[audience] }

@@ -17,8 +17,8 @@ type Topic struct {
 	key      string
 	name     string // for logs and administrators
 	source   Source
-	log      *hub.Topic
-	upstream *upstream
+	log      *hub.Log
+	follower *follower
 	catchups *catchups
 	opener   Claim // with "catchup off": of the subscriber who opened it
 	greeting greeting
@@ -26,8 +26,8 @@ type Topic struct {
 	epoch    string // of ids that are ours, with "ids assign"
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
-	helpers  sync.WaitGroup // goroutines besides the upstream's
-	done     chan struct{}  // closed when the upstream has ended
+	helpers  sync.WaitGroup // goroutines besides the follower's
+	done     chan struct{}  // closed when the follower has ended
 	roster   roster         // of its subscribers, for administrators
 
 	renditions renditions // nil without Config.Compress
@@ -94,12 +94,12 @@ func (t *Topic) Changed() {
 // Reroute makes the topic look whether its source has moved.
 func (t *Topic) Reroute() {
 	select {
-	case t.upstream.rerouted <- struct{}{}:
+	case t.follower.rerouted <- struct{}{}:
 	default:
 	}
 }
 
-// stop ends the upstream and the timers of a topic that is closed.
+// stop ends the follower and the timers of a topic that is closed.
 func (t *Topic) stop() {
 	t.mu.Lock()
 	for _, timer := range []*time.Timer{t.heart, t.expiry, t.handshake} {

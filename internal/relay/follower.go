@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// An upstream is a topic's way to its origin: it connects, decodes what comes
+// A follower keeps a topic fed from its source: it connects, takes what comes
 // into the topic's log, and connects again when the connection ends. One
 // goroutine, started by the relay, owns it.
-type upstream struct {
+type follower struct {
 	topic *Topic
 
 	// rerouted tells run that the topic has a new route.
@@ -50,7 +50,7 @@ const (
 	LongestRetryAfter = time.Hour
 )
 
-// A condition is what those who look from outside get to see of an upstream.
+// A condition is what those who look from outside get to see of a follower.
 type condition struct {
 	since     time.Time // when the present state of the connection began
 	address   string    // of the origin, if the source names it
@@ -60,7 +60,7 @@ type condition struct {
 	failed    time.Time // when that was
 }
 
-// connected returns the condition of an upstream that was just connected.
+// connected returns the condition of a follower that was just connected.
 func (c *condition) connected(now time.Time, address string) *condition {
 	seen := *c
 	seen.since, seen.attempts, seen.next, seen.address = now, 0, time.Time{}, address
