@@ -79,6 +79,7 @@ type Multiplex struct {
 	server   *caddyhttp.Server
 	door     site.Door // of server
 	cors     cors.Policy
+	files    browser.Files
 	carrier  carrier.Carrier
 	group    *multiplexGroup
 	notices  observe.Notices
@@ -119,6 +120,7 @@ func (h *Multiplex) join() error {
 	if h.cors, err = cors.New(h.CORSOrigins); err != nil {
 		return err
 	}
+	h.files = browser.New(h.settings.MaxStreams)
 	h.carrier = carrier.Carrier{Timeout: time.Duration(h.settings.DispatchTimeout), Sockets: carrier.Kernel{}}
 	h.group = joinGroup(atAddresses(h.server, definition), h)
 	return nil
@@ -148,7 +150,7 @@ func (h *Multiplex) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 	}
 	if name := path.Base(r.URL.Path); browser.Has(name) {
 		h.cors.Apply(w.Header(), r)
-		browser.ServeFile(w, r, name)
+		h.files.Serve(w, r, name)
 		return nil
 	}
 	if multiplex.IsInner(r) {
