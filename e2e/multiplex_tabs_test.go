@@ -203,7 +203,7 @@ func TestClientFallsBackToNative(t *testing.T) {
 			b.awaitEvent("sse_multiplex was removed", now()+10, 0)
 			b.do(map[string]any{"tab": 0, "close": true})
 
-			for i, answer := range []string{"respond 404", "respond 500", "respond 403", "respond 204", "respond \"a page\"", "redir /elsewhere"} {
+			for i, answer := range []string{"respond 404", "respond 500", "respond 403", "respond 204", "respond \"a page\"", "redir * /elsewhere"} {
 				if err := caddy.load(t, "", tabbedSite(t, origin, module+"handle /streams/ {\n\t"+answer+"\n}")); err != nil {
 					t.Fatal(err)
 				}
