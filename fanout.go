@@ -23,8 +23,8 @@ type unknownPlaceholder int
 
 // newTopicRequest extracts from r what defines its topic. It says once of each placeholder
 // in vary if it is unknown.
-func (h *instance) newTopicRequest(r *http.Request) *request.Topic {
-	req := request.NewTopic(r, h.settings)
+func (h *instance) newTopicRequest(r *http.Request) *request.Shared {
+	req := request.NewShared(r, h.settings)
 	for i, name := range h.settings.VaryPlaceholders {
 		if !req.HasPlaceholder(name) && h.notices.Once(unknownPlaceholder(i), "") {
 			h.logger.Warn("sharing a topic among requests for which a placeholder in vary is unknown",
@@ -41,7 +41,7 @@ const maxJoins = 3
 // serve makes r a subscriber of the topic for req, as often as it must join again,
 // and returns when its stream has ended. If nothing was written because r must pass
 // one to one, the error is a pass.Reason.
-func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *request.Topic, h *instance) error {
+func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *request.Shared, h *instance) error {
 	a := &arrival{handler: h, asking: multiplexedAs(w, r)}
 	if a.asking == nil {
 		if err := p.refuseCodings(w, r); err != nil {
@@ -75,7 +75,7 @@ func (p *pool) serve(w http.ResponseWriter, r *http.Request, req *request.Topic,
 }
 
 // join makes r a reader of the topic for req.
-func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Reader, relay.Rejection, error) {
+func (p *pool) join(r *http.Request, req *request.Shared, a *arrival) (*relay.Reader, relay.Rejection, error) {
 	key := req.Key()
 	if p.relay.IsOver() {
 		return nil, relay.RejectEnding, nil
@@ -115,7 +115,7 @@ func (p *pool) join(r *http.Request, req *request.Topic, a *arrival) (*relay.Rea
 // subscribe makes r a subscriber of the topic for req and returns when its stream has
 // ended. If nothing was written because r must pass one to one, the error is a
 // pass.Reason, and if it must join another topic, a joinAgainError.
-func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *request.Topic, a *arrival) error {
+func (p *pool) subscribe(w http.ResponseWriter, r *http.Request, req *request.Shared, a *arrival) error {
 	reader, rejected, err := p.join(r, req, a)
 	switch {
 	case err != nil:

@@ -4,7 +4,7 @@
 //
 // The way of an event:
 //
-//	origin ──▶ source ──▶ sse.Decoder ──▶ hub.Topic (log) ──▶ cursor ──▶ writer ──▶ client
+//	origin ──▶ source ──▶ sse.Decoder ──▶ hub.Log ──────────▶ cursor ──▶ writer ──▶ client
 //	           any Caddy   bytes to        append, wake        one per     batch,      EventSource
 //	           handler     events          encode once         subscriber  one write   curl, SDK
 //
@@ -15,7 +15,7 @@
 // Where to look: caddyfile.go and internal/settings for the configuration, internal/pass
 // for what is shared and what passes untouched, internal/request for what makes two requests
 // meet in one topic, fanout.go for the way of one request, upstream.go for a topic's way to
-// its origin (internal/origin asks a handler, internal/site the site), session.go for serving
+// its origin (internal/origin asks a handler, internal/site the site), carry.go for serving
 // one client, reload.go for what outlives a configuration. The engine between upstream and
 // session is internal/relay. docs/design.md has the rest.
 package ssefanout

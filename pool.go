@@ -29,7 +29,7 @@ type pool struct {
 	relay   *relay.Relay
 	stats   *observe.Stats
 	direct  *direct.Writer
-	carrier carrier.Carrier
+	service carrier.Service
 	places  pass.Places
 
 	passing keymemory.Memory[pass.Reason] // the keys whose requests pass one to one at once, and why
@@ -56,7 +56,7 @@ func newPool(l *lineage, h *instance) *pool {
 		Panicked: p.panicked,
 		Network:  sockets.Network,
 	})
-	p.carrier = carrier.Carrier{
+	p.service = carrier.Service{
 		Timeout:   p.dispatchTimeout(),
 		Direct:    p.direct,
 		HandsOver: opts.Direct != "off",

@@ -24,7 +24,7 @@ type upstream struct {
 	// Static after construction.
 	pool    *pool
 	topic   *relay.Topic
-	request *request.Topic
+	request *request.Shared
 	shared  relay.Source // of the fleet, or nil
 
 	abandoned atomic.Int32 // sources that nobody listens to any more

@@ -47,9 +47,9 @@ type App struct {
 	// made. Default is file.
 	Storage string `json:"storage,omitempty"`
 
-	// How many messages of each topic the stream keeps, for how long, and how many bytes of
-	// all topics. It is for a stream that is made. Defaults are 2048 messages, 10 minutes,
-	// and as many bytes as the account may have.
+	// How many messages of each topic the stream keeps, at least 1024, for how long, and how
+	// many bytes of all topics. It is for a stream that is made. Defaults are 2048 messages,
+	// 10 minutes, and as many bytes as the account may have.
 	History History `json:"history,omitzero"`
 
 	// A file with the JWT and the key of a user (.creds).
@@ -99,6 +99,7 @@ const (
 	defaultAge    = 10 * time.Minute
 	defaultEvents = 2048
 
+	fewestEvents   = 2 * maxUnacknowledged // a message must not be dropped before readers know that it was stored
 	shortestLease  = time.Second
 	shortestSecret = 16
 )
@@ -150,6 +151,8 @@ func (a *App) check(secret string) error {
 		return fmt.Errorf("checking storage: %q is not file or memory", a.Storage)
 	case a.Lease != 0 && time.Duration(a.Lease) < shortestLease:
 		return fmt.Errorf("checking lease: %s is shorter than %s", time.Duration(a.Lease), shortestLease)
+	case a.History.Events > 0 && a.History.Events < fewestEvents:
+		return fmt.Errorf("checking history: %d events are fewer than %d, and that many may be on their way at once", a.History.Events, fewestEvents)
 	case a.History.Events < 0 || a.History.Age < 0 || a.History.Size < 0:
 		return errors.New("checking history: must be positive")
 	case a.Credentials != "" && a.NKey != "":

@@ -290,8 +290,12 @@ func TestNodesWithDifferentSecretsDoNotMix(t *testing.T) {
 	o.send(5)
 	first.await("5").sequence(1, 5)
 	second.await("5").sequence(1, 5)
-	if b.logs.FilterMessageSnippet("JetStream is away").Len() == 0 {
-		t.Error("the node with another secret takes part")
+	away := b.logs.FilterMessageSnippet("JetStream is away").All()
+	if len(away) == 0 {
+		t.Fatal("the node with another secret takes part")
+	}
+	if why := fmt.Sprint(away[0].ContextMap()["error"]); !strings.Contains(why, "made by a node with another secret") {
+		t.Errorf("the log says %q", why)
 	}
 }
 

@@ -94,6 +94,7 @@ func (f *following) advance(v view) (out relay.Outcome, over bool) {
 		return f.rule(v)
 	}
 	if v.taken && f.caughtUp {
+		f.inquire()
 		if f.ended != nil && !f.accepted {
 			out := *f.ended
 			f.ended = nil
@@ -178,6 +179,12 @@ func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
 		}
 		return out, false
 	}
+	if d.message.kind == kindAsked {
+		if f.lead != nil && f.lead.ready {
+			f.lead.publisher.add(kindStands, nil)
+		}
+		return out, false
+	}
 	counts, skipped := f.order.take(&d.message)
 	missed = missed || skipped
 	f.gap = f.gap || missed
@@ -200,7 +207,7 @@ func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
 
 // begin forgets what was known of a stream that is no more.
 func (f *following) begin() {
-	f.order, f.gap, f.open, f.ended, f.caughtUp = order{}, f.eventful, nil, nil, false
+	f.order, f.gap, f.open, f.ended, f.told, f.caughtUp = order{}, f.eventful, nil, nil, false, false
 	f.parts.reset()
 	if f.lead != nil {
 		f.lead.renew()
@@ -217,7 +224,7 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 	var err error
 	switch m.kind {
 	case kindMarker:
-		f.open, f.ended = nil, nil
+		f.open, f.ended, f.told = nil, nil, true
 		f.parts.reset()
 		f.holder.Store(new(string(m.body)))
 		if f.caughtUp && f.lead == nil {
@@ -228,7 +235,7 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 	case kindOpened:
 		var o opening
 		if o, err = decodeOpening(m.body); err == nil {
-			f.open, f.ended, f.endedCleanly = &o, nil, false
+			f.open, f.ended, f.told, f.endedCleanly = &o, nil, true, false
 			f.gap = f.gap || o.Gap
 			f.sink.Note(relay.Note{Opened: true})
 		}
@@ -243,6 +250,13 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 		err = f.event(r)
 	case kindEnded:
 		out, over, err = f.end(m)
+	case kindStands:
+		if f.told = true; f.open == nil && len(m.body) > 0 {
+			var o opening
+			if o, err = decodeOpening(m.body); err == nil {
+				f.open = &o
+			}
+		}
 	case kindLeft:
 		f.open = nil
 		f.contest.vacated()
@@ -252,62 +266,6 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 		f.fleet.store.notice("reading a message", f.subject, err)
 	}
 	return out, over
-}
-
-// end takes the outcome of the connection to the origin.
-func (f *following) end(m *message) (out relay.Outcome, over bool, err error) {
-	f.open = nil
-	if f.lead != nil && f.lead.ready && f.lead.inner != nil && !f.lead.isAsking() {
-		out = f.lead.inner.outcome
-		f.lead.inner = nil
-		f.hasEnded(&out)
-		if out.Verdict == relay.Personal && f.accepted {
-			f.sink.Decided(true)
-		}
-		f.concede(&out)
-		return out, true, nil
-	}
-	if out, err = decodeOutcome(m.body); err != nil {
-		return out, false, err
-	}
-	f.hasEnded(&out)
-	if out.Verdict == relay.Personal && f.accepted {
-		f.sink.Decided(true)
-	}
-	if !f.caughtUp {
-		f.ended = &out
-		return relay.Outcome{}, false, nil
-	}
-	return out, true, nil
-}
-
-// hasEnded notes how the origin has ended its last stream.
-func (s *source) hasEnded(out *relay.Outcome) {
-	if out.Verdict == relay.Stream {
-		s.endedCleanly = out.Err == nil
-	}
-}
-
-// concede leaves the lease to others if this node cannot reach the origin: another may.
-func (f *following) concede(out *relay.Outcome) {
-	if out.Verdict == relay.Unavailable && !f.accepted {
-		f.lead.farewell()
-		f.abdicate(errLeaseOver)
-		f.contest.leave(f.fleet.store.settings.Lease / 4)
-	}
-}
-
-// accept tells the topic that the origin has answered.
-func (f *following) accept() {
-	if f.open == nil || f.accepted {
-		return
-	}
-	f.accepted = true
-	o := relay.Opening{Header: f.open.Header, Address: f.open.Address, Gap: f.gap, News: true}
-	f.gap = false
-	if tell := f.sink.Accept(o); tell != nil {
-		tell()
-	}
 }
 
 // event gives an event to the topic, once all its parts are there.
@@ -328,9 +286,7 @@ func (f *following) event(r *read) error {
 	if f.skips(&e, id) {
 		return nil
 	}
-	if f.topic.AssignIDs && e.HasData && !e.HasID {
-		e.HasID, e.ID = true, []byte(f.assign(r.seq))
-	}
+	f.identify(&e, r.seq)
 	f.given = true
 	f.sink.Heard()
 	f.sink.Event(&e)

@@ -24,6 +24,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -136,11 +137,13 @@ type origin struct {
 	most    int // connections at once
 	dials   int // that there were
 	asked   []string
+	fetched []string        // what was asked for catch-ups
 	refuses map[string]bool // nodes that do not reach it
 	held    map[string]bool // nodes that hear nothing of it for now
 	noIDs   bool
 	ignores bool               // the id that it is asked with: it sends all that it has
 	greets  bool               // each connection begins with an event that tells how many there were
+	says    *relay.Outcome     // what it answers with, instead of a stream
 	breaks  []chan error       // ends of the connections: with nil, as a stream should end
 	text    func(n int) string // the data of an event
 }
@@ -178,12 +181,24 @@ func (o *origin) end(why error) {
 	o.breaks = nil
 }
 
+// answer makes the origin answer with something else than a stream from now on.
+func (o *origin) answer(out *relay.Outcome) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.says = out
+}
+
 // restart ends all connections, and makes the origin have nothing but what it sends next.
 func (o *origin) restart(why error) {
-	o.mu.Lock()
-	o.events = 0
-	o.mu.Unlock()
+	o.empty()
 	o.end(why)
+}
+
+// empty makes the origin have nothing.
+func (o *origin) empty() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.events = 0
 }
 
 // forbid makes a node not reach the origin.
@@ -215,6 +230,23 @@ func (o *origin) connections() (now, most int) {
 	return len(o.open), o.most
 }
 
+// fetches returns what was asked for catch-ups.
+func (o *origin) fetches() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.fetched)
+}
+
+// askers returns which nodes have connections.
+func (o *origin) askers() (nodes []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for d := range o.open {
+		nodes = append(nodes, d.node)
+	}
+	return nodes
+}
+
 func (o *origin) questions() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -234,10 +266,17 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 		d.mu.Unlock()
 		return relay.Outcome{Err: errors.New("no route to the origin")}
 	}
+	if says := d.says; says != nil {
+		d.asked = append(d.asked, d.node+":"+from.ID)
+		d.mu.Unlock()
+		return *says
+	}
 	if sink.Shared() {
 		d.open[me] = struct{}{}
 		d.most = max(d.most, len(d.open))
 		d.asked = append(d.asked, d.node+":"+from.ID)
+	} else {
+		d.fetched = append(d.fetched, d.node+":"+from.ID)
 	}
 	if d.noIDs || from.ID == "" {
 		at = d.events
@@ -335,7 +374,6 @@ type options struct {
 	replicas int
 	secret   string
 	stream   string
-	history  int64 // messages in the stream
 	engine   func(*relay.Config)
 }
 
@@ -359,11 +397,8 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 	if opts.stream == "" {
 		opts.stream = "FLEET"
 	}
-	if opts.history == 0 {
-		opts.history = 10000
-	}
 	n.fleet, err = New(n.conn, name, []byte(opts.secret), Settings{
-		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: true, Lease: testLease, HistoryEvents: opts.history, HistoryAge: 5 * time.Minute,
+		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: true, Lease: testLease, HistoryEvents: 10000, HistoryAge: 5 * time.Minute,
 	}, zap.New(core).With(zap.String("node", name)))
 	if err != nil {
 		t.Fatal(err)
@@ -385,7 +420,7 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 		ReconnectMin:   20 * time.Millisecond,
 		ReconnectMax:   100 * time.Millisecond,
 		MaxEventSize:   2 << 20,
-		MaxTopics:      10000,
+		Limits:         quota.Limits{Topics: 10000},
 	}
 	if opts.engine != nil {
 		opts.engine(&cfg)
@@ -530,8 +565,12 @@ func (c *client) serve(ctx context.Context, n *node) {
 		if adm.Gone {
 			return
 		}
-		if adm.Refusal != nil || adm.Rejected != "" {
-			c.note(fmt.Sprintf("refused: %+v", adm), "")
+		if no := adm.Refusal; no != nil {
+			c.note(fmt.Sprintf("refused: %d %v %s", no.Status, no.Header, no.Body), "")
+			return
+		}
+		if adm.Rejected != "" {
+			c.note(fmt.Sprintf("rejected: %s", adm.Rejected), "")
 			return
 		}
 		r.Enter(idle{})

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -89,7 +90,7 @@ func (l *lease) acquire(ctx context.Context) (revision uint64, err error) {
 		// An attempt whose answer was lost has succeeded, some time ago.
 		return l.renewAt(ctx, revision)
 	case err != nil:
-		return 0, err
+		return 0, fmt.Errorf("taking a lease: %w", explain(err))
 	}
 	l.set(revision, sent)
 	return revision, nil
@@ -120,7 +121,7 @@ func (l *lease) renewAt(ctx context.Context, revision uint64) (uint64, error) {
 		return 0, errTaken
 	}
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("renewing a lease: %w", explain(err))
 	}
 	l.set(revision, sent)
 	return revision, nil

@@ -47,7 +47,16 @@ const (
 	kindEnded kind = 'x'
 	// kindLeft: the holder has given up its lease.
 	kindLeft kind = 'l'
+	// kindAsked: a node cannot tell from what the stream has whether there is a connection to
+	// the origin. It is the only message that does not come from a holder, and never counts.
+	kindAsked kind = 'q'
+	// kindStands is the holder's answer to that: the body is the opening of the connection, or
+	// empty if there is none.
+	kindStands kind = 's'
 )
+
+// firstIndex is that of the first message of an epoch that has no fixed place.
+const firstIndex = 2
 
 // An epoch is a time in which one holder publishes. Leases have revisions that grow with
 // each holder and each renewal; the term grows when the bucket of leases was made anew and

@@ -35,12 +35,13 @@ type publisher struct {
 	flushed chan struct{} // closed when nothing waits any more, or nothing is sent
 
 	// Owned by run.
-	epoch epoch
-	next  uint64     // the index of the next message
-	sent  []outgoing // in the order of their indexes, not acknowledged
-	acked uint64     // all before this index are stored
-	seq   uint64     // in the stream, of the last message that is
-	open  []byte     // the opening of the connection that the stored messages are of
+	epoch  epoch
+	next   uint64     // the index of the next message
+	sent   []outgoing // in the order of their indexes, not acknowledged
+	acked  uint64     // all before this index are stored
+	seq    uint64     // in the stream, of the last message that is
+	open   []byte     // the opening of the connection that the stored messages are of
+	stands []byte     // and that of the one that the sent messages are of
 }
 
 // A resumption is what begins an epoch: its marker was read, and messages before a place count.
@@ -232,7 +233,24 @@ func (p *publisher) take() (o outgoing, ok bool) {
 	o = p.waiting[0]
 	p.waiting[0] = outgoing{}
 	p.waiting = p.waiting[1:]
+	if o.kind == kindStands {
+		p.bytes += len(p.stands) - len(o.body)
+		o.body = p.stands
+	}
+	p.stands = o.leaves(p.stands)
 	return o, true
+}
+
+// leaves returns which opening readers know of behind a message, if they knew of one before.
+func (o *outgoing) leaves(open []byte) []byte {
+	switch o.kind {
+	case kindOpened:
+		return o.body
+	case kindEnded:
+		return nil
+	default:
+		return open
+	}
 }
 
 // begin begins an epoch: what was sent in the last one and does not count is sent again.
@@ -241,7 +259,7 @@ func (p *publisher) begin(r *resumption) {
 	for _, o := range p.sent {
 		if counts := r.before.epoch == p.epoch && o.index < r.before.next; counts || o.kind == kindResumed {
 			p.bytes -= len(o.body)
-			p.isStored(&o)
+			p.open = o.leaves(p.open)
 			continue
 		}
 		o.future = nil
@@ -250,6 +268,7 @@ func (p *publisher) begin(r *resumption) {
 	again[0].body = encodeResumed(r.before, p.open)
 	p.bytes += len(again[0].body)
 	p.waiting = append(again, p.waiting...)
+	p.stands = p.open
 	p.sent, p.epoch, p.next, p.acked, p.seq = nil, r.epoch, 1, 1, r.marker
 }
 
@@ -263,24 +282,13 @@ func (p *publisher) acknowledged(ack *jetstream.PubAck) {
 	}
 	p.seq, p.acked = ack.Sequence, o.index+1
 	p.sent = p.sent[1:]
-	p.isStored(&o)
+	p.open = o.leaves(p.open)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bytes -= len(o.body)
 	p.stored++
 	if p.bytes == 0 {
 		p.wakeFlush()
-	}
-}
-
-// isStored records that readers know of a message.
-func (p *publisher) isStored(o *outgoing) {
-	switch o.kind {
-	case kindOpened:
-		p.open = o.body
-	case kindEnded:
-		p.open = nil
-	default:
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
 // A source is the source of a topic on one node of a fleet. What it gives to the topic comes
@@ -46,6 +47,8 @@ type state struct {
 	open         *opening       // of the connection to the origin, as far as read
 	ended        *relay.Outcome // of the last one, if that is the newest that is known of it
 	endedCleanly bool           // as a stream should end, did the last one
+	told         bool           // what was read tells whether there is a connection to the origin
+	asked        time.Time      // when the holder was asked for that
 	lastID       string         // in force at the place that was read
 	eventful     bool           // the stream has brought events
 	gap          bool           // events are missing before what comes next
@@ -91,7 +94,7 @@ const eventOverhead = 32
 // Follow implements relay.Source.
 func (s *source) Follow(ctx context.Context, from relay.Resumption, sink relay.Sink) relay.Outcome {
 	if !sink.Shared() {
-		return s.origin.Follow(ctx, from, sink)
+		return s.catchUp(ctx, from, sink)
 	}
 	if !s.enter() {
 		return relay.Outcome{Err: relay.ErrClosing}
@@ -150,24 +153,15 @@ func (s *source) live() {
 	helpers.Wait()
 }
 
-// A role is what a node is for a topic.
-type role string
-
-const (
-	roleHolder   role = "holder"
-	roleFollower role = "follower"
-	roleApart    role = "apart"
-)
-
 // role returns what this node is for the topic.
-func (s *source) role() role {
+func (s *source) role() fleet.Role {
 	switch v := s.contest.look(); {
 	case v.away:
-		return roleApart
+		return fleet.Apart
 	case v.reign != 0:
-		return roleHolder
+		return fleet.Holder
 	}
-	return roleFollower
+	return fleet.Follower
 }
 
 // Abandoned implements relay.Source.
@@ -180,7 +174,11 @@ func (s *source) Moved() bool { return false }
 // LeftBehind implements relay.Source.
 func (s *source) LeftBehind() bool { return s.origin.LeftBehind() }
 
-// assign returns the id of an event that has none. It is the same on all nodes.
-func (s *source) assign(seq uint64) string {
-	return relay.AssignedPrefix + strconv.FormatInt(s.feed.born(), 36) + "-" + strconv.FormatUint(seq, 36)
+// identify gives an event an id if it has none and is to have one. It is the same on all
+// nodes.
+func (s *source) identify(e *sse.Event, seq uint64) {
+	if s.topic.AssignIDs && e.HasData && !e.HasID {
+		id := relay.AssignedPrefix + strconv.FormatInt(s.feed.born(), 36) + "-" + strconv.FormatUint(seq, 36)
+		e.HasID, e.ID = true, []byte(id)
+	}
 }

@@ -115,6 +115,10 @@ func (s *store) check(info *jetstream.StreamInfo) error {
 		return fmt.Errorf("the stream is for version %q of sse_fanout's messages, and this node has version %q: "+
 			"run one version on all nodes, or name another stream", info.Config.Metadata[metaVersion], version)
 	}
+	if kept := info.Config.MaxMsgsPerSubject; kept > 0 && kept < fewestEvents {
+		return fmt.Errorf("the stream keeps %d messages of each topic, and the fleet needs %d at least: "+
+			"set --max-msgs-per-subject with nats stream edit", kept, fewestEvents)
+	}
 	return nil
 }
 
@@ -220,6 +224,9 @@ func explain(err error) error {
 		return fmt.Errorf("%w: there are fewer servers with JetStream than replicas; lower replicas, or add servers", err)
 	case errors.Is(err, nats.ErrPermissionViolation):
 		return fmt.Errorf("%w: permit it to the user of these credentials; docs/fleet.md lists the subjects", err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: JetStream does not answer; either it has no leader now, "+
+			"or the user of these credentials has not all permissions that docs/fleet.md lists", err)
 	}
 	return err
 }

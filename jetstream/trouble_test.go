@@ -89,6 +89,14 @@ func TestAStreamOfSomebodyElseIsLeftAlone(t *testing.T) {
 	goesOn(t, s, "choose another name")
 }
 
+// A reader must not lose messages before it can know that they were stored.
+func TestAStreamThatKeepsTooFewMessagesIsAnError(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	changeStream(t, s, func(config *jetstream.StreamConfig) { config.MaxMsgsPerSubject = 100 })
+	goesOn(t, s, "needs 1024 at least")
+}
+
 func TestABucketWithAnotherLeaseIsAnError(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
@@ -98,19 +106,24 @@ func TestABucketWithAnotherLeaseIsAnError(t *testing.T) {
 	goesOn(t, s, "set lease to 1m0s on all nodes")
 }
 
-func TestAFullStreamLeavesNobodyWithout(t *testing.T) {
-	t.Parallel()
-	s := startServer(t)
-	n := newNode(t, s, newOrigin(), "first", options{}) // makes the stream
+// changeStream makes the stream, and changes its settings as an operator could.
+func changeStream(t *testing.T, s nats.InProcessConnProvider, change func(*jetstream.StreamConfig)) {
+	t.Helper()
+	n := newNode(t, s, newOrigin(), "first", options{})
 	info, err := n.fleet.store.info(t.Context())
 	if err != nil {
 		eventually(t, "the stream is there", func() bool { info, err = n.fleet.store.info(t.Context()); return err == nil })
 	}
-	config := info.Config
-	config.MaxBytes, config.Discard = 10, jetstream.DiscardNew
-	if _, err := js(t, s).UpdateStream(t.Context(), config); err != nil {
+	change(&info.Config)
+	if _, err := js(t, s).UpdateStream(t.Context(), info.Config); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestAFullStreamLeavesNobodyWithout(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	changeStream(t, s, func(config *jetstream.StreamConfig) { config.MaxBytes, config.Discard = 10, jetstream.DiscardNew })
 	goesOn(t, s, "maximum bytes exceeded")
 }
 
@@ -126,7 +139,7 @@ func TestMissingPermissionsLeaveNobodyWithout(t *testing.T) {
 				Username: "node", Password: "x",
 				Permissions: &server.Permissions{Publish: &server.SubjectPermission{Allow: allowed}},
 			}}})
-			goesOn(t, s, "")
+			goesOn(t, s, "has not all permissions")
 		})
 	}
 }
@@ -139,7 +152,12 @@ func TestDocumentedPermissionsAreEnough(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, section, _ := strings.Cut(string(text), "\n## Permissions\n")
-	section, _, _ = strings.Cut(section, "\nTo subscribe")
+	section, below, _ := strings.Cut(section, "\nTo subscribe: ")
+	below, _, _ = strings.Cut(below, ". ")
+	var subscribed []string
+	for subject := range strings.SplitSeq(below, ", ") {
+		subscribed = append(subscribed, strings.ReplaceAll(strings.Trim(subject, "`"), "SSE_FANOUT", "FLEET"))
+	}
 	var allowed []string
 	for row := range strings.Lines(section) {
 		if cells := strings.Split(row, "|"); len(cells) > 2 {
@@ -154,7 +172,7 @@ func TestDocumentedPermissionsAreEnough(t *testing.T) {
 		Username: "node", Password: "x",
 		Permissions: &server.Permissions{
 			Publish:   &server.SubjectPermission{Allow: allowed},
-			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+			Subscribe: &server.SubjectPermission{Allow: subscribed},
 		},
 	}}})
 	o := newOrigin()
@@ -166,6 +184,12 @@ func TestDocumentedPermissionsAreEnough(t *testing.T) {
 	o.send(10)
 	for _, c := range clients {
 		c.await("10").sequence(1, 10)
+	}
+	newClient(b, "0").await("10") // with a catch-up
+	for _, n := range []*node{a, b} {
+		if err := n.conn.LastError(); err != nil {
+			t.Errorf("%s: %v", n.name, err)
+		}
 	}
 	a.end()
 	eventually(t, "the other node holds the lease", func() bool { return holder(b) != nil })

@@ -45,7 +45,7 @@ const looks = 4
 // newDeadline returns what bounds the writes to w. Caddy's own idle timeouts, which
 // are set anew for every write and every flush, are suspended until resume is called,
 // unless they bound more than this does.
-func (c *Carrier) newDeadline(w http.ResponseWriter, r *http.Request) (d *deadline, resume func()) {
+func (c *Service) newDeadline(w http.ResponseWriter, r *http.Request) (d *deadline, resume func()) {
 	d = &deadline{
 		control: http.NewResponseController(w),
 		held:    func() (bytes int, full, known bool) { return c.Sockets.Held(r) },

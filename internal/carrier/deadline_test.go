@@ -117,7 +117,7 @@ const timeout = 10 * time.Second
 // begin writes an event of some size to the client. The result comes when that has ended.
 func (r *slowReader) begin(t *testing.T, size int) (s *Session, result chan error) {
 	r.news = make(chan struct{}, 1)
-	s = newSession(t, &Carrier{Timeout: timeout, Sockets: r}, r, r.major)
+	s = newSession(t, &Service{Timeout: timeout, Sockets: r}, r, r.major)
 	result = make(chan error, 1)
 	go func() { result <- s.write(make([]byte, size)) }()
 	return s, result
@@ -179,7 +179,7 @@ func TestOtherStreamsAreNoProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &slowReader{major: 2, wire: wire{size: 1000, wake: 1}}
 		r.news = make(chan struct{}, 1)
-		s := newSession(t, &Carrier{Timeout: timeout, Sockets: &busy{}}, r, r.major)
+		s := newSession(t, &Service{Timeout: timeout, Sockets: &busy{}}, r, r.major)
 		began := time.Now()
 		if err := s.write(make([]byte, 2000)); s.Failed(err) != relay.EndStalled {
 			t.Errorf("ended by %v", err)

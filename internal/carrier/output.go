@@ -10,7 +10,7 @@ import (
 )
 
 // An Output writes to one HTTP client. Each write may make no progress for as long as the
-// Carrier says, and is hurried when the process exits. One goroutine writes.
+// Service says, and is hurried when the process exits. One goroutine writes.
 type Output struct {
 	timeout time.Duration
 	w       http.ResponseWriter
@@ -23,7 +23,7 @@ type Output struct {
 
 // NewOutput returns the output of the answer to r. Caddy's own timeouts are suspended until
 // its Close.
-func (c *Carrier) NewOutput(w http.ResponseWriter, r *http.Request) *Output {
+func (c *Service) NewOutput(w http.ResponseWriter, r *http.Request) *Output {
 	o := &Output{timeout: c.Timeout, w: w, r: r, control: http.NewResponseController(w)}
 	o.deadline, o.resumeIdle = c.newDeadline(w, r)
 	return o

@@ -11,8 +11,8 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
-// A Carrier is what the clients of a relay have in common.
-type Carrier struct {
+// A Service carries to the clients of a relay: it is what they have in common.
+type Service struct {
 	// Timeout is how long a client may take nothing of what is written to it.
 	Timeout time.Duration
 
@@ -35,7 +35,7 @@ type Carrier struct {
 // its reader tells.
 type Session struct {
 	*Output
-	carrier *Carrier
+	service *Service
 	reader  *relay.Reader
 
 	gzip *gzip.Stream // nil: the client gets what is sent as it is
@@ -46,14 +46,10 @@ type Session struct {
 
 // Begin begins to serve a client that was admitted, in gzip if there is a stream of it. The
 // header is to be written after it. Serve must be called then, and Release at last.
-func (c *Carrier) Begin(w http.ResponseWriter, r *http.Request, reader *relay.Reader, z *gzip.Stream) *Session {
-	s := &Session{Output: c.NewOutput(w, r), carrier: c, reader: reader, gzip: z}
+func (c *Service) Begin(w http.ResponseWriter, r *http.Request, reader *relay.Reader, z *gzip.Stream) *Session {
+	s := &Session{Output: c.NewOutput(w, r), service: c, reader: reader, gzip: z}
 	reader.Enter(s)
-	s.detachable = c.handsOver(w, r)
-	if s.detachable {
-		// A connection that is taken from the HTTP server serves no other request.
-		w.Header().Set("Connection", "close")
-	}
+	s.detachable = c.Detachable(w, r)
 	return s
 }
 

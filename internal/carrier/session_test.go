@@ -9,6 +9,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 )
 
 // A discarding client takes everything.
@@ -34,13 +35,13 @@ func (silent) Closed(*relay.Topic, relay.Closed) {}
 func (silent) Retired()                          {}
 
 // newSession returns a session of c whose client is w.
-func newSession(tb testing.TB, c *Carrier, w http.ResponseWriter, major int) *Session {
+func newSession(tb testing.TB, c *Service, w http.ResponseWriter, major int) *Session {
 	cfg := relay.Config{
-		Words:     make([]relay.Words, 1),
-		History:   hub.Limits{Events: 10, Bytes: 1 << 10, Age: time.Minute},
-		Catchups:  -1,
-		Linger:    -1,
-		MaxTopics: 1,
+		Words:    make([]relay.Words, 1),
+		History:  hub.Limits{Events: 10, Bytes: 1 << 10, Age: time.Minute},
+		Catchups: -1,
+		Linger:   -1,
+		Limits:   quota.Limits{Topics: 1},
 	}
 	r := relay.New(cfg, silent{}, new(relay.Stats))
 	reader, rejected, err := r.Join(&relay.Visit{
@@ -58,7 +59,7 @@ func newSession(tb testing.TB, c *Carrier, w http.ResponseWriter, major int) *Se
 
 // newDelivery returns what writes one event to one client of many.
 func newDelivery(tb testing.TB) (deliver func()) {
-	c := &Carrier{Timeout: time.Second, Sockets: Kernel{}}
+	c := &Service{Timeout: time.Second, Sockets: Kernel{}}
 	s := newSession(tb, c, discarding{make(http.Header)}, 1)
 	event := []byte("id: 1\ndata: x\n\n")
 	return func() {

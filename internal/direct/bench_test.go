@@ -35,7 +35,7 @@ func (v void) Close() error {
 
 // A counted stream says when all of its clients have an event.
 type counted struct {
-	log   *hub.Topic
+	log   *hub.Log
 	taken chan int
 }
 

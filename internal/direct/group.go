@@ -14,7 +14,7 @@ import (
 type group struct {
 	shard  *shard
 	stream Stream
-	log    *hub.Topic
+	log    *hub.Log
 	woken  atomic.Bool // it is in the shard's inbox
 	stop   func()      // listening
 

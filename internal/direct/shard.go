@@ -24,7 +24,7 @@ type shard struct {
 	expected int // connections that are about to be taken over
 
 	// Owned by run.
-	taps    map[*hub.Topic]*tap
+	taps    map[*hub.Log]*tap
 	taken   inbox             // of the last turn, kept for its memory
 	sockets map[int32]*Socket // by file descriptor
 	timers  timers
@@ -56,7 +56,7 @@ func newShard(w *Writer) *shard {
 		kick:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		groups:  make(map[Stream]*group),
-		taps:    make(map[*hub.Topic]*tap),
+		taps:    make(map[*hub.Log]*tap),
 		sockets: make(map[int32]*Socket),
 	}
 	s.begin = sync.OnceValue(func() (err error) {

@@ -88,7 +88,7 @@ func (w *Writer) Adopt(fd int, source Source) (*Solo, error) {
 
 // Follow makes the shard write to the client what Source.Next says, as these logs have
 // news. It is for whoever would call Write otherwise.
-func (o *Solo) Follow(logs []*hub.Topic) {
+func (o *Solo) Follow(logs []*hub.Log) {
 	o.shard.ask(func() {
 		if o.socket.gone() {
 			return

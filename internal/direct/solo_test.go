@@ -18,7 +18,7 @@ type source struct {
 	*client
 	solo *direct.Solo
 
-	logs    []*hub.Topic
+	logs    []*hub.Log
 	cursors []hub.Cursor
 	unread  uint64
 	share   bool          // events are not copied
@@ -101,11 +101,11 @@ func (s *source) Taken() {
 }
 
 // adopt hands over a client that reads logs from cursors on.
-func (h *house) adopt(s *source, logs []*hub.Topic, at ...hub.Cursor) *source {
+func (h *house) adopt(s *source, logs []*hub.Log, at ...hub.Cursor) *source {
 	return h.adoptOver(s, nil, logs, at...)
 }
 
-func (h *house) adoptOver(s *source, k *buffered, logs []*hub.Topic, at ...hub.Cursor) *source {
+func (h *house) adoptOver(s *source, k *buffered, logs []*hub.Log, at ...hub.Cursor) *source {
 	h.t.Helper()
 	s.client = &client{t: h.t, room: -1}
 	s.logs, s.cursors = logs, at
@@ -146,7 +146,7 @@ func (s *stream) together(from, to int) {
 	synctest.Wait()
 }
 
-func logsOf(streams ...*stream) (logs []*hub.Topic) {
+func logsOf(streams ...*stream) (logs []*hub.Log) {
 	for _, s := range streams {
 		logs = append(logs, s.log)
 	}
@@ -465,7 +465,7 @@ func TestSolosGetEverythingOnceInAnyOrder(t *testing.T) {
 
 func testSolosInAnyOrder(t *testing.T, r *rand.Rand) {
 	h := newHouse(t)
-	var logs []*hub.Topic
+	var logs []*hub.Log
 	for range 1 + r.IntN(4) {
 		logs = append(logs, hub.New(roomy))
 	}

@@ -11,7 +11,7 @@ import (
 // woken.
 type tap struct {
 	shard   *shard
-	log     *hub.Topic
+	log     *hub.Log
 	stop    func()      // listening
 	woken   atomic.Bool // it is in the shard's inbox
 	readers []reader
@@ -24,7 +24,7 @@ type reader struct {
 }
 
 // tapOf returns the tap of a log.
-func (s *shard) tapOf(log *hub.Topic) *tap {
+func (s *shard) tapOf(log *hub.Log) *tap {
 	t := s.taps[log]
 	if t == nil {
 		t = &tap{shard: s, log: log}

@@ -99,7 +99,7 @@ type Handover struct {
 	FD     int // of a socket that does not block
 	Client Client
 	Stream Stream
-	Log    *hub.Topic
+	Log    *hub.Log
 	Cursor hub.Cursor
 
 	// Gzip is set if the client gets gzip, in step or not. Of the clients of one stream, all

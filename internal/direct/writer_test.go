@@ -21,7 +21,7 @@ import (
 
 // A stream is a log, and what the writer tells of it.
 type stream struct {
-	log *hub.Topic
+	log *hub.Log
 
 	mu     sync.Mutex
 	ending *direct.Ending

@@ -64,23 +64,23 @@ func BenchmarkPublish(b *testing.B) {
 }
 
 func benchBehind(b *testing.B, readers, size int) {
-	topic := New(benchLimits)
+	log := New(benchLimits)
 	held := make([]Batch, readers)
-	topic.Publish(benchEntry(0, size))
+	log.Publish(benchEntry(0, size))
 	for i := range held {
-		held[i] = topic.Read(0, nil)
+		held[i] = log.Read(0, nil)
 	}
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		topic.Publish(benchEntry(i, size))
+		log.Publish(benchEntry(i, size))
 		i++
 	}
 	runtime.KeepAlive(held)
 }
 
 func benchFollowed(b *testing.B, readers, size int, drained bool) {
-	topic := New(benchLimits)
+	log := New(benchLimits)
 	var pending atomic.Int64
 	taken := make(chan struct{}, 1)
 	stops := make([]chan struct{}, readers) // each its own, as each client has its own context
@@ -91,10 +91,10 @@ func benchFollowed(b *testing.B, readers, size int, drained bool) {
 		group.Go(func() {
 			var cursor Cursor
 			for {
-				batch := topic.Read(cursor, nil)
+				batch := log.Read(cursor, nil)
 				switch {
 				case batch.Lagged:
-					cursor = topic.Newest().Cursor
+					cursor = log.Newest().Cursor
 				case len(batch.Bytes) > 0:
 					cursor = batch.Next
 					if drained && pending.Add(-1) == 0 {
@@ -120,7 +120,7 @@ func benchFollowed(b *testing.B, readers, size int, drained bool) {
 	i := 0
 	for b.Loop() {
 		pending.Store(int64(readers))
-		topic.Publish(benchEntry(i, size))
+		log.Publish(benchEntry(i, size))
 		if drained {
 			<-taken
 		}
@@ -140,29 +140,29 @@ func benchFollowed(b *testing.B, readers, size int, drained bool) {
 // once.
 func BenchmarkRead(b *testing.B) {
 	for _, entries := range []int{0, 1, 100} {
-		topic := New(benchLimits)
+		log := New(benchLimits)
 		for i := range 200 { // so that the next segment has room for a hundred
-			topic.Publish(benchEntry(i, 200))
+			log.Publish(benchEntry(i, 200))
 		}
-		topic.log.newest = nil
-		at := topic.Newest().Cursor
+		log.ring.newest = nil
+		at := log.Newest().Cursor
 		for i := range entries {
-			topic.Publish(benchEntry(i, 200))
+			log.Publish(benchEntry(i, 200))
 		}
-		if got := topic.Read(at, nil).Next - at; got != Cursor(entries) {
+		if got := log.Read(at, nil).Next - at; got != Cursor(entries) {
 			b.Fatalf("a batch of %d, want %d", got, entries)
 		}
 		b.Run(fmt.Sprintf("entries=%d", entries), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				topic.Read(at, nil)
+				log.Read(at, nil)
 			}
 		})
 		b.Run(fmt.Sprintf("entries=%d/parallel", entries), func(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					topic.Read(at, nil)
+					log.Read(at, nil)
 				}
 			})
 		})
@@ -173,11 +173,11 @@ func BenchmarkRead(b *testing.B) {
 // how much the log holds, but for the processor's caches.
 func BenchmarkAfter(b *testing.B) {
 	for _, entries := range []int{1000, 100_000} {
-		topic := New(Limits{Events: entries, Bytes: 1 << 30, Age: time.Hour})
+		log := New(Limits{Events: entries, Bytes: 1 << 30, Age: time.Hour})
 		ids := make([]string, entries)
 		for i := range ids {
 			ids[i] = strconv.Itoa(i)
-			topic.Append(Entry{Wire: benchWire[:200], ID: ids[i], SetsID: true})
+			log.Append(Entry{Wire: benchWire[:200], ID: ids[i], SetsID: true})
 		}
 		// A thousand ids all over the log, so that the caches hold them either way.
 		ids = spread(ids, 1000)
@@ -185,7 +185,7 @@ func BenchmarkAfter(b *testing.B) {
 			b.ReportAllocs()
 			i := 0
 			for b.Loop() {
-				if _, ok := topic.After(ids[i]); !ok {
+				if _, ok := log.After(ids[i]); !ok {
 					b.Fatalf("After(%q) found nothing", ids[i])
 				}
 				if i++; i == len(ids) {
@@ -196,7 +196,7 @@ func BenchmarkAfter(b *testing.B) {
 		b.Run(fmt.Sprintf("history=%d/unknown", entries), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, ok := topic.After("unknown"); ok {
+				if _, ok := log.After("unknown"); ok {
 					b.Fatal("After found what is not there")
 				}
 			}
@@ -212,23 +212,23 @@ func spread(ids []string, n int) []string {
 	return some
 }
 
-// BenchmarkMemory reports what a topic takes of the heap, and what its events
+// BenchmarkMemory reports what a log takes of the heap, and what its events
 // take beyond their own bytes.
 func BenchmarkMemory(b *testing.B) {
 	for _, events := range []int{0, 1, 10, 1000} {
 		b.Run(fmt.Sprintf("events=%d", events), func(b *testing.B) {
-			const topics = 100
+			const logs = 100
 			for b.Loop() {
 				before := heap()
-				all := make([]*Topic, topics)
+				all := make([]*Log, logs)
 				for i := range all {
 					all[i] = New(benchLimits)
 					for j := range events {
 						all[i].Publish(benchEntry(j, 200))
 					}
 				}
-				total := float64(int64(heap()-before)) / topics
-				b.ReportMetric(total, "B/topic")
+				total := float64(int64(heap()-before)) / logs
+				b.ReportMetric(total, "B/log")
 				if events > 0 {
 					b.ReportMetric(total/float64(events)-200, "overhead-B/event")
 				}

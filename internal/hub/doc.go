@@ -10,10 +10,10 @@
 //
 // Replay and live delivery are the same loop with another starting cursor:
 //
-//	at := topic.Newest()              // or Oldest, Last, After
+//	at := log.Newest()              // or Oldest, Last, After
 //	var wake <-chan struct{}
 //	for {
-//		batch := topic.Read(at.Cursor, wake)
+//		batch := log.Read(at.Cursor, wake)
 //		switch {
 //		case batch.Lagged:            // the log has passed this reader
 //		case len(batch.Bytes) > 0:    // write them, go on

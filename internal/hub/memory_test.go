@@ -11,36 +11,36 @@ import (
 func TestBurstIsGivenBack(t *testing.T) {
 	const burst = 50_000
 	limits := Limits{Events: 100_000, Bytes: 64 << 20, Age: time.Minute}
-	fill := func(t *testing.T, topic *Topic) {
+	fill := func(t *testing.T, log *Log) {
 		for i := range burst {
-			topic.Append(Entry{Wire: benchWire[:200], ID: strconv.Itoa(i), SetsID: true})
+			log.Append(Entry{Wire: benchWire[:200], ID: strconv.Itoa(i), SetsID: true})
 		}
-		if n := len(topic.log.ring); n < burst {
+		if n := len(log.ring.slots); n < burst {
 			t.Fatalf("the ring has %d places after the burst", n)
 		}
 	}
 
-	t.Run("when the topic is quiet", func(t *testing.T) {
+	t.Run("when the log is quiet", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			before := heap()
-			topic := New(limits)
-			fill(t, topic)
+			log := New(limits)
+			fill(t, log)
 			if used := int64(heap() - before); used < burst*200 {
 				t.Fatalf("the burst takes %d bytes", used)
 			}
 			time.Sleep(time.Minute)
-			topic.Expire()
-			l := &topic.log
-			if l.newest != nil || l.ring != nil || len(l.index) != 0 || l.bytes != 0 {
+			log.Expire()
+			l := &log.ring
+			if l.newest != nil || l.slots != nil || len(l.index) != 0 || l.bytes != 0 {
 				t.Errorf("an empty log holds a segment: %v, a ring of %d, an index of %d, %d bytes",
-					l.newest != nil, len(l.ring), len(l.index), l.bytes)
+					l.newest != nil, len(l.slots), len(l.index), l.bytes)
 			}
 			if left := int64(heap() - before); left > 64<<10 {
 				t.Errorf("%d bytes are left of the burst", left)
 			}
-			same(t, "Newest()", topic.Newest(), Position{burst, strconv.Itoa(burst - 1)})
-			topic.Publish(plain("x"))
-			if got, _ := read(t, topic, burst); len(got) != len(plain("x").Wire) {
+			same(t, "Newest()", log.Newest(), Position{burst, strconv.Itoa(burst - 1)})
+			log.Publish(plain("x"))
+			if got, _ := read(t, log, burst); len(got) != len(plain("x").Wire) {
 				t.Errorf("read %q after the burst", got)
 			}
 		})
@@ -49,55 +49,55 @@ func TestBurstIsGivenBack(t *testing.T) {
 	t.Run("when one event came after it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			before := heap()
-			topic := New(limits)
-			fill(t, topic)
+			log := New(limits)
+			fill(t, log)
 			time.Sleep(30 * time.Second)
-			topic.Publish(withID("x"))
+			log.Publish(withID("x"))
 			time.Sleep(30 * time.Second)
-			topic.Expire()
-			if l := &topic.log; len(l.ring) != minRing || len(l.index) != 1 {
-				t.Errorf("a log of one has a ring of %d and an index of %d", len(l.ring), len(l.index))
+			log.Expire()
+			if l := &log.ring; len(l.slots) != minRing || len(l.index) != 1 {
+				t.Errorf("a log of one has a ring of %d and an index of %d", len(l.slots), len(l.index))
 			}
 			// It shares the last segment of the burst.
 			if left := int64(heap() - before); left > maxSegment+64<<10 {
 				t.Errorf("%d bytes are left of the burst", left)
 			}
-			if _, ok := topic.After("x"); !ok {
+			if _, ok := log.After("x"); !ok {
 				t.Error("its id is lost")
 			}
 		})
 	})
 
-	t.Run("when the topic goes on", func(t *testing.T) {
+	t.Run("when the log goes on", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			before := heap()
-			topic := New(limits)
-			fill(t, topic)
+			log := New(limits)
+			fill(t, log)
 			for range 120 {
 				time.Sleep(time.Second)
-				topic.Publish(plain("x"))
+				log.Publish(plain("x"))
 			}
-			if l := &topic.log; len(l.ring) > 256 || len(l.index) > 60 {
-				t.Errorf("a log of %d has a ring of %d and an index of %d", topic.Stats().Entries, len(l.ring), len(l.index))
+			if l := &log.ring; len(l.slots) > 256 || len(l.index) > 60 {
+				t.Errorf("a log of %d has a ring of %d and an index of %d", log.Stats().Entries, len(l.slots), len(l.index))
 			}
 			if left := int64(heap() - before); left > 128<<10 {
 				t.Errorf("%d bytes are left of the burst", left)
 			}
-			runtime.KeepAlive(topic)
+			runtime.KeepAlive(log)
 		})
 	})
 
 	t.Run("when large entries drive it out", func(t *testing.T) {
 		before := heap()
-		topic := New(Limits{Events: 100_000, Bytes: 16 << 20, Age: time.Hour})
-		fill(t, topic)
+		log := New(Limits{Events: 100_000, Bytes: 16 << 20, Age: time.Hour})
+		fill(t, log)
 		for range 2 {
-			topic.Publish(Entry{Wire: make([]byte, 8<<20)})
+			log.Publish(Entry{Wire: make([]byte, 8<<20)})
 		}
 		if left := int64(heap()-before) - 16<<20; left > 64<<10 {
 			t.Errorf("%d bytes are left of the burst", left)
 		}
-		runtime.KeepAlive(topic)
+		runtime.KeepAlive(log)
 	})
 }
 
@@ -116,34 +116,34 @@ func TestMemoryIsAsStated(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			const limit = 4 << 20
 			before := heap()
-			topic := New(Limits{Events: 20_000, Bytes: limit, Age: time.Hour})
+			log := New(Limits{Events: 20_000, Bytes: limit, Age: time.Hour})
 			for i, written := 0, 0; written < 3*limit; i++ {
 				size := tc.sizes[i%len(tc.sizes)]
-				topic.Publish(Entry{Wire: benchWire[:size], ID: strconv.Itoa(i), SetsID: true})
+				log.Publish(Entry{Wire: benchWire[:size], ID: strconv.Itoa(i), SetsID: true})
 				written += size
 			}
-			checkMemory(t, &topic.log)
-			s := topic.Stats()
+			checkMemory(t, &log.ring)
+			s := log.Stats()
 			got := int64(heap() - before)
 			most := int64(s.Bytes)*9/8 + 2*maxSegment + int64(s.Entries)*300 + 4096
 			if got > most {
 				t.Errorf("%d entries of %d bytes take %d, want at most %d", s.Entries, s.Bytes, got, most)
 			}
-			runtime.KeepAlive(topic)
+			runtime.KeepAlive(log)
 		})
 	}
 }
 
-func TestQuietTopicIsSmall(t *testing.T) {
-	const topics = 100
+func TestQuietLogIsSmall(t *testing.T) {
+	const logs = 100
 	before := heap()
-	all := make([]*Topic, topics)
+	all := make([]*Log, logs)
 	for i := range all {
 		all[i] = New(benchLimits)
 		all[i].Publish(benchEntry(i, 200))
 	}
-	if got := int64(heap()-before) / topics; got > 2048 {
-		t.Errorf("a topic with one event of 200 bytes takes %d, want at most 2048", got)
+	if got := int64(heap()-before) / logs; got > 2048 {
+		t.Errorf("a log with one event of 200 bytes takes %d, want at most 2048", got)
 	}
 	runtime.KeepAlive(all)
 }
@@ -151,7 +151,7 @@ func TestQuietTopicIsSmall(t *testing.T) {
 // A thousand events of 200 bytes fill three segments and a bit, each of which is
 // two allocations; now and then the index needs one.
 func TestPublishAllocates(t *testing.T) {
-	topic := New(benchLimits)
+	log := New(benchLimits)
 	i := 0
 	publish := func(add func(Entry)) func() {
 		return func() {
@@ -161,35 +161,35 @@ func TestPublishAllocates(t *testing.T) {
 			}
 		}
 	}
-	one := func(e Entry) { topic.Publish(e) }
+	one := func(e Entry) { log.Publish(e) }
 	publish(one)()
 	publish(one)()
 	if got := testing.AllocsPerRun(20, publish(one)); got > 12 {
 		t.Errorf("a thousand Publish allocate %v times, want at most 12", got)
 	}
-	if got := testing.AllocsPerRun(20, publish(topic.Append)); got > 12 {
+	if got := testing.AllocsPerRun(20, publish(log.Append)); got > 12 {
 		t.Errorf("a thousand Append allocate %v times, want at most 12", got)
 	}
 }
 
 func TestReadAllocatesNothing(t *testing.T) {
-	topic := topicOf(Limits{Events: 100, Bytes: 1000, Age: time.Hour}, 1000)
-	head := topic.Newest().Cursor
+	log := logOf(Limits{Events: 100, Bytes: 1000, Age: time.Hour}, 1000)
+	head := log.Newest().Cursor
 	for _, tc := range []struct {
 		name string
 		do   func()
 	}{
-		{"Read", func() { topic.Read(head-10, nil) }},
-		{"Read at the head", func() { topic.Read(head, nil) }},
-		{"Read, lagging", func() { topic.Read(0, nil) }},
-		{"Watch", func() { topic.Watch(nil) }},
-		{"Newest", func() { topic.Newest() }},
-		{"Last", func() { topic.Last(10) }},
-		{"At", func() { topic.At(head - 1) }},
-		{"After", func() { topic.After("990") }},
-		{"Match", func() { topic.Match(head-1, Entry{Wire: benchWire[:10], ID: "999", SetsID: true}) }},
-		{"Expire", func() { topic.Expire() }},
-		{"Stats", func() { topic.Stats() }},
+		{"Read", func() { log.Read(head-10, nil) }},
+		{"Read at the head", func() { log.Read(head, nil) }},
+		{"Read, lagging", func() { log.Read(0, nil) }},
+		{"Watch", func() { log.Watch(nil) }},
+		{"Newest", func() { log.Newest() }},
+		{"Last", func() { log.Last(10) }},
+		{"At", func() { log.At(head - 1) }},
+		{"After", func() { log.After("990") }},
+		{"Match", func() { log.Match(head-1, Entry{Wire: benchWire[:10], ID: "999", SetsID: true}) }},
+		{"Expire", func() { log.Expire() }},
+		{"Stats", func() { log.Stats() }},
 	} {
 		if got := testing.AllocsPerRun(100, tc.do); got != 0 {
 			t.Errorf("%s allocates %v times, want 0", tc.name, got)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A model does what a topic does, with a slice and loops.
+// A model does what a log does, with a slice and loops.
 type model struct {
 	limits     Limits
 	kept       []modelEntry
@@ -183,10 +183,10 @@ func (m *model) has(b []byte, from, to Cursor) bool {
 	return len(b) == 0
 }
 
-// A rehearsal does the same to a topic and to its model.
+// A rehearsal does the same to a log and to its model.
 type rehearsal struct {
 	t     *testing.T
-	topic *Topic
+	log   *Log
 	model *model
 	ids   int
 	held  []heldBatch
@@ -212,7 +212,7 @@ func rehearse(t *testing.T, script []byte) {
 		Age:    time.Duration(one(1, 60, 3600)) * time.Second,
 	}
 	start := sometimesID(one(0, 1, 2))
-	r := &rehearsal{t: t, topic: NewAfter(start, limits), model: &model{limits: limits}}
+	r := &rehearsal{t: t, log: NewAfter(start, limits), model: &model{limits: limits}}
 	r.model.startAfter(start)
 	r.check()
 	for len(script) > 0 {
@@ -221,7 +221,7 @@ func rehearse(t *testing.T, script []byte) {
 			r.publish(r.entry(next(), next()))
 		case 2:
 			e := r.entry(next(), next())
-			r.topic.Append(e)
+			r.log.Append(e)
 			r.model.publish(e)
 		case 3:
 			entries := make([]Entry, next()%20)
@@ -229,7 +229,7 @@ func rehearse(t *testing.T, script []byte) {
 				entries[i] = r.entry(next(), next())
 				r.model.publish(entries[i])
 			}
-			r.topic.Publish(entries...)
+			r.log.Publish(entries...)
 		case 4: // many small ones
 			for range next() * 4 {
 				r.publish(r.entry(next(), 1))
@@ -296,14 +296,14 @@ func (r *rehearsal) entry(kind, size int) Entry {
 }
 
 func (r *rehearsal) publish(e Entry) {
-	r.topic.Publish(e)
+	r.log.Publish(e)
 	r.model.publish(e)
 	// Wire belongs to the caller again.
 	clear(e.Wire)
 }
 
 func (r *rehearsal) expire() {
-	next, ok := r.topic.Expire()
+	next, ok := r.log.Expire()
 	r.model.expire()
 	if want := len(r.model.kept) > 0; ok != want {
 		r.t.Fatalf("Expire() has more is %v, want %v", ok, want)
@@ -314,7 +314,7 @@ func (r *rehearsal) expire() {
 }
 
 func (r *rehearsal) drop() {
-	r.topic.Drop()
+	r.log.Drop()
 	for len(r.model.kept) > 0 {
 		r.model.drop()
 	}
@@ -323,17 +323,17 @@ func (r *rehearsal) drop() {
 // hold keeps a batch from somewhere in the log.
 func (r *rehearsal) hold(where int) {
 	if n := len(r.model.kept); n > 0 {
-		batch := r.topic.Read(r.model.tail()+Cursor(where%n), nil)
+		batch := r.log.Read(r.model.tail()+Cursor(where%n), nil)
 		r.held = append(r.held, heldBatch{batch.Bytes, bytes.Clone(batch.Bytes)})
 	}
 }
 
 func (r *rehearsal) check() {
-	t, topic, m := r.t, r.topic, r.model
+	t, log, m := r.t, r.log, r.model
 	t.Helper()
 
 	// Read and At expire nothing.
-	for c := m.tail(); c < m.head(); c = topic.Read(c, nil).Next {
+	for c := m.tail(); c < m.head(); c = log.Read(c, nil).Next {
 		r.checkAt(c)
 	}
 	stride := Cursor(1 + len(m.kept)/8)
@@ -344,16 +344,16 @@ func (r *rehearsal) check() {
 	r.checkAt(m.head())
 	r.checkAt(m.head() + 1)
 
-	same(t, "Newest()", topic.Newest(), must(m.at(m.head())))
+	same(t, "Newest()", log.Newest(), must(m.at(m.head())))
 	m.expire()
-	same(t, "Oldest()", topic.Oldest(), must(m.at(m.oldest())))
-	same(t, "Tail()", topic.Tail(), must(m.at(m.tail())))
+	same(t, "Oldest()", log.Oldest(), must(m.at(m.oldest())))
+	same(t, "Tail()", log.Tail(), must(m.at(m.tail())))
 	for c := m.tail(); c <= m.head(); c += stride {
-		same(t, fmt.Sprintf("FirstID(%d)", c), topic.FirstID(c), m.firstID(c))
+		same(t, fmt.Sprintf("FirstID(%d)", c), log.FirstID(c), m.firstID(c))
 	}
-	same(t, "FirstID(0)", topic.FirstID(0), m.firstID(m.tail()))
+	same(t, "FirstID(0)", log.FirstID(0), m.firstID(m.tail()))
 	for _, n := range []int{0, 1, 2, 5, len(m.kept), len(m.kept) + 1, math.MaxInt} {
-		same(t, fmt.Sprintf("Last(%d)", n), topic.Last(n), m.last(n))
+		same(t, fmt.Sprintf("Last(%d)", n), log.Last(n), m.last(n))
 	}
 	ids := []string{"", "unknown", "id1", "id2", "id3", m.before, m.id, "unique1", "unique" + strconv.Itoa(r.ids/2)}
 	for c := m.tail(); c < m.head(); c += stride {
@@ -363,19 +363,19 @@ func (r *rehearsal) check() {
 		ids = append(ids, m.entry(m.oldest()-1).ID)
 	}
 	for _, id := range ids {
-		got, ok := topic.After(id)
+		got, ok := log.After(id)
 		want, wantOK := m.after(id)
 		if ok != wantOK || ok && got != want {
 			t.Fatalf("After(%q) = %v, %v, want %v, %v", id, got, ok, want, wantOK)
 		}
-		got, ok = topic.KeptAfter(id)
+		got, ok = log.KeptAfter(id)
 		want, wantOK = m.keptAfter(id)
 		if ok != wantOK || ok && got != want {
 			t.Fatalf("KeptAfter(%q) = %v, %v, want %v, %v", id, got, ok, want, wantOK)
 		}
 	}
 
-	s := topic.Stats()
+	s := log.Stats()
 	same(t, "Stats().Published", s.Published, uint64(m.head()))
 	same(t, "Stats().Entries", s.Entries, len(m.kept))
 	same(t, "Stats().Bytes", s.Bytes, m.bytes)
@@ -387,19 +387,19 @@ func (r *rehearsal) check() {
 	if !s.Oldest.Equal(oldest) || !s.Newest.Equal(newest) {
 		t.Fatalf("Stats() is from %v to %v, want %v to %v", s.Oldest, s.Newest, oldest, newest)
 	}
-	checkMemory(t, &topic.log)
+	checkMemory(t, &log.ring)
 }
 
 func (r *rehearsal) checkAt(c Cursor) {
-	t, topic, m := r.t, r.topic, r.model
+	t, log, m := r.t, r.log, r.model
 	t.Helper()
-	got, ok := topic.At(c)
+	got, ok := log.At(c)
 	want, wantOK := m.at(c)
 	if got != want || ok != wantOK {
 		t.Fatalf("At(%d) = %v, %v, want %v, %v", c, got, ok, want, wantOK)
 	}
 
-	batch := topic.Read(c, nil)
+	batch := log.Read(c, nil)
 	switch {
 	case c < m.tail():
 		if !batch.Lagged || batch.Bytes != nil || batch.Wake != nil {
@@ -435,14 +435,14 @@ func (r *rehearsal) checkAt(c Cursor) {
 
 // checkMatch looks for entry c and for two that are like it.
 func (r *rehearsal) checkMatch(c Cursor, e Entry) {
-	t, topic, m := r.t, r.topic, r.model
+	t, log, m := r.t, r.log, r.model
 	t.Helper()
 	otherID, otherBytes := e, e
 	otherID.SetsID, otherID.ID = true, "unknown"
 	otherBytes.Wire = e.Wire[:len(e.Wire)-1]
 	for _, from := range []Cursor{0, m.tail(), c - min(c, 1), c, c + 1, m.head()} {
 		for _, e := range []Entry{e, otherID, otherBytes} {
-			got, ok := topic.Match(from, e)
+			got, ok := log.Match(from, e)
 			want, wantOK := m.match(from, e)
 			if got != want || ok != wantOK {
 				t.Fatalf("Match(%d, %q) = %v, %v, want %v, %v", from, e.ID, got, ok, want, wantOK)
@@ -452,7 +452,7 @@ func (r *rehearsal) checkMatch(c Cursor, e Entry) {
 }
 
 // checkMemory holds the log to what Limits promises.
-func checkMemory(t *testing.T, l *log) {
+func checkMemory(t *testing.T, l *ring) {
 	t.Helper()
 	n := int(l.head - l.tail)
 	if n > max(l.limits.Events, maxSlack) || l.bytes-l.giantSize > l.limits.Bytes {
@@ -472,8 +472,8 @@ func checkMemory(t *testing.T, l *log) {
 	if most := l.bytes*9/8 + 2*maxSegment; held > most {
 		t.Fatalf("the log holds %d bytes for entries of %d, want at most %d", held, l.bytes, most)
 	}
-	if len(l.ring) > max(minRing, 4*n, 2) {
-		t.Fatalf("the ring has %d places for %d entries", len(l.ring), n)
+	if len(l.slots) > max(minRing, 4*n, 2) {
+		t.Fatalf("the ring has %d places for %d entries", len(l.slots), n)
 	}
 	if len(l.index) > n {
 		t.Fatalf("the index has %d ids of %d entries", len(l.index), n)
@@ -496,7 +496,7 @@ func must(p Position, ok bool) Position {
 
 var firstSeed = flag.Uint64("seed", 0, "the first seed of tests that draw at random")
 
-func TestTopicDoesAsItsModel(t *testing.T) {
+func TestLogDoesAsItsModel(t *testing.T) {
 	for i := range uint64(200) {
 		seed := *firstSeed + i
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {

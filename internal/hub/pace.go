@@ -25,7 +25,7 @@ const (
 // taken. So they are at work for a third of the time, and take several entries at
 // once. What comes after a quiet time waits for nothing.
 type pace struct {
-	// Written under Topic.mu, read under its read lock.
+	// Written under Log.mu, read under its read lock.
 	woken   time.Duration // when readers were woken last
 	most    int64         // of these: all but a few, who are slow or gone; 0 if they are no crowd
 	pending bool          // they are to be woken when the timer fires
@@ -64,40 +64,40 @@ func (p *pace) wake(n int64, now time.Duration) {
 	p.lap.Store(0)
 }
 
-// wakeIn makes readers be woken after some time. t.mu must be held for writing.
-func (t *Topic) wakeIn(d time.Duration) {
+// wakeIn makes readers be woken after some time. l.mu must be held for writing.
+func (l *Log) wakeIn(d time.Duration) {
 	switch {
-	case t.pace.pending:
+	case l.pace.pending:
 		return
-	case t.pace.timer == nil:
-		t.pace.timer = time.AfterFunc(d, t.wakeHeld)
+	case l.pace.timer == nil:
+		l.pace.timer = time.AfterFunc(d, l.wakeHeld)
 	default:
-		t.pace.timer.Reset(d)
+		l.pace.timer.Reset(d)
 	}
-	t.pace.pending = true
+	l.pace.pending = true
 }
 
 // wakeHeld wakes the readers whose time has come.
-func (t *Topic) wakeHeld() {
-	now := t.now()
-	t.mu.Lock()
+func (l *Log) wakeHeld() {
+	now := l.now()
+	l.mu.Lock()
 	var wake chan struct{}
-	if n := t.pace.waiting.Load(); t.pace.pending && n > 0 {
-		wake = t.renewWake(n, now)
+	if n := l.pace.waiting.Load(); l.pace.pending && n > 0 {
+		wake = l.renewWake(n, now)
 	}
-	t.pace.pending = false
-	t.mu.Unlock()
+	l.pace.pending = false
+	l.mu.Unlock()
 	if wake != nil {
 		close(wake)
 	}
 }
 
-// lapEnds is called when most of the readers woken last have come back. t.mu must
+// lapEnds is called when most of the readers woken last have come back. l.mu must
 // be held.
-func (t *Topic) lapEnds() {
-	now := t.now()
-	t.pace.lap.Store(int64(max(1, now-t.pace.woken)))
-	if t.pace.pending {
-		t.pace.timer.Reset(t.pace.left(now))
+func (l *Log) lapEnds() {
+	now := l.now()
+	l.pace.lap.Store(int64(max(1, now-l.pace.woken)))
+	if l.pace.pending {
+		l.pace.timer.Reset(l.pace.left(now))
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 // A herd is readers that have nothing to take, and wait.
 type herd struct {
-	topic  *Topic
+	log    *Log
 	cursor Cursor
 	wake   <-chan struct{}
 }
@@ -16,14 +16,14 @@ type herd struct {
 // wait makes n readers wait.
 func (h *herd) wait(n int) {
 	for range n {
-		h.wake = h.topic.Read(h.cursor, nil).Wake
+		h.wake = h.log.Read(h.cursor, nil).Wake
 	}
 }
 
 // publish adds an entry, and reports whether those who wait are woken at once.
 func (h *herd) publish() (woken bool) {
 	before := h.wake
-	h.topic.Publish(numbered(int(h.cursor)))
+	h.log.Publish(numbered(int(h.cursor)))
 	h.cursor++
 	return isClosed(before)
 }
@@ -73,7 +73,7 @@ func TestReadersAreWokenAtAPace(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := &herd{topic: New(roomy)}
+				h := &herd{log: New(roomy)}
 				h.wait(many)
 				if !h.publish() {
 					t.Fatal("what comes after a quiet time is held back")
@@ -92,14 +92,14 @@ func TestReadersAreWokenAtAPace(t *testing.T) {
 // nobody could know before.
 func TestPauseEndsWithTheReadersThatWereWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &herd{topic: New(roomy)}
+		h := &herd{log: New(roomy)}
 		h.wait(100)
 		h.publish()
 		h.wait(1)
 		time.Sleep(5 * time.Millisecond)
 		h.publish()
-		h.topic.Wake()
-		h.topic.Beat()
+		h.log.Wake()
+		h.log.Beat()
 		h.wait(99)
 		if got := h.wokenIn(); got != 10*time.Millisecond {
 			t.Errorf("woken %s after all had come back, want twice as long as they took", got)
@@ -108,7 +108,7 @@ func TestPauseEndsWithTheReadersThatWereWaitedFor(t *testing.T) {
 }
 
 func TestFewReadersAreWokenAtOnce(t *testing.T) {
-	h := &herd{topic: New(roomy)}
+	h := &herd{log: New(roomy)}
 	h.wait(crowd - 1)
 	h.publish()
 	h.wait(1)
@@ -119,13 +119,13 @@ func TestFewReadersAreWokenAtOnce(t *testing.T) {
 
 // A reader may look again, for reasons of its own, without having been woken.
 func TestReaderThatLooksAgainIsCountedOnce(t *testing.T) {
-	h := &herd{topic: New(roomy)}
+	h := &herd{log: New(roomy)}
 	h.wait(crowd - 1)
 	for range crowd {
-		if again := h.topic.Read(h.cursor, h.wake).Wake; again != h.wake {
+		if again := h.log.Read(h.cursor, h.wake).Wake; again != h.wake {
 			t.Fatal("nothing has come, and the channel to wait on is another")
 		}
-		h.topic.Watch(h.wake)
+		h.log.Watch(h.wake)
 	}
 	h.publish()
 	h.wait(1)
@@ -137,9 +137,9 @@ func TestReaderThatLooksAgainIsCountedOnce(t *testing.T) {
 // Who listens has a pace of their own.
 func TestListenersAreCalledAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &herd{topic: New(roomy)}
+		h := &herd{log: New(roomy)}
 		called := 0
-		defer h.topic.Listen(func() { called++ })()
+		defer h.log.Listen(func() { called++ })()
 		h.wait(100)
 		h.publish()
 		h.wait(1)

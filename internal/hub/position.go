@@ -1,7 +1,7 @@
 package hub
 
 // A Cursor is the sequence number of the entry that a reader will get next.
-// The first entry of a topic has sequence number 0.
+// The first entry of a log has sequence number 0.
 type Cursor uint64
 
 // A Position is a place between two entries: a cursor, and the id in force
@@ -16,79 +16,79 @@ type Position struct {
 
 // At returns the position at cursor c. It reports false if the log has passed
 // it, or is not there yet.
-func (t *Topic) At(c Cursor) (Position, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if c < t.log.tail || c > t.log.head {
+func (l *Log) At(c Cursor) (Position, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if c < l.ring.tail || c > l.ring.head {
 		return Position{}, false
 	}
-	return t.log.position(c), true
+	return l.ring.position(c), true
 }
 
 // Newest returns the position after the newest entry: live.
-func (t *Topic) Newest() Position {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.log.position(t.log.head)
+func (l *Log) Newest() Position {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.ring.position(l.ring.head)
 }
 
 // Oldest returns the position before the oldest entry that can be replayed.
-func (t *Topic) Oldest() Position {
-	now := t.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.log.expire(now)
-	return t.log.position(t.log.oldest())
+func (l *Log) Oldest() Position {
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ring.expire(now)
+	return l.ring.position(l.ring.oldest())
 }
 
 // Tail returns the position before the oldest entry that is kept.
-func (t *Topic) Tail() Position {
-	now := t.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.log.expire(now)
-	return t.log.position(t.log.tail)
+func (l *Log) Tail() Position {
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ring.expire(now)
+	return l.ring.position(l.ring.tail)
 }
 
 // Last returns the position before the newest n entries, or before the oldest
 // if there are fewer.
-func (t *Topic) Last(n int) Position {
-	now := t.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.log.expire(now)
-	from := t.log.oldest()
-	if have := uint64(t.log.head - from); uint64(n) < have {
-		from = t.log.head - Cursor(n)
+func (l *Log) Last(n int) Position {
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ring.expire(now)
+	from := l.ring.oldest()
+	if have := uint64(l.ring.head - from); uint64(n) < have {
+		from = l.ring.head - Cursor(n)
 	}
-	return t.log.position(from)
+	return l.ring.position(from)
 }
 
 // After returns the position just after the newest entry that set id. It
 // reports false if no entry that can be replayed, nor the position before the
 // oldest of them, has this id.
-func (t *Topic) After(id string) (Position, bool) { return t.find(id, t.log.after) }
+func (l *Log) After(id string) (Position, bool) { return l.find(id, l.ring.after) }
 
 // KeptAfter is After for all entries that are kept, also those that can no longer be
 // replayed.
-func (t *Topic) KeptAfter(id string) (Position, bool) { return t.find(id, t.log.keptAfter) }
+func (l *Log) KeptAfter(id string) (Position, bool) { return l.find(id, l.ring.keptAfter) }
 
-func (t *Topic) find(id string, after func(id string) (Cursor, bool)) (Position, bool) {
-	now := t.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.log.expire(now)
+func (l *Log) find(id string, after func(id string) (Cursor, bool)) (Position, bool) {
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ring.expire(now)
 	c, ok := after(id)
 	return Position{Cursor: c, ID: id}, ok
 }
 
 // FirstAfter returns the position just after the oldest entry that can be replayed and
 // has set id. It looks through all of them.
-func (t *Topic) FirstAfter(id string) (Position, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for c := t.log.oldest(); c < t.log.head; c++ {
-		if e := t.log.at(c); e.setsID && e.id == id {
+func (l *Log) FirstAfter(id string) (Position, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for c := l.ring.oldest(); c < l.ring.head; c++ {
+		if e := l.ring.at(c); e.setsID && e.id == id {
 			return Position{Cursor: c + 1, ID: id}, true
 		}
 	}
@@ -97,18 +97,18 @@ func (t *Topic) FirstAfter(id string) (Position, bool) {
 
 // FindID returns the newest id that an entry has set of which match reports true. It looks
 // through all of them, and holds no lock while match is called.
-func (t *Topic) FindID(match func(id string) bool) (string, bool) {
-	t.mu.RLock()
-	ids := make([]string, 0, t.log.head-t.log.tail+1)
-	for c := t.log.head; c > t.log.tail; c-- {
-		if e := t.log.at(c - 1); e.setsID {
+func (l *Log) FindID(match func(id string) bool) (string, bool) {
+	l.mu.RLock()
+	ids := make([]string, 0, l.ring.head-l.ring.tail+1)
+	for c := l.ring.head; c > l.ring.tail; c-- {
+		if e := l.ring.at(c - 1); e.setsID {
 			ids = append(ids, e.id)
 		}
 	}
-	if t.log.exact {
-		ids = append(ids, t.log.before)
+	if l.ring.exact {
+		ids = append(ids, l.ring.before)
 	}
-	t.mu.RUnlock()
+	l.mu.RUnlock()
 	for _, id := range ids {
 		if match(id) {
 			return id, true
@@ -119,11 +119,11 @@ func (t *Topic) FindID(match func(id string) bool) (string, bool) {
 
 // FirstID returns the first id that an entry has set, from cursor c on. It is empty
 // if none has.
-func (t *Topic) FirstID(c Cursor) string {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for c = max(c, t.log.tail); c < t.log.head; c++ {
-		if e := t.log.at(c); e.setsID && e.id != "" {
+func (l *Log) FirstID(c Cursor) string {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for c = max(c, l.ring.tail); c < l.ring.head; c++ {
+		if e := l.ring.at(c); e.setsID && e.id != "" {
 			return e.id
 		}
 	}
@@ -134,8 +134,8 @@ func (t *Topic) FirstID(c Cursor) string {
 // or after from, and returns the position after it. It looks at from itself,
 // past what is no event, and at the newest entry that set the id of e: an entry
 // that sets none can only be matched at from.
-func (t *Topic) Match(from Cursor, e Entry) (Cursor, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.log.match(from, &e)
+func (l *Log) Match(from Cursor, e Entry) (Cursor, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.ring.match(from, &e)
 }

@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// Stats are figures of a topic at one moment.
+// Stats are figures of a log at one moment.
 type Stats struct {
 	// Published counts all entries ever published.
 	Published uint64
@@ -21,22 +21,22 @@ type Stats struct {
 	Rate float64
 }
 
-// Stats returns figures of the topic.
-func (t *Topic) Stats() Stats {
-	now := t.now()
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	l := &t.log
+// Stats returns figures of the log.
+func (l *Log) Stats() Stats {
+	now := l.now()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	r := &l.ring
 	s := Stats{
-		Published: uint64(l.head),
-		Entries:   int(l.head - l.tail),
-		Bytes:     l.bytes,
-		ID:        l.id,
-		Rate:      l.rate(now),
+		Published: uint64(r.head),
+		Entries:   int(r.head - r.tail),
+		Bytes:     r.bytes,
+		ID:        r.id,
+		Rate:      r.rate(now),
 	}
 	if s.Entries > 0 {
-		s.Oldest = t.start.Add(l.at(l.tail).time)
-		s.Newest = t.start.Add(l.at(l.head - 1).time)
+		s.Oldest = l.start.Add(r.at(r.tail).time)
+		s.Newest = l.start.Add(r.at(r.head - 1).time)
 	}
 	return s
 }

@@ -19,13 +19,13 @@ func numbered(n int) Entry {
 // A follower checks that it gets numbered entries without a hole.
 type follower struct {
 	t      *testing.T
-	topic  *Topic
+	log    *Log
 	cursor Cursor
 }
 
 // take takes what there is. If that is nothing, it returns what to wait for.
 func (f *follower) take() (wake <-chan struct{}) {
-	batch := f.topic.Read(f.cursor, nil)
+	batch := f.log.Read(f.cursor, nil)
 	if batch.Lagged {
 		f.t.Errorf("a reader lags at %d", f.cursor)
 	}
@@ -87,12 +87,12 @@ func TestNoWakeUpIsLost(t *testing.T) {
 	noLeaks(t)
 	const readers, entries = 50, 5000
 	t.Logf("seed %d", *firstSeed)
-	topic := New(roomy)
+	log := New(roomy)
 	var taken atomic.Int64
 	var group sync.WaitGroup
 	for range readers {
 		group.Go(func() {
-			f := follower{t: t, topic: topic}
+			f := follower{t: t, log: log}
 			for i := range entries {
 				f.follow(i + 1)
 				taken.Add(1)
@@ -106,21 +106,21 @@ func TestNoWakeUpIsLost(t *testing.T) {
 			switch random.IntN(3) {
 			case 0:
 				for range n {
-					topic.Publish(numbered(i))
+					log.Publish(numbered(i))
 					i++
 				}
 			case 1:
 				for range n {
-					topic.Append(numbered(i))
+					log.Append(numbered(i))
 					i++
 				}
-				topic.Wake()
+				log.Wake()
 			case 2:
 				for range n {
-					topic.Append(numbered(i))
+					log.Append(numbered(i))
 					i++
 				}
-				topic.Beat()
+				log.Beat()
 			}
 			for taken.Load() < int64(readers*i) && !t.Failed() {
 				runtime.Gosched()
@@ -134,7 +134,7 @@ func TestNoWakeUpIsLost(t *testing.T) {
 func TestPublishersAndReadersAtOnce(t *testing.T) {
 	noLeaks(t)
 	const publishers, readers, each = 4, 20, 5000
-	topic := New(Limits{Events: publishers * each, Bytes: 1 << 30, Age: time.Hour})
+	log := New(Limits{Events: publishers * each, Bytes: 1 << 30, Age: time.Hour})
 	var ready, group sync.WaitGroup
 	for range readers {
 		ready.Add(1)
@@ -143,7 +143,7 @@ func TestPublishersAndReadersAtOnce(t *testing.T) {
 			var cursor Cursor
 			var next [publishers]byte
 			for cursor < publishers*each {
-				batch := topic.Read(cursor, nil)
+				batch := log.Read(cursor, nil)
 				if batch.Wake != nil {
 					<-batch.Wake
 					continue
@@ -164,22 +164,22 @@ func TestPublishersAndReadersAtOnce(t *testing.T) {
 	for p := range publishers {
 		group.Go(func() {
 			for i := range each {
-				topic.Publish(Entry{Wire: []byte{byte(p), byte(i)}})
+				log.Publish(Entry{Wire: []byte{byte(p), byte(i)}})
 			}
 		})
 	}
 	// Those who come and go meanwhile.
 	group.Go(func() {
-		for topic.Newest().Cursor < publishers*each {
-			topic.Oldest()
-			topic.Last(10)
-			topic.After("unknown")
-			topic.Match(0, numbered(0))
-			topic.Stats()
-			topic.Expire()
-			topic.Watch(nil)
-			topic.Wake()
-			topic.Beat()
+		for log.Newest().Cursor < publishers*each {
+			log.Oldest()
+			log.Last(10)
+			log.After("unknown")
+			log.Match(0, numbered(0))
+			log.Stats()
+			log.Expire()
+			log.Watch(nil)
+			log.Wake()
+			log.Beat()
 		}
 	})
 	finish(t, &group)
@@ -188,12 +188,12 @@ func TestPublishersAndReadersAtOnce(t *testing.T) {
 func TestTenThousandCursors(t *testing.T) {
 	noLeaks(t)
 	const cursors, goroutines, entries = 10_000, 8, 300
-	topic := New(roomy)
+	log := New(roomy)
 	var group sync.WaitGroup
 	for range goroutines {
 		followers := make([]follower, cursors/goroutines)
 		for i := range followers {
-			followers[i] = follower{t: t, topic: topic}
+			followers[i] = follower{t: t, log: log}
 		}
 		group.Go(func() {
 			for followers[len(followers)-1].cursor < entries && !t.Failed() {
@@ -214,7 +214,7 @@ func TestTenThousandCursors(t *testing.T) {
 		})
 	}
 	for i := range entries {
-		topic.Publish(numbered(i))
+		log.Publish(numbered(i))
 	}
 	finish(t, &group)
 }
@@ -224,13 +224,13 @@ func TestTenThousandCursors(t *testing.T) {
 func TestThousandsWakeAtOnce(t *testing.T) {
 	noLeaks(t)
 	const readers, entries = 4000, 20
-	topic := New(roomy)
+	log := New(roomy)
 	for round := range entries {
 		var waiting, group sync.WaitGroup
 		waiting.Add(readers)
 		for range readers {
 			group.Go(func() {
-				f := follower{t: t, topic: topic, cursor: Cursor(round)}
+				f := follower{t: t, log: log, cursor: Cursor(round)}
 				wake := f.take()
 				waiting.Done()
 				<-wake
@@ -241,7 +241,7 @@ func TestThousandsWakeAtOnce(t *testing.T) {
 			})
 		}
 		waiting.Wait()
-		topic.Publish(numbered(round))
+		log.Publish(numbered(round))
 		finish(t, &group)
 	}
 }
@@ -250,23 +250,23 @@ func TestThousandsWakeAtOnce(t *testing.T) {
 // would say so.
 func TestPublishWaitsForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		topic := New(Limits{Events: 100, Bytes: 1 << 20, Age: time.Hour})
-		topic.Publish(numbered(0))
+		log := New(Limits{Events: 100, Bytes: 1 << 20, Age: time.Hour})
+		log.Publish(numbered(0))
 		stuck := make(chan struct{})
 		var readers sync.WaitGroup
 		for range 1000 {
 			readers.Go(func() {
-				batch := topic.Read(0, nil)
+				batch := log.Read(0, nil)
 				<-stuck // in a write
 				if batch.Next != 1 || len(batch.Bytes) != 8 {
 					t.Errorf("Read(0) = %+v", batch)
 				}
-				if batch := topic.Read(batch.Next, nil); !batch.Lagged {
+				if batch := log.Read(batch.Next, nil); !batch.Lagged {
 					t.Errorf("Read(1) = %+v, want lagged", batch)
 				}
 			})
 			readers.Go(func() {
-				batch := topic.Read(1, nil)
+				batch := log.Read(1, nil)
 				<-stuck
 				if !isClosed(batch.Wake) {
 					t.Error("a reader was not woken")
@@ -276,12 +276,12 @@ func TestPublishWaitsForNobody(t *testing.T) {
 		cursors := make([]Cursor, 10_000) // far behind
 		synctest.Wait()
 		for i := range 5000 {
-			topic.Publish(numbered(1 + i))
+			log.Publish(numbered(1 + i))
 		}
 		time.Sleep(slackTime)
-		topic.Publish(numbered(5001))
+		log.Publish(numbered(5001))
 		for _, c := range cursors {
-			if batch := topic.Read(c, nil); !batch.Lagged {
+			if batch := log.Read(c, nil); !batch.Lagged {
 				t.Fatalf("Read(%d) = %+v, want lagged", c, batch)
 			}
 		}
@@ -291,23 +291,23 @@ func TestPublishWaitsForNobody(t *testing.T) {
 }
 
 func TestWakeAndBeat(t *testing.T) {
-	topic := New(roomy)
+	log := New(roomy)
 	for _, tc := range []struct {
 		name string
 		do   func()
 		wake bool
 		beat uint64
 	}{
-		{"Append", func() { topic.Append(plain("x")) }, false, 0},
-		{"Wake", topic.Wake, true, 0},
-		{"Publish", func() { topic.Publish(plain("x")) }, true, 0},
-		{"Publish of nothing", func() { topic.Publish() }, true, 0},
-		{"Beat", topic.Beat, true, 1},
-		{"Expire", func() { topic.Expire() }, false, 1},
+		{"Append", func() { log.Append(plain("x")) }, false, 0},
+		{"Wake", log.Wake, true, 0},
+		{"Publish", func() { log.Publish(plain("x")) }, true, 0},
+		{"Publish of nothing", func() { log.Publish() }, true, 0},
+		{"Beat", log.Beat, true, 1},
+		{"Expire", func() { log.Expire() }, false, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			watch, _ := topic.Watch(nil)
-			read := topic.Read(topic.Newest().Cursor, nil)
+			watch, _ := log.Watch(nil)
+			read := log.Read(log.Newest().Cursor, nil)
 			if isClosed(watch) || isClosed(read.Wake) {
 				t.Fatal("woken by nobody")
 			}
@@ -318,35 +318,35 @@ func TestWakeAndBeat(t *testing.T) {
 			if got := isClosed(read.Wake); got != tc.wake {
 				t.Errorf("who reads is woken: %v, want %v", got, tc.wake)
 			}
-			_, beat := topic.Watch(nil)
+			_, beat := log.Watch(nil)
 			same(t, "the beat", beat, tc.beat)
-			same(t, "Batch.Beat", topic.Read(0, nil).Beat, tc.beat)
-			same(t, "Batch.Beat at the head", topic.Read(topic.Newest().Cursor, nil).Beat, tc.beat)
+			same(t, "Batch.Beat", log.Read(0, nil).Beat, tc.beat)
+			same(t, "Batch.Beat at the head", log.Read(log.Newest().Cursor, nil).Beat, tc.beat)
 		})
 	}
 }
 
 func TestNoChannelsForNobody(t *testing.T) {
-	topic := New(roomy)
-	first := topic.wake
+	log := New(roomy)
+	first := log.wake
 	for range 10 {
-		topic.Publish(plain("x"))
-		topic.Append(plain("x"))
-		topic.Wake()
-		topic.Beat()
-		topic.Read(0, nil)
+		log.Publish(plain("x"))
+		log.Append(plain("x"))
+		log.Wake()
+		log.Beat()
+		log.Read(0, nil)
 	}
-	if topic.wake != first {
+	if log.wake != first {
 		t.Fatal("a channel was made though nobody waits")
 	}
-	topic.Watch(nil)
-	topic.Publish(plain("x"))
-	second := topic.wake
+	log.Watch(nil)
+	log.Publish(plain("x"))
+	second := log.wake
 	if second == first || !isClosed(first) {
 		t.Fatal("who watches was not woken")
 	}
-	topic.Publish(plain("x"))
-	if topic.wake != second {
+	log.Publish(plain("x"))
+	if log.wake != second {
 		t.Fatal("a channel was made though nobody waits any more")
 	}
 }

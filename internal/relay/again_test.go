@@ -18,6 +18,8 @@ func TestASourceMayHaveAHistory(t *testing.T) {
 		b := newBench(t, testConfig())
 		r := b.join("192.0.2.1", "2")
 		defer r.Close()
+		fresh := b.join("192.0.2.1", "")
+		defer fresh.Close()
 		history := b.next()
 		history.events(1, 4)
 		if r.topic.IsConnected() {
@@ -32,6 +34,10 @@ func TestASourceMayHaveAHistory(t *testing.T) {
 		b.begin(r)
 		if text, _ := read(r); text != numbered(3, 6) {
 			t.Errorf("the client that resumes with 2 has got:\n%s", text)
+		}
+		b.begin(fresh)
+		if text, _ := read(fresh); text != numbered(5, 6) {
+			t.Errorf("the client without an id has got:\n%s", text)
 		}
 	})
 }

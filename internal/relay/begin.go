@@ -1,25 +1,12 @@
 package relay
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
-
-// A Joining is how a subscriber begins.
-type Joining int
-
-const (
-	Fresh   Joining = iota // it brought no id
-	Resumed                // it goes on just after the id that it brought
-	Gap                    // nobody knows its id any more
-	Pending                // nobody knows yet
-)
-
-func (how Joining) String() string {
-	return [...]string{"fresh", "resumed", "gap", "pending"}[how]
-}
 
 // begins takes note of how s has begun, once that is settled.
 func (s *Reader) begins(how Joining) {
@@ -114,11 +101,23 @@ func (s *Reader) catchUp(id Claim) (string, Joining) {
 	return s.settle()
 }
 
+// firstSince returns where a client begins at the earliest that is not known to be anywhere
+// in the log: what a source remembers of earlier connections is for those who resume.
+func (t *Topic) firstSince(how Joining) hub.Cursor {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if how == Gap {
+		return t.opened
+	}
+	return t.first
+}
+
 // live makes s read the topic's log from where it joined, and returns the id in
 // force there.
 func (s *Reader) live(how Joining) string {
 	t := s.topic
 	s.begins(how)
+	s.joined = max(s.joined, t.firstSince(how))
 	if how == Gap {
 		// It gets a notice of its own. It may have had the events before the log's
 		// last gap, because it may have read further than the log.
@@ -205,10 +204,6 @@ func (s *Reader) begin(how Joining, greeting []byte) (b []byte) {
 	return b
 }
 
-// MaxPosition is the longest id that a client is told as its position, besides with its
-// event: a longer one cannot come back, as net/http takes no header that large by default.
-const MaxPosition = 1 << 20
-
 // appendPosition appends the fields that make id the client's last event id. If
 // there is none, a client that brought one, and is told of a gap, must forget it.
 func (s *Reader) appendPosition(b []byte, id string, gap bool) []byte {
@@ -253,13 +248,6 @@ func (s *Reader) comeBack() {
 	s.endWithin(0, 0, EndDrained)
 }
 
-func (s *Reader) leaveCatchup() {
-	if s.catchup != nil {
-		s.catchup.leave(s)
-		s.catchup = nil
-	}
-}
-
 // gapNotice returns what is sent in the middle of a stream to tell of a gap,
 // after which id is in force.
 func (s *Reader) gapNotice(id string) ([]byte, hub.Batch) {
@@ -268,4 +256,17 @@ func (s *Reader) gapNotice(id string) ([]byte, hub.Batch) {
 		b = s.appendPosition(nil, id, true)
 	}
 	return append(b, s.words().Gap...), hub.Batch{Next: s.cursor, Beat: s.beat}
+}
+
+// oldestOf returns the oldest place that an id names, if it names one in several runs:
+// nobody knows which of them the client means that brings it.
+func (t *Topic) oldestOf(id string, newest hub.Cursor) (oldest hub.Position, several bool) {
+	runs := t.runs.all()
+	if len(runs) == 0 {
+		return hub.Position{}, false
+	}
+	oldest, known := t.log.FirstAfter(id)
+	return oldest, known && slices.ContainsFunc(runs, func(start hub.Cursor) bool {
+		return oldest.Cursor <= start && start < newest
+	})
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"sync"
@@ -22,7 +23,7 @@ const SpliceTimeouts = 10
 type catchup struct {
 	group *catchups
 	id    Claim
-	log   *hub.Topic
+	log   *hub.Log
 	past  leg // of the catch-up that this one continues
 
 	// Guarded by group.mu.
@@ -90,6 +91,77 @@ var (
 	errCatchupFull    = errors.New("the origin has sent as much as one catch-up takes")
 	errCatchupRefused = errors.New("the origin has answered with something else than an event stream")
 )
+
+// catchups are those of one topic: running, up to the configured number, and
+// waiting for their turn, which goes round by client address so that nobody who
+// asks for many ids holds up the others.
+type catchups struct {
+	topic *Topic
+	any   atomic.Bool // byID is not empty, but for a moment
+
+	// anyParked is set before it is looked whether a catch-up is to be parked, so that
+	// the event that it would wait for cannot slip through.
+	anyParked atomic.Bool
+
+	// end is the id of the newest event that the origin has, as far as catch-ups that
+	// have gone quiet can tell.
+	end atomic.Pointer[string]
+
+	// Written under mu, read without it by views.
+	queued  atomic.Int32 // catch-ups that have not started, the parked ones included
+	started atomic.Int32 // that have, and are not over
+	asking  atomic.Int32 // addresses that have some in their queues
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	byID    map[Claim]*catchup
+	running []*catchup
+	parked  map[*catchup]struct{}
+	queues  map[string]*queue // by client address
+	turns   list.List         // of queues in which some wait, the next first
+	rates   fetchRates
+	alarm   *time.Timer
+	closed  bool
+}
+
+func newCatchups(t *Topic) *catchups {
+	return &catchups{
+		topic:  t,
+		byID:   make(map[Claim]*catchup),
+		parked: make(map[*catchup]struct{}),
+		queues: make(map[string]*queue),
+		rates:  fetchRates{futile: debts{allowance: futileInTopic}, all: &t.relay.futile},
+	}
+}
+
+// A leg is what is known of the catch-up that another one continues.
+type leg struct {
+	firstID string        // of its events
+	yielded time.Time     // if it has left its place to others: since when its subscribers wait
+	quietOn int           // the connection of the topic during which the origin had no more; 0: it had
+	pause   time.Duration // after which a quiet origin is asked again if nothing happens
+}
+
+// A queue has the catch-ups that clients of one address ask for and that have not
+// started. A catch-up that clients of several addresses ask for is in the queue of
+// each: nobody waits for the turn of somebody else.
+type queue struct {
+	ip      string
+	waiting []*catchup
+	parked  []*catchup
+	turn    *list.Element // set while some wait
+}
+
+func (q *queue) len() int { return len(q.waiting) + len(q.parked) }
+
+// last returns the catch-up to give up first.
+func (q *queue) last() *catchup {
+	if n := len(q.waiting); n > 0 {
+		return q.waiting[n-1]
+	}
+	return q.parked[len(q.parked)-1]
+}
 
 // follows takes note that in the topic's log, an event with an id has followed
 // the id before.
@@ -204,4 +276,16 @@ func (c *catchup) result() (over, spliced bool, at hub.Cursor, why error) {
 	defer c.mu.Unlock()
 	is := c.progress.now()
 	return is.isOver(), is == progressJoined, c.splice, c.why
+}
+
+// progressOn changes the progress of c. c.mu must be held.
+func (c *catchup) progressOn(e progressEvent) {
+	c.progress.on(e, &progresses, &c.group.topic.relay.misfits)
+}
+
+// stageOn changes the stage of c, and counts. g.mu must be held.
+func (g *catchups) stageOn(c *catchup, e stageEvent) {
+	from, to := c.stage.on(e, &stages, &g.topic.relay.misfits)
+	g.queued.Add(count(to.isQueued()) - count(from.isQueued()))
+	g.started.Add(count(to.isStarted()) - count(from.isStarted()))
 }

@@ -91,28 +91,3 @@ func (b *backlogs) release(c *catchup) {
 		}
 	}
 }
-
-// dropBacklogs ends those who still read catch-ups: they come back with the id that they
-// have come to. A write that waits has an event, which may be large: it is cut. No lock may
-// be held.
-func (r *Relay) dropBacklogs(drop []*catchup) {
-	for _, c := range drop {
-		c.log.Drop()
-		for _, s := range c.readers() {
-			s.carrier.Cut()
-		}
-	}
-	if len(drop) > 0 {
-		r.observer.Dropped(uint64(len(drop)), r.backlogs.bound)
-	}
-}
-
-// readers returns the subscribers, who read the log or are about to.
-func (c *catchup) readers() (all []*Reader) {
-	c.group.mu.Lock()
-	defer c.group.mu.Unlock()
-	for s := range c.subscribers {
-		all = append(all, s)
-	}
-	return all
-}

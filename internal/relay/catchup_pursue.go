@@ -235,3 +235,40 @@ func (p *pursuit) disrupted() bool {
 	connected, connects := p.group.topic.connection()
 	return (!connected || connects != p.fetched.connects) && p.resumable()
 }
+
+// isQuiet reports whether the catch-up is to be parked, as the origin has sent nothing for
+// some time.
+func (p *pursuit) isQuiet(least time.Duration) bool {
+	c, f, t := p.catchup, p.fetched, p.group.topic
+	if !f.isSilent(least) || p.ended != nil && f.hasEnded() {
+		return false
+	}
+	if connected, connects := t.connection(); !connected || connects != f.connects || !t.isNowhere() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.noIDs && least == 0 {
+		return false
+	}
+	here := Claim{ID: c.lastID}
+	return c.id.ID != "" && c.progress.is(progressFetching) && (c.events > 0 || !c.tried) &&
+		here.Usable() && t.askableID(here.ID) != ""
+}
+
+// endQuiet ends the catch-up as the origin is quiet. Others that come to the same id need
+// not wait.
+func (p *pursuit) endQuiet() {
+	c := p.catchup
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.progress.now().isOver() {
+		return
+	}
+	c.quietOn = p.fetched.connects
+	if c.events > 0 {
+		end := c.lastID
+		c.group.end.Store(&end)
+	}
+	c.finish(false, 0, errCatchupQuiet)
+}

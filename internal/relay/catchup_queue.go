@@ -1,62 +1,13 @@
 package relay
 
 import (
-	"container/list"
 	"context"
 	"math"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
-
-// MaxQueued is how many catch-ups of a topic may wait to be started.
-const MaxQueued = 1000
-
-// catchups are those of one topic: running, up to the configured number, and
-// waiting for their turn, which goes round by client address so that nobody who
-// asks for many ids holds up the others.
-type catchups struct {
-	topic *Topic
-	any   atomic.Bool // byID is not empty, but for a moment
-
-	// anyParked is set before it is looked whether a catch-up is to be parked, so that
-	// the event that it would wait for cannot slip through.
-	anyParked atomic.Bool
-
-	// end is the id of the newest event that the origin has, as far as catch-ups that
-	// have gone quiet can tell.
-	end atomic.Pointer[string]
-
-	// Written under mu, read without it by views.
-	queued  atomic.Int32 // catch-ups that have not started, the parked ones included
-	started atomic.Int32 // that have, and are not over
-	asking  atomic.Int32 // addresses that have some in their queues
-
-	mu sync.Mutex
-
-	// Guarded by mu.
-	byID    map[Claim]*catchup
-	running []*catchup
-	parked  map[*catchup]struct{}
-	queues  map[string]*queue // by client address
-	turns   list.List         // of queues in which some wait, the next first
-	rates   fetchRates
-	alarm   *time.Timer
-	closed  bool
-}
-
-func newCatchups(t *Topic) *catchups {
-	return &catchups{
-		topic:  t,
-		byID:   make(map[Claim]*catchup),
-		parked: make(map[*catchup]struct{}),
-		queues: make(map[string]*queue),
-		rates:  fetchRates{futile: debts{allowance: futileInTopic}, all: &t.relay.futile},
-	}
-}
 
 // join makes s part of the catch-up for an id, which is started when its turn comes. It
 // returns nil if there can be none. If the origin was quiet behind the catch-up that this
@@ -74,7 +25,7 @@ func (g *catchups) join(s *Reader, id Claim) *catchup {
 		c = nil
 	}
 	if c == nil {
-		if g.queued.Load() >= MaxQueued && !g.makeRoom(address) {
+		if g.queued.Load() >= MaxQueued && !g.shortenLongest(address) {
 			return nil
 		}
 		c = g.add(id)
@@ -156,14 +107,6 @@ func (c *catchup) hasQueuedFor(d time.Duration) bool {
 	return c.stage.is(stageWaiting) && time.Since(c.asked) > d
 }
 
-// forget makes the next who asks for the id of c start anew. g.mu must be held.
-func (g *catchups) forget(c *catchup) {
-	if g.byID[c.id] == c {
-		delete(g.byID, c.id)
-		g.any.Store(len(g.byID) > 0)
-	}
-}
-
 // startNext starts catch-ups as long as there is room. g.mu must be held.
 func (g *catchups) startNext() {
 	if g.closed || !g.topic.IsConnected() {
@@ -195,7 +138,7 @@ func (g *catchups) startNext() {
 			g.start(q.waiting[0], q.ip, now)
 		}
 	}
-	g.giveUpOverdue(now, atLatest)
+	g.expelOverdue(now, atLatest)
 	g.wakeIn(later)
 }
 
@@ -343,4 +286,29 @@ func (g *catchups) wake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.startNext()
+}
+
+// dropBacklogs ends those who still read catch-ups: they come back with the id that they
+// have come to. A write that waits has an event, which may be large: it is cut. No lock may
+// be held.
+func (r *Relay) dropBacklogs(drop []*catchup) {
+	for _, c := range drop {
+		c.log.Drop()
+		for _, s := range c.readers() {
+			s.carrier.Cut()
+		}
+	}
+	if len(drop) > 0 {
+		r.observer.Dropped(uint64(len(drop)), r.backlogs.bound)
+	}
+}
+
+// readers returns the subscribers, who read the log or are about to.
+func (c *catchup) readers() (all []*Reader) {
+	c.group.mu.Lock()
+	defer c.group.mu.Unlock()
+	for s := range c.subscribers {
+		all = append(all, s)
+	}
+	return all
 }

@@ -15,43 +15,6 @@ import (
 // QuietTime is how long the origin must have sent nothing to be quiet.
 const QuietTime = 2 * time.Second
 
-// isQuiet reports whether the catch-up is to be parked, as the origin has sent nothing for
-// some time.
-func (p *pursuit) isQuiet(least time.Duration) bool {
-	c, f, t := p.catchup, p.fetched, p.group.topic
-	if !f.isSilent(least) || p.ended != nil && f.hasEnded() {
-		return false
-	}
-	if connected, connects := t.connection(); !connected || connects != f.connects || !t.isNowhere() {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.noIDs && least == 0 {
-		return false
-	}
-	here := Claim{ID: c.lastID}
-	return c.id.ID != "" && c.progress.is(progressFetching) && (c.events > 0 || !c.tried) &&
-		here.Usable() && t.askableID(here.ID) != ""
-}
-
-// endQuiet ends the catch-up as the origin is quiet. Others that come to the same id need
-// not wait.
-func (p *pursuit) endQuiet() {
-	c := p.catchup
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.progress.now().isOver() {
-		return
-	}
-	c.quietOn = p.fetched.connects
-	if c.events > 0 {
-		end := c.lastID
-		c.group.end.Store(&end)
-	}
-	c.finish(false, 0, errCatchupQuiet)
-}
-
 // hasEndedForNow reports whether c is over, and is for nobody who asks for its id now.
 func (c *catchup) hasEndedForNow() bool {
 	c.mu.Lock()
@@ -74,14 +37,6 @@ func (c *catchup) isAtEnd() bool {
 	}
 	_, c.quietOn = c.group.topic.connection()
 	return true
-}
-
-// A leg is what is known of the catch-up that another one continues.
-type leg struct {
-	firstID string        // of its events
-	yielded time.Time     // if it has left its place to others: since when its subscribers wait
-	quietOn int           // the connection of the topic during which the origin had no more; 0: it had
-	pause   time.Duration // after which a quiet origin is asked again if nothing happens
 }
 
 // hasYielded reports whether the subscribers of c have had a turn before, and left it to

@@ -6,7 +6,7 @@ package relay
 //   - its progress: how far it is from meeting the topic's log (under catchup.mu)
 //
 // The progress changes only in stageRunning and stageResting. One exception: a catch-up that
-// loses its place in the queue (catchups.giveUp) fails.
+// loses its place in the queue (catchups.expel) fails.
 
 // A stage is what a catch-up has of the connections that its topic may have for catch-ups.
 type stage uint32
@@ -95,15 +95,3 @@ var progresses = table[progress, progressEvent]{of: "progress", rows: []transiti
 	{progressWhole, progressSplices, progressJoined},
 	{progressWhole, progressFails, progressFailed},
 }}
-
-// stageOn changes the stage of c, and counts. g.mu must be held.
-func (g *catchups) stageOn(c *catchup, e stageEvent) {
-	from, to := c.stage.on(e, &stages, &g.topic.relay.misfits)
-	g.queued.Add(count(to.isQueued()) - count(from.isQueued()))
-	g.started.Add(count(to.isStarted()) - count(from.isStarted()))
-}
-
-// progressOn changes the progress of c. c.mu must be held.
-func (c *catchup) progressOn(e progressEvent) {
-	c.progress.on(e, &progresses, &c.group.topic.relay.misfits)
-}

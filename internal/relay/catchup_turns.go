@@ -1,29 +1,8 @@
 package relay
 
 import (
-	"container/list"
 	"slices"
 )
-
-// A queue has the catch-ups that clients of one address ask for and that have not
-// started. A catch-up that clients of several addresses ask for is in the queue of
-// each: nobody waits for the turn of somebody else.
-type queue struct {
-	ip      string
-	waiting []*catchup
-	parked  []*catchup
-	turn    *list.Element // set while some wait
-}
-
-func (q *queue) len() int { return len(q.waiting) + len(q.parked) }
-
-// last returns the catch-up to give up first.
-func (q *queue) last() *catchup {
-	if n := len(q.waiting); n > 0 {
-		return q.waiting[n-1]
-	}
-	return q.parked[len(q.parked)-1]
-}
 
 // enqueue puts a catch-up into the queue of an address. g.mu must be held.
 func (g *catchups) enqueue(c *catchup, ip string) {
@@ -70,11 +49,11 @@ func (g *catchups) dequeue(c *catchup, ip string) {
 	}
 }
 
-// makeRoom gives up the last catch-up that waits for the address with the most, if
+// shortenLongest expels the last catch-up that waits for the address with the most, if
 // those are more than wait for address: nobody can fill the queue for all. Whoever
 // waits for it is told at the next event or heartbeat. One that others ask for as well
 // stays with them. g.mu must be held.
-func (g *catchups) makeRoom(address string) bool {
+func (g *catchups) shortenLongest(address string) bool {
 	for {
 		var most *queue
 		for _, q := range g.queues {
@@ -92,14 +71,14 @@ func (g *catchups) makeRoom(address string) bool {
 		c := most.last()
 		g.dequeue(c, most.ip)
 		if c.queues == 0 {
-			g.giveUp(c)
+			g.expel(c)
 			return true
 		}
 	}
 }
 
-// giveUp ends a catch-up that waits. g.mu must be held.
-func (g *catchups) giveUp(c *catchup) {
+// expel ends a catch-up that waits. g.mu must be held.
+func (g *catchups) expel(c *catchup) {
 	g.unqueue(c)
 	g.forget(c)
 	g.stageOn(c, stageEnds)
@@ -112,4 +91,12 @@ func (g *catchups) unqueue(c *catchup) {
 		g.dequeue(c, ip)
 	}
 	delete(g.parked, c)
+}
+
+// forget makes the next who asks for the id of c start anew. g.mu must be held.
+func (g *catchups) forget(c *catchup) {
+	if g.byID[c.id] == c {
+		delete(g.byID, c.id)
+		g.any.Store(len(g.byID) > 0)
+	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 )
 
 // AllEvents is the Config.FirstEvents of readers that begin with all that there is.
@@ -78,12 +79,8 @@ type Config struct {
 	// MaxEventSize is that of the largest event, in bytes.
 	MaxEventSize int64
 
-	// Limits bound topics and subscribers. 0 is no limit, but for MaxTopics.
-	MaxTopics                int
-	MaxTopicsPerAddress      int
-	MaxSubscribers           int
-	MaxSubscribersPerTopic   int
-	MaxSubscribersPerAddress int
+	// Limits bound topics and subscribers.
+	Limits quota.Limits
 
 	// StreamTimeout is how long a reader may stay; 0: without bound.
 	StreamTimeout time.Duration

@@ -8,10 +8,10 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
-// A connection is one connection of an upstream to its source.
+// A connection is one connection of a topic to its source.
 type connection struct {
 	inflow
-	up *upstream
+	follower *follower
 	beginning
 	replaces *connection // that is to end when this one is accepted
 
@@ -27,15 +27,15 @@ type connection struct {
 }
 
 // open starts a connection.
-func (u *upstream) open(ctx context.Context, after beginning, replaces *connection) *connection {
-	t := u.topic
+func (f *follower) open(ctx context.Context, after beginning, replaces *connection) *connection {
+	t := f.topic
 	c := &connection{
 		inflow:    newInflow(t, after.Resumption, t.relay.cfg.IdleTimeout),
-		up:        u,
+		follower:  f,
 		beginning: after,
 		replaces:  replaces,
 		sieve: Sieve{
-			Question: Question{ID: after.ID, Anew: replaces == nil && u.endedCleanly},
+			Question: Question{ID: after.ID, Anew: replaces == nil && f.endedCleanly},
 			topic:    t,
 			overlaps: replaces != nil && after.ID != "",
 		},
@@ -54,13 +54,13 @@ func (c *connection) Decided(session bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.isCut {
-		c.up.topic.decide(session)
+		c.follower.topic.decide(session)
 	}
 }
 
 // Accept implements Sink.
 func (c *connection) Accept(o Opening) (tell func()) {
-	u, t := c.up, c.up.topic
+	f, t := c.follower, c.follower.topic
 	if old := c.replaces; old != nil {
 		old.cancel(errRerouted)
 		old.cut()
@@ -68,16 +68,16 @@ func (c *connection) Accept(o Opening) (tell func()) {
 	c.accept()
 	defer close(c.established)
 	hasHistory := t.log.Newest().Cursor > 0
-	told := Connected{Address: o.Address, LastEventID: c.ID, Attempt: u.failures + 1, Reloaded: c.replaces != nil}
-	c.nth, told.Without = t.connected(c.ID, c.brought, u.suspectID, &o)
+	told := Connected{Address: o.Address, LastEventID: c.ID, Attempt: f.failures + 1, Reloaded: c.replaces != nil}
+	c.nth, told.Without = t.connected(c.ID, c.brought, f.suspectID, &o)
 	if !o.News {
 		c.sieve.begin(c.nth > 1 || hasHistory)
 	} else if !c.sieve.whole {
 		t.greeting.passed()
 	}
 	c.replaces = nil // or each reload would keep one connection more in memory
-	u.since = c.accepted
-	u.condition.Store(u.condition.Load().connected(c.accepted, o.Address))
+	f.since = c.accepted
+	f.condition.Store(f.condition.Load().connected(c.accepted, o.Address))
 	return func() { t.relay.observer.Connected(t, told) }
 }
 
@@ -91,7 +91,7 @@ func (c *connection) Flush() {
 func (c *connection) flush() {
 	if c.fresh {
 		c.fresh = false
-		c.up.topic.published()
+		c.follower.topic.published()
 	}
 }
 
@@ -120,18 +120,18 @@ func (c *connection) Note(n Note) {
 	if c.isCut {
 		return
 	}
-	runs := &c.up.topic.runs
+	runs := &c.follower.topic.runs
 	c.sieve.whole = c.sieve.whole || n.Opened
 	if n.Began != nil {
 		runs.note(*n.Began)
 	}
 	if n.Run {
-		runs.begin(c.up.topic.log)
+		runs.begin(c.follower.topic.log)
 	}
 }
 
 func (c *connection) publish(e *sse.Event) {
-	u, t := c.up, c.up.topic
+	t := c.follower.topic
 	t.relay.stats.Received.Add(1)
 	c.strip(e)
 	f := c.sieve.sift(e)
@@ -143,7 +143,7 @@ func (c *connection) publish(e *sse.Event) {
 		c.fresh = true
 		return
 	}
-	u.hasBegun.Store(true)
+	c.follower.hasBegun.Store(true)
 	if f.run {
 		t.runs.begin(t.log)
 	}
@@ -161,12 +161,12 @@ func (c *connection) publish(e *sse.Event) {
 
 // strip takes from an event what is not the origin's to say. What is left may be nothing.
 func (c *connection) strip(e *sse.Event) {
-	u := c.up
+	f := c.follower
 	if e.HasRetry {
-		u.retry.Store(int64(min(e.Retry, longestRetry)))
-		e.HasRetry = u.topic.relay.cfg.Retry == 0 // the operator's word goes before the origin's
+		f.retry.Store(int64(min(e.Retry, longestRetry)))
+		e.HasRetry = f.topic.relay.cfg.Retry == 0 // the operator's word goes before the origin's
 	}
-	if c.brought && !u.hasBegun.Load() && eventID(e) == c.ID {
+	if c.brought && !f.hasBegun.Load() && eventID(e) == c.ID {
 		// The origin returns what a client made it believe: that is no id of its own.
 		e.HasID, e.ID = false, nil
 	}
@@ -174,7 +174,7 @@ func (c *connection) strip(e *sse.Event) {
 
 // append adds an event to the log.
 func (c *connection) append(entry hub.Entry) {
-	t := c.up.topic
+	t := c.follower.topic
 	awaited := entry.SetsID && entry.ID != "" && t.catchups.any.Load()
 	if awaited {
 		t.catchups.follows(t.log.Newest().ID, entry.ID)
@@ -193,5 +193,21 @@ func (c *connection) append(entry hub.Entry) {
 	c.fresh = true
 }
 
-// maxKeptBuffer is how large a buffer is kept for the next event.
-const maxKeptBuffer = 64 << 10
+// A beginning is what a connection begins after.
+type beginning struct {
+	Resumption
+	brought bool // by the client that opened the topic: the log must not learn it
+}
+
+// next returns what the next connection begins after: the id in force, which the origin
+// has given out. No client's id opens a topic, for it may be one to which the origin has
+// nothing to send, or not all: who brings one has a catch-up. Without catch-ups, an
+// origin with a single worker can serve the one who opens a topic over no other
+// connection.
+func (f *follower) next() beginning {
+	t := f.topic
+	if t.opener.ID != "" && !f.doubted && !f.hasBegun.Load() && t.askableID(t.opener.ID) != "" {
+		return beginning{t.opener.resumption(), true}
+	}
+	return beginning{Resumption: Resumption{ID: t.askableID(t.log.Newest().ID)}}
+}

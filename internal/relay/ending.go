@@ -32,33 +32,3 @@ const (
 	EndPersonal      EndReason = "upstream_personal" // the origin has said that its stream is not for all
 	EndYielded       EndReason = "max_topics"        // its topic has made room for that of another client
 )
-
-// end ends the subscribers. On exit, or for an administrator, it hurries those
-// who are ending already.
-func (t *Topic) end(e Ending) {
-	if !t.ending.CompareAndSwap(nil, &e) {
-		if e.Reason != EndExiting && e.Reason != EndDeleted {
-			return
-		}
-		t.ending.Store(&e)
-	}
-	t.mu.Lock()
-	t.signal()
-	t.mu.Unlock()
-	t.log.Wake()
-	if e.Reason == EndExiting {
-		for _, s := range t.roster.all() {
-			s.hurry()
-		}
-	}
-}
-
-// Conclude ends the subscribers of the topic. Clients that come back open another.
-func (t *Topic) Conclude(e Ending) {
-	how := standingDetaches
-	if e.Reason == EndDrained {
-		how = standingMoves
-	}
-	t.relay.detach(t, how)
-	t.end(e)
-}

@@ -4,83 +4,37 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
 )
 
-// An upstream is a topic's way to its origin: it connects, decodes what comes
-// into the topic's log, and connects again when the connection ends. One
-// goroutine, started by the relay, owns it.
-type upstream struct {
-	topic *Topic
-
-	// rerouted tells run that the topic has a new route.
-	rerouted chan struct{}
-
-	// Owned by run, and by the connection that it waits for.
-	suspectID string    // may be why the last answer was no stream, or a silent one
-	doubted   bool      // the opener's id is not used any more
-	denials   int       // in a row, of the id in force (see isToBlame)
-	failures  int       // in a row, of connections that have not proved themselves
-	noSince   time.Time // since when every answer has been a no
-	since     time.Time // when the present state of the connection began
-	troubled  time.Time // when the row of failures began
-
-	condition atomic.Pointer[condition]
-
-	retry atomic.Int64 // the origin's reconnection time, in nanoseconds; negative: none yet
-
-	hasBegun atomic.Bool // an event has come
-
-	endedCleanly bool // the last connection
-}
-
-const (
-	// proofTime is how long a connection must last, if it brings no event, for
-	// the next failure to count as the first.
-	proofTime = 5 * time.Second
-
-	// BeliefTime is how long every answer must have been a no for the
-	// subscribers of a topic to be told: a deploy answers 404 for a while.
-	BeliefTime = time.Minute
-
-	// longestRetry bounds the reconnection time that clients are told at the end of
-	// their stream, whatever the origin says: a browser does not take a number that
-	// has overflowed.
-	longestRetry = 24 * time.Hour
-
-	// LongestRetryAfter bounds what an origin can make its clients wait.
-	LongestRetryAfter = time.Hour
-)
-
 // run keeps the topic connected until ctx ends or the topic is over.
-func (u *upstream) run(ctx context.Context) {
-	u.since = time.Now()
+func (f *follower) run(ctx context.Context) {
+	f.since = time.Now()
 	for ctx.Err() == nil {
-		c := u.attempt(ctx, u.next)
-		if ctx.Err() == nil && u.isToBlame(c) {
+		c := f.attempt(ctx, f.next)
+		if ctx.Err() == nil && f.isToBlame(c) {
 			// If the answer to this one is no stream either, the id was not to blame
 			// and is tried again.
-			u.suspectID = c.ID
-			u.doubted = u.doubted || errors.Is(c.outcome.Err, errSilentToID)
-			u.topic.disconnected(c.nth)
-			c = u.attempt(ctx, func() beginning { return beginning{} })
-			u.suspectID = ""
+			f.suspectID = c.ID
+			f.doubted = f.doubted || errors.Is(c.outcome.Err, errSilentToID)
+			f.topic.disconnected(c.nth)
+			c = f.attempt(ctx, func() beginning { return beginning{} })
+			f.suspectID = ""
 		}
 		if ctx.Err() != nil {
 			break
 		}
-		delay, over := u.conclude(c)
+		delay, over := f.conclude(c)
 		if over {
 			return
 		}
-		u.sleep(ctx, delay)
+		f.sleep(ctx, delay)
 	}
 	reason := "no_subscribers"
-	if e := u.topic.ending.Load(); e != nil {
+	if e := f.topic.ending.Load(); e != nil {
 		reason = string(e.Reason) // why there are none
 	}
-	u.closed(reason, 0, false)
+	f.closed(reason, 0, false)
 }
 
 // maxDenials is how often in a row the origin must have denied a stream to an id that it has
@@ -92,20 +46,20 @@ const maxDenials = 3
 // be made up. One that the origin has given out is asked with again at first: of several
 // instances behind a balancer, one may be starting, and its 404 says nothing about the id. To
 // ask without the id makes all clients miss events, or get them twice.
-func (u *upstream) isToBlame(c *connection) bool {
+func (f *follower) isToBlame(c *connection) bool {
 	if errors.Is(c.outcome.Err, errSilentToID) {
 		return true
 	}
 	if !c.deniesID() {
-		u.denials = 0
+		f.denials = 0
 		return false
 	}
-	u.denials++
-	isBelieved := !u.noSince.IsZero() && time.Since(u.noSince) >= BeliefTime
-	if !c.brought && !isBelieved && u.denials < maxDenials {
+	f.denials++
+	isBelieved := !f.noSince.IsZero() && time.Since(f.noSince) >= BeliefTime
+	if !c.brought && !isBelieved && f.denials < maxDenials {
 		return false
 	}
-	u.denials = 0
+	f.denials = 0
 	return true
 }
 
@@ -116,35 +70,35 @@ func (c *connection) deniesID() bool {
 }
 
 // attempt makes connections until one ends that has something to say of the origin.
-func (u *upstream) attempt(ctx context.Context, next func() beginning) *connection {
+func (f *follower) attempt(ctx context.Context, next func() beginning) *connection {
 	for {
-		c := u.follow(ctx, u.open(ctx, next(), nil))
+		c := f.follow(ctx, f.open(ctx, next(), nil))
 		if !c.outcome.Again || ctx.Err() != nil {
 			return c
 		}
-		u.topic.disconnected(c.nth)
+		f.topic.disconnected(c.nth)
 	}
 }
 
 // follow waits for a connection to end. When a reload has brought the topic a
 // new route, the connection is replaced by one through it. One that was opened with a
 // client's id ends if it brings nothing while others wait.
-func (u *upstream) follow(ctx context.Context, c *connection) *connection {
+func (f *follower) follow(ctx context.Context, c *connection) *connection {
 	for {
 		var doubt <-chan time.Time
-		if c.brought && !u.hasBegun.Load() {
-			doubt = time.After(u.topic.relay.cfg.CatchupTimeout)
+		if c.brought && !f.hasBegun.Load() {
+			doubt = time.After(f.topic.relay.cfg.CatchupTimeout)
 		}
 		select {
 		case <-c.ended:
 			return c
-		case <-u.rerouted:
+		case <-f.rerouted:
 			// Several clients may have asked for it, and the first was heard.
-			if u.topic.source.Moved() {
-				c = u.replace(ctx, c)
+			if f.topic.source.Moved() {
+				c = f.replace(ctx, c)
 			}
 		case <-doubt:
-			if !u.hasBegun.Load() && u.topic.roster.hasBystanders() {
+			if !f.hasBegun.Load() && f.topic.roster.hasBystanders() {
 				c.cancel(errSilentToID)
 			}
 		}
@@ -156,9 +110,9 @@ func (u *upstream) follow(ctx context.Context, c *connection) *connection {
 // after a while the old one is broken first. If the new one fails, the old one
 // stays. It stays for those who are being drained, too, when the new configuration
 // does not lead the stranger where it leads them.
-func (u *upstream) replace(ctx context.Context, old *connection) *connection {
-	c := u.open(ctx, u.next(), old)
-	patience := time.NewTimer(u.topic.relay.cfg.Wait)
+func (f *follower) replace(ctx context.Context, old *connection) *connection {
+	c := f.open(ctx, f.next(), old)
+	patience := time.NewTimer(f.topic.relay.cfg.Wait)
 	defer patience.Stop()
 	select {
 	case <-c.established:
@@ -169,122 +123,122 @@ func (u *upstream) replace(ctx context.Context, old *connection) *connection {
 		if c.wasEstablished() {
 			return c
 		}
-		if u.isLedElsewhere(c) {
-			u.drain(&c.outcome)
+		if f.isLedElsewhere(c) {
+			f.drain(&c.outcome)
 			return old
 		}
 		if c.outcome.Verdict == Personal {
 			old.stop(errRerouted)
 			break // the topic ends
 		}
-		u.topic.relay.observer.Stayed(u.topic, &c.outcome)
+		f.topic.relay.observer.Stayed(f.topic, &c.outcome)
 		return old
 	case <-old.ended:
 	case <-patience.C:
 		old.stop(errRerouted)
 	}
-	u.topic.disconnected(old.nth)
+	f.topic.disconnected(old.nth)
 	return c
 }
 
 // conclude decides what the end of a connection means. Unless the topic is
 // over, it returns how long to wait before the next one.
-func (u *upstream) conclude(c *connection) (delay time.Duration, over bool) {
-	t, out := u.topic, &c.outcome
+func (f *follower) conclude(c *connection) (delay time.Duration, over bool) {
+	t, out := f.topic, &c.outcome
 	closeDelay := t.relay.cfg.Spread
 	t.disconnected(c.nth)
 	if e := t.ending.Load(); e != nil {
-		return u.over(*e, out.Status) // its subscribers are leaving
+		return f.over(*e, out.Status) // its subscribers are leaving
 	}
-	if u.isLedElsewhere(c) {
-		return u.over(Ending{Reason: EndDrained, Over: closeDelay}, out.Status)
+	if f.isLedElsewhere(c) {
+		return f.over(Ending{Reason: EndDrained, Over: closeDelay}, out.Status)
 	}
 	if errors.Is(out.Err, ErrClosing) {
 		// The relay is over: who is still here finds the new configuration.
-		return u.over(Ending{Reason: EndDrained, Over: closeDelay}, out.Status)
+		return f.over(Ending{Reason: EndDrained, Over: closeDelay}, out.Status)
 	}
 
 	if c.deniesID() {
-		u.noteNo(out)
-	} else if u.obey(out) {
+		f.noteNo(out)
+	} else if f.obey(out) {
 		return 0, true
 	}
 	if c.sieve.events > 0 || c.wasAccepted() && time.Since(c.accepted) >= proofTime {
-		u.failures = 0
+		f.failures = 0
 	}
-	failures := u.failures
+	failures := f.failures
 	if c.deniesID() {
-		failures = u.denials - 1 // it is there, however long it was away before
+		failures = f.denials - 1 // it is there, however long it was away before
 	}
-	delay = max(u.backoff(failures), u.pause(out), out.RetryAfter)
-	if u.failures == 0 {
-		u.troubled = time.Now()
+	delay = max(f.backoff(failures), f.pause(out), out.RetryAfter)
+	if f.failures == 0 {
+		f.troubled = time.Now()
 	}
-	u.failures++
+	f.failures++
 	t.relay.stats.Reconnects.Add(1)
-	u.lost(c, delay)
+	f.lost(c, delay)
 	return delay, false
 }
 
 // obey does what a verdict means, and reports whether the topic is over.
-func (u *upstream) obey(out *Outcome) (over bool) {
-	t := u.topic
+func (f *follower) obey(out *Outcome) (over bool) {
+	t := f.topic
 	switch v := out.Verdict; v {
 	case Stream:
-		u.noSince = time.Time{}
-		u.endedCleanly = out.Err == nil
-		if u.endedCleanly && t.relay.cfg.CloseOnEnd {
-			_, over = u.over(Ending{Reason: EndUpstreamEnded, Drain: true}, out.Status)
-		} else if over = u.endedCleanly && t.relay.closeUnused(t); over {
-			u.closed(string(EndUpstreamEnded), out.Status, false)
+		f.noSince = time.Time{}
+		f.endedCleanly = out.Err == nil
+		if f.endedCleanly && t.relay.cfg.CloseOnEnd {
+			_, over = f.over(Ending{Reason: EndUpstreamEnded, Drain: true}, out.Status)
+		} else if over = f.endedCleanly && t.relay.closeUnused(t); over {
+			f.closed(string(EndUpstreamEnded), out.Status, false)
 		}
 	case Unavailable:
-		u.noSince = time.Time{}
+		f.noSince = time.Time{}
 		if over = out.FallsBack && t.refuse(out); over {
-			u.closed(v.String(), out.Status, true)
+			f.closed(v.String(), out.Status, true)
 		}
 	case Personal:
-		u.closed(string(EndPersonal), out.Status, !t.hasAdmitted())
+		f.closed(string(EndPersonal), out.Status, !t.hasAdmitted())
 		t.restrict(out)
 		over = true
 	default:
-		over = u.obeyNo(out)
+		over = f.obeyNo(out)
 	}
 	return over
 }
 
 // obeyNo is obey for an answer that is no event stream, and that asking again may not
 // change.
-func (u *upstream) obeyNo(out *Outcome) (over bool) {
-	t := u.topic
+func (f *follower) obeyNo(out *Outcome) (over bool) {
+	t := f.topic
 	if t.refuse(out) {
-		u.closed(out.Verdict.String(), out.Status, true)
+		f.closed(out.Verdict.String(), out.Status, true)
 		return true
 	}
-	u.noteNo(out)
+	f.noteNo(out)
 	switch {
 	case out.Verdict == Gone:
-		_, over = u.over(Ending{Reason: EndUpstreamGone}, out.Status)
-	case time.Since(u.noSince) >= BeliefTime:
-		_, over = u.over(Ending{Reason: EndRefused, Over: t.relay.cfg.Spread}, out.Status)
+		_, over = f.over(Ending{Reason: EndUpstreamGone}, out.Status)
+	case time.Since(f.noSince) >= BeliefTime:
+		_, over = f.over(Ending{Reason: EndRefused, Over: t.relay.cfg.Spread}, out.Status)
 	}
 	return over
 }
 
 // noteNo notes since when every answer has been a no.
-func (u *upstream) noteNo(out *Outcome) {
+func (f *follower) noteNo(out *Outcome) {
 	switch {
 	case out.Verdict == Unavailable:
-		u.noSince = time.Time{}
-	case u.noSince.IsZero():
-		u.noSince = time.Now()
+		f.noSince = time.Time{}
+	case f.noSince.IsZero():
+		f.noSince = time.Now()
 	}
 }
 
 // pause returns how long the origin has asked to be left alone. A stream that has ended as
 // it should is asked for no sooner than an EventSource would.
-func (u *upstream) pause(out *Outcome) time.Duration {
-	retry := time.Duration(u.retry.Load())
+func (f *follower) pause(out *Outcome) time.Duration {
+	retry := time.Duration(f.retry.Load())
 	if retry < 0 && out.Verdict == Stream && out.Err == nil {
 		retry = DefaultRetry
 	}
@@ -293,30 +247,30 @@ func (u *upstream) pause(out *Outcome) time.Duration {
 
 // isLedElsewhere reports whether the source does not lead any more where it led the
 // clients of the topic.
-func (u *upstream) isLedElsewhere(c *connection) bool {
-	return c.outcome.Elsewhere || c.outcome.Verdict == Elsewhere && u.topic.source.LeftBehind()
+func (f *follower) isLedElsewhere(c *connection) bool {
+	return c.outcome.Elsewhere || c.outcome.Verdict == Elsewhere && f.topic.source.LeftBehind()
 }
 
 // drain makes the subscribers come back over time, to where they are led now. Their
 // connection to the origin goes on for as long as they are here.
-func (u *upstream) drain(out *Outcome) {
-	t := u.topic
+func (f *follower) drain(out *Outcome) {
+	t := f.topic
 	t.relay.observer.Drained(t, out)
 	t.Conclude(Ending{Reason: EndDrained, Over: t.relay.cfg.Spread})
 }
 
 // over ends the topic, for it is not to be connected again.
-func (u *upstream) over(e Ending, status int) (time.Duration, bool) {
-	u.closed(string(e.Reason), status, false)
-	u.topic.Conclude(e)
+func (f *follower) over(e Ending, status int) (time.Duration, bool) {
+	f.closed(string(e.Reason), status, false)
+	f.topic.Conclude(e)
 	return 0, true
 }
 
 // backoff returns a random time between the minimum and a bound that doubles
 // with each failure.
-func (u *upstream) backoff(failures int) time.Duration {
-	low := u.topic.relay.cfg.ReconnectMin
-	high := u.topic.relay.cfg.ReconnectMax
+func (f *follower) backoff(failures int) time.Duration {
+	low := f.topic.relay.cfg.ReconnectMin
+	high := f.topic.relay.cfg.ReconnectMax
 	bound := low
 	for range failures + 1 {
 		if bound = 2 * bound; bound >= high {
@@ -331,12 +285,49 @@ func (u *upstream) backoff(failures int) time.Duration {
 }
 
 // sleep waits before the next connection. A new route is tried at once.
-func (u *upstream) sleep(ctx context.Context, d time.Duration) {
+func (f *follower) sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-u.rerouted:
+	case <-f.rerouted:
 	case <-ctx.Done():
 	}
+}
+
+// lost records a connection that has ended, or could not be made.
+func (f *follower) lost(c *connection, delay time.Duration) {
+	now := time.Now()
+	l := Lost{
+		Outcome:  &c.outcome,
+		Accepted: c.wasAccepted(),
+		For:      now.Sub(f.since),
+		Outage:   now.Sub(f.troubled),
+		Attempts: f.failures,
+		Delay:    delay,
+		Events:   c.sieve.events,
+	}
+	if l.Accepted {
+		f.since = now
+	}
+	f.condition.Store(&condition{
+		since:     f.since,
+		address:   c.outcome.Address,
+		attempts:  f.failures,
+		next:      now.Add(delay),
+		lastError: c.outcome.Explain(),
+		failed:    now,
+	})
+	f.topic.relay.observer.Lost(f.topic, l)
+}
+
+// closed records that no further connection will be made.
+func (f *follower) closed(reason string, status int, quiet bool) {
+	f.topic.relay.observer.Closed(f.topic, Closed{
+		Reason:  reason,
+		Address: f.condition.Load().address,
+		Status:  status,
+		For:     time.Since(f.since),
+		Quiet:   quiet,
+	})
 }

@@ -74,7 +74,7 @@ func (g *greeting) isMissing() bool {
 
 // renew takes a greeting from a catch-up that was spliced at a position of the
 // topic's log.
-func (g *greeting) renew(log *hub.Topic, after hub.Cursor) {
+func (g *greeting) renew(log *hub.Log, after hub.Cursor) {
 	var wire []byte
 	for c := hub.Cursor(0); ; {
 		batch := log.Read(c, nil)

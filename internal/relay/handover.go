@@ -8,7 +8,7 @@ import (
 
 // A Handover is a client that needs nothing but its log from now on.
 type Handover struct {
-	Log    *hub.Topic
+	Log    *hub.Log
 	Cursor hub.Cursor
 
 	// Events and Bytes were delivered before.
@@ -48,11 +48,33 @@ func (s *Reader) HandOver(take func(*Handover) (Carriage, error)) error {
 	return nil
 }
 
-// A Carriage is a client that was handed over: whoever carries it reads the log alone.
-type Carriage interface {
-	// Progress returns what was delivered, and where in the log the client is.
-	Progress() (events, bytes uint64, at hub.Cursor)
+// TakeBack makes a reader of a client again that was handed over: h is where it is. The
+// client is the reader's from then on. Its Carriage may still be asked for its progress, or
+// told to end the client, for a moment: then it is to call End of the subscriber.
+func (s *Subscriber) TakeBack(h *Handover, carrier Carrier) *Reader {
+	r := &Reader{
+		Subscriber: s,
+		carrier:    carrier,
+		timer:      time.NewTimer(time.Hour),
+		joined:     h.Cursor,
+		endAt:      h.EndAt,
+		reason:     h.EndReason,
+	}
+	r.events.Store(h.Events)
+	r.bytes.Store(h.Bytes)
+	r.on(phaseTakesBack)
+	r.log, r.cursor, r.beat = h.Log, h.Cursor, h.Log.Look(h.Cursor).Beat
+	r.start.Store(uint64(h.Cursor) - h.Events) // may wrap around
+	s.reader.Store(r)
+	s.carried.Store(nil)
+	return r
+}
 
-	// End ends the client between two events.
-	End(reason EndReason)
+// Took counts what a Carriage has delivered, up to a cursor. since is when the first of it
+// was published.
+func (s *Subscriber) Took(events, bytes uint64, at hub.Cursor, since time.Time) {
+	s.topic.CountDelivery(events, bytes)
+	if (uint64(at)+s.number)%DeliverySample == 0 && !since.Before(s.started) {
+		s.topic.relay.observer.Delivered(time.Since(since))
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -157,7 +158,7 @@ func testConfig() Config {
 		ReconnectMin:   500 * time.Millisecond,
 		ReconnectMax:   30 * time.Second,
 		MaxEventSize:   16 << 20,
-		MaxTopics:      10000,
+		Limits:         quota.Limits{Topics: 10000},
 		Spread:         10 * time.Second,
 	}
 }

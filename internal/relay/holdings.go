@@ -3,6 +3,8 @@ package relay
 import (
 	"errors"
 	"fmt"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 )
 
 // Holdings is what a relay holds at one moment. A relay that nobody uses holds nothing.
@@ -26,17 +28,16 @@ type Holdings struct {
 func (r *Relay) Holdings() Holdings {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	lingering, _ := r.ledger.Lingering()
 	h := Holdings{
-		Subscribers: r.total,
+		Subscribers: r.ledger.Total(),
 		Topics:      len(r.topics),
-		Lingering:   r.spares.idle,
+		Lingering:   lingering,
 		Detached:    r.all.len() - len(r.topics),
 		Closing:     len(r.closing),
-		Addresses:   len(r.holders),
+		Addresses:   r.ledger.Addresses(),
+		MostTopics:  r.ledger.MostTopics(),
 		Misfits:     r.misfits.all(),
-	}
-	for _, holder := range r.holders {
-		h.MostTopics = max(h.MostTopics, holder.topics())
 	}
 	b := r.backlogs
 	b.mu.Lock()
@@ -58,25 +59,17 @@ func (r *Relay) Check() error {
 		errs = append(errs, fmt.Errorf("checking the relay: "+format, args...))
 	}
 
-	opened, uses, spare := map[string]int{}, map[string]int{}, 0
 	for _, t := range r.topics {
-		opened[t.openedBy]++
 		if is := t.standing.now(); !is.isCurrent() || t.Subscribers() > 0 != (is == standingUsed) {
 			complain("a topic that newcomers join, with %d subscribers, is %s", t.Subscribers(), is)
 		}
-		kind := t.spareKind()
-		if t.spare != kind {
-			complain("a topic with %d subscribers of %d addresses is of kind %d, want %d", t.Subscribers(), len(t.addresses), t.spare, kind)
-		}
-		if kind != notSpare {
-			spare++
-		}
-		for address := range t.addresses {
-			uses[address]++
+		if t.entry.Use() != t.use() {
+			complain("a topic with %d subscribers is kept for %d, want %d", t.Subscribers(), t.entry.Use(), t.use())
 		}
 	}
-	if len(r.topics) > r.cfg.MaxTopics || r.spares.idle > r.cfg.LingerTopics {
-		complain("there are %d topics, of which %d linger", len(r.topics), r.spares.idle)
+	lingering, _ := r.ledger.Lingering()
+	if len(r.topics) > r.cfg.Limits.Topics || lingering > r.cfg.LingerTopics {
+		complain("there are %d topics, of which %d linger", len(r.topics), lingering)
 	}
 	for t := range r.all.all() {
 		is := t.standing.now()
@@ -86,44 +79,16 @@ func (r *Relay) Check() error {
 		if is != standingDetached && is != standingMoved {
 			complain("a topic that newcomers cannot join is %s", is)
 		}
-		if t.spare != notSpare || t.Subscribers() == 0 {
-			complain("a topic that newcomers cannot join is kept for nothing, or may be closed to make room")
-		}
-		for address := range t.addresses {
-			uses[address]++
+		if t.Subscribers() == 0 {
+			complain("a topic that newcomers cannot join is kept for nothing")
 		}
 	}
-	listed := 0
-	for address, h := range r.holders {
-		if h.uses != uses[address] || h.topics() != opened[address] {
-			complain("%s uses %d topics and has opened %d, want %d and %d", address, h.uses, h.topics(), uses[address], opened[address])
-		}
-		if h.opened != nil {
-			for kind := range h.opened.spare {
-				listed += h.opened.spare[kind].Len()
+	errs = append(errs, r.ledger.Check(func(yield func(*quota.Entry[*Topic]) bool) {
+		for t := range r.all.all() {
+			if !yield(t.entry) {
+				return
 			}
 		}
-	}
-	if listed != spare {
-		complain("%d topics are listed, want %d", listed, spare)
-	}
-	for which := range r.spares.rankings {
-		errs = append(errs, r.spares.rankings[which].check())
-	}
+	}))
 	return errors.Join(errs...)
-}
-
-// check says what is wrong with the order of a ranking.
-func (r *ranking) check() error {
-	for i, o := range r.openers {
-		switch {
-		case o.rank[r.which] != i+1:
-			return fmt.Errorf("checking ranking %d: the opener at %d believes to be at %d", r.which, i, o.rank[r.which]-1)
-		case o.spare[r.kind()].Len() == 0:
-			return fmt.Errorf("checking ranking %d: an opener has no spare topics", r.which)
-		case r.Less(i, 0):
-			return fmt.Errorf("checking ranking %d: the first is not the one that holds most", r.which)
-		}
-	}
-	return nil
 }

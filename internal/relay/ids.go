@@ -2,11 +2,8 @@ package relay
 
 import (
 	"crypto/rand"
-	"strconv"
 	"strings"
-	"time"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -66,70 +63,6 @@ func eventID(e *sse.Event) string {
 	return TrimBlanks(string(e.ID))
 }
 
-// A beginning is what a connection begins after.
-type beginning struct {
-	Resumption
-	brought bool // by the client that opened the topic: the log must not learn it
-}
-
-// next returns what the next connection begins after: the id in force, which the origin
-// has given out. No client's id opens a topic, for it may be one to which the origin has
-// nothing to send, or not all: who brings one has a catch-up. Without catch-ups, an
-// origin with a single worker can serve the one who opens a topic over no other
-// connection.
-func (u *upstream) next() beginning {
-	t := u.topic
-	if t.opener.ID != "" && !u.doubted && !u.hasBegun.Load() && t.askableID(t.opener.ID) != "" {
-		return beginning{t.opener.resumption(), true}
-	}
-	return beginning{Resumption: Resumption{ID: t.askableID(t.log.Newest().ID)}}
-}
-
-// A knowledge is what is known of an id that a client resumes with.
-type knowledge int
-
-const (
-	idKnown     knowledge = iota // the log has it
-	idUnsettled                  // the log has it not, but may when the topic is connected
-	idMissing                    // the log has it not, the origin may
-	idLost                       // nobody has it
-)
-
-// lookup returns the position of a client that resumes with an id, if that is known.
-// What is in the log is found whatever it looks like, as it may be a client's again.
-func (t *Topic) lookup(brought Claim) (hub.Position, knowledge) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	pos, ok := t.log.After(brought.ID)
-	switch {
-	case ok:
-		return pos, idKnown
-	case t.assigned(brought.ID), !brought.Usable(), t.isBlamed(brought.ID):
-		return pos, idLost
-	case t.isOpened && brought.ID == t.opener.ID && t.openedAt >= t.log.Oldest().Cursor:
-		return hub.Position{Cursor: t.openedAt, ID: brought.ID}, idKnown
-	case !t.IsConnected():
-		return pos, idUnsettled
-	}
-	return pos, idMissing
-}
-
-// askableID returns id, unless the origin cannot be asked with it.
-func (t *Topic) askableID(id string) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !SendableID(id) || t.assigned(id) || t.isBlamed(id) {
-		return ""
-	}
-	return id
-}
-
-// isBlamed reports whether the origin has answered with a stream, but not to this id. It is
-// believed for BeliefTime: the origin may have been about to start. t.mu must be held.
-func (t *Topic) isBlamed(id string) bool {
-	return t.blamedID != "" && id == t.blamedID && time.Since(t.blamedSince) < BeliefTime
-}
-
 // AssignedPrefix begins every id that is ours. Such an id never goes to the
 // origin, whichever topic or process it is from. With an epoch and a sequence
 // number it stays far below the 128 bytes beyond which a browser asks for
@@ -140,12 +73,6 @@ const AssignedPrefix = "sse-fanout:"
 // of the same topic in an earlier life.
 func newEpoch() string { return rand.Text()[:12] }
 
-// assign returns the id for the entry at cursor c of an origin that sends none.
-func (t *Topic) assign(c hub.Cursor) string {
-	return AssignedPrefix + t.epoch + ":" + strconv.FormatUint(uint64(c), 36)
-}
-
-// assigned reports whether an id is ours.
-func (t *Topic) assigned(id string) bool {
-	return t.epoch != "" && strings.HasPrefix(id, AssignedPrefix)
-}
+// MaxPosition is the longest id that a client is told as its position, besides with its
+// event: a longer one cannot come back, as net/http takes no header that large by default.
+const MaxPosition = 1 << 20

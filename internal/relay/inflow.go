@@ -10,7 +10,7 @@ import (
 
 // An inflow is one call of Source.Follow, in a goroutine of its own: what a connection, which
 // feeds the topic's log, and a fetch of a catch-up have in common. Either embeds one, is its
-// sink, and waits for its end. What that means is for upstream.run or catchup.pursue to say.
+// sink, and waits for its end. What that means is for follower.run or catchup.pursue to say.
 type inflow struct {
 	topic *Topic
 	from  Resumption

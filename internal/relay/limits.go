@@ -1,86 +1,30 @@
 package relay
 
-// A Rejection says why a client was turned away. It is a metric label.
-type Rejection string
-
-const (
-	RejectTopics        Rejection = "max_topics"
-	RejectTopicsAddress Rejection = "max_topics_per_client_ip"
-	RejectTotal         Rejection = "max_subscribers"
-	RejectTopic         Rejection = "max_subscribers_per_topic"
-	RejectAddress       Rejection = "max_subscribers_per_client_ip"
-	RejectUnavailable   Rejection = "unavailable" // Config.Reject: the origin has not answered in time
-	RejectEnding        Rejection = "ending"      // on exit, or while draining
-	RejectEncoding      Rejection = "encoding"    // it accepts no form in which there is a stream; not by this package
-)
-
-// Limits are the rejections that an operator has set a bound for.
-var Limits = []Rejection{RejectTopics, RejectTopicsAddress, RejectTotal, RejectTopic, RejectAddress}
-
-// overLimit tells the limit that one more subscriber of t, or of a new topic if
-// t is nil, would pass. Whether there is room for a new topic in all is for makeRoom
-// to say. r.mu must be held.
-func (r *Relay) overLimit(t *Topic, address string) Rejection {
-	most, perTopic := r.cfg.MaxTopicsPerAddress, r.cfg.MaxSubscribersPerTopic
-	h := r.holders[address]
-	switch {
-	case t == nil && most > 0 && h.topics() >= most && h.opened.needless() == nil:
-		return RejectTopicsAddress
-	case r.isFull():
-		return RejectTotal
-	case t != nil && perTopic > 0 && t.Subscribers() >= perTopic:
-		return RejectTopic
-	}
-	return r.overSubscriberLimit(address)
-}
-
-// isFull reports whether there can be no more subscribers at all. r.mu must be held.
-func (r *Relay) isFull() bool {
-	return r.cfg.MaxSubscribers > 0 && r.total >= r.cfg.MaxSubscribers
-}
-
-// overSubscriberLimit tells the limit that one more stream for an address would
-// pass, whichever topic it is of, if any. r.mu must be held.
-func (r *Relay) overSubscriberLimit(address string) Rejection {
-	most := r.cfg.MaxSubscribersPerAddress
-	h := r.holders[address]
-	switch {
-	case r.isFull():
-		return RejectTotal
-	case most > 0 && h != nil && h.subscribers >= most:
-		return RejectAddress
-	}
-	return ""
-}
+import "github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 
 // Reserve takes the place of a subscriber for a stream that is not shared, unless a limit
 // leaves none.
 func (r *Relay) Reserve(address string) Rejection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if why := r.overSubscriberLimit(address); why != "" {
-		return why
-	}
-	r.total++
-	r.holder(address).subscribers++
-	return ""
+	return Rejection(r.ledger.Reserve(address))
 }
 
 // Release gives back a place that Reserve has taken.
 func (r *Relay) Release(address string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.total--
-	r.holder(address).subscribers--
-	r.dropIfEmpty(address)
+	r.ledger.Release(address)
 }
 
-// needless returns a topic that no client would miss at once, or nil.
-func (o *opener) needless() *Topic {
-	if t := o.oldest(spareRefused); t != nil {
-		return t
+// overLimit tells the limit that one more subscriber of t, or of a new topic if t is nil,
+// would pass. Whether there is room for a new topic in all is for makeRoom to say. r.mu must
+// be held.
+func (r *Relay) overLimit(t *Topic, address string) Rejection {
+	if t == nil {
+		return Rejection(r.ledger.Over(nil, address))
 	}
-	return o.oldest(spareLingering)
+	return Rejection(r.ledger.Over(t.entry, address))
 }
 
 // makeRoom hides topics from newcomers until there is room for one more that an
@@ -88,54 +32,26 @@ func (o *opener) needless() *Topic {
 // topic of some clients, whose streams are to be ended once r.mu is released. r.mu
 // must be held.
 func (r *Relay) makeRoom(address string) (yielded *Topic, ok bool) {
-	if h := r.holders[address]; r.cfg.MaxTopicsPerAddress > 0 && h.topics() >= r.cfg.MaxTopicsPerAddress {
-		r.giveUp(h.opened.needless())
+	if own := r.ledger.OwnToYield(address); own != nil {
+		r.hide(own.Topic)
 	}
-	if len(r.topics) < r.cfg.MaxTopics {
+	if !r.ledger.IsCrowded() {
 		return nil, true
 	}
-	t := r.nextToYield(address)
-	if t == nil {
+	next := r.ledger.NextToYield(address)
+	if next == nil {
 		return nil, false
 	}
-	if t.spare == spareOwn || t.spare == spareShared {
-		yielded = t
+	if next.Use() == quota.InUse {
+		yielded = next.Topic
 	}
-	r.giveUp(t)
+	r.hide(next.Topic)
 	return yielded, true
 }
 
-// nextToYield returns the topic that goes first when an address opens another, or
-// nil if none may.
-//
-// A topic that the origin has refused goes first of all. Then it is for the address
-// that has opened most topics to give up one: that which has lingered longest, else
-// the newest of those that it has for itself alone. A topic with clients yields under
-// stricter conditions than one that lingers. Its address must have more than twice as many
-// topics as the newcomer will have, or two addresses would end each other's in turn. It must
-// also have more than twice as many as any address with a lingering topic. Last come topics that several addresses
-// use, if all of them hold more than twice as many. r.mu must be held.
-func (r *Relay) nextToYield(address string) *Topic {
-	if o := r.spares.most(mostRefused); o != nil {
-		return o.oldest(spareRefused)
-	}
-	has := r.holders[address].holds()
-	own, idle := r.spares.most(mostOwn), r.spares.most(mostLingering)
-	least := has + 1
-	if idle != nil && idle.topics >= has {
-		if least = max(least, idle.topics); own == nil || own.topics <= 2*least {
-			return idle.oldest(spareLingering)
-		}
-	}
-	if own != nil && own.topics > 2*least {
-		return own.newest(spareOwn)
-	}
-	return r.sharedToYield(2 * least)
-}
-
-// giveUp hides t from newcomers, and closes it unless it has subscribers. r.mu must
+// hide hides t from newcomers, and closes it unless it has subscribers. r.mu must
 // be held.
-func (r *Relay) giveUp(t *Topic) {
+func (r *Relay) hide(t *Topic) {
 	if t.Subscribers() > 0 {
 		r.detachTopic(t, standingDetaches)
 	} else {

@@ -1,9 +1,7 @@
 package relay
 
 import (
-	"errors"
 	"math/rand/v2"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -36,7 +34,7 @@ type Reader struct {
 	patient bool
 	carrier Carrier
 
-	log    *hub.Topic // that it reads: the topic's or a catch-up's
+	log    *hub.Log   // that it reads: the topic's or a catch-up's
 	cursor hub.Cursor // of the next entry there
 	beat   uint64     // heartbeats seen there
 
@@ -146,58 +144,6 @@ func (s *Reader) Close() {
 	s.topic.relay.leave(s.topic, s.address)
 }
 
-// Next returns what is to be done next.
-func (s *Reader) Next() Step {
-	t := s.topic
-	for {
-		if e := t.ending.Load(); e != s.ending {
-			s.ending = e
-			s.endWithin(0, e.Over, e.Reason)
-		}
-		if s.deleted.Load() {
-			s.endWithin(0, 0, EndDeleted)
-		}
-		due := s.isDue()
-		if due && (s.ending == nil || !s.ending.Drain) {
-			return Step{Kind: End, Reason: s.reason}
-		}
-
-		out, batch := s.next()
-		switch {
-		case batch.Lagged:
-			s.reason = EndSlow
-			return Step{Kind: End, Reason: s.reason}
-		case len(out) > 0:
-			step := Step{Kind: Send, Bytes: out, at: s.cursor, batch: batch, size: len(batch.Bytes)}
-			step.shared = s.phase.is(phaseLive) && (batch.Next != s.cursor || batch.Beat != s.beat)
-			if batch.Next != s.cursor && !batch.Gap {
-				step.Words, s.retry = s.retry, nil
-			}
-			return step
-		case due:
-			return Step{Kind: End, Reason: s.reason}
-		case t.ending.Load() != s.ending:
-			continue // it came before the wake-up to wait for was taken
-		}
-
-		if !s.endAt.IsZero() {
-			s.timer.Reset(time.Until(s.endAt))
-		}
-		if s.deleted.Load() {
-			continue // it came before the timer was set
-		}
-		return Step{Kind: Wait, Wake: batch.Wake, Timer: s.timer.C}
-	}
-}
-
-// Sent says that a step was done.
-func (s *Reader) Sent(step Step) {
-	if s.waits() {
-		s.spoken = time.Now()
-	}
-	s.took(step.batch, step.size)
-}
-
 // Ended says how the stream has ended, unless the client was handed over.
 func (s *Reader) Ended(reason EndReason) { s.ended(reason, s.events.Load(), s.bytes.Load()) }
 
@@ -205,63 +151,6 @@ func (s *Reader) Ended(reason EndReason) { s.ended(reason, s.events.Load(), s.by
 func (s *Reader) IsExiting() bool {
 	e := s.topic.ending.Load()
 	return e != nil && e.Reason == EndExiting
-}
-
-// next returns what is to be sent now, and the batch of the log that it is of.
-// If there is nothing to send, the batch tells when to look again.
-func (s *Reader) next() ([]byte, hub.Batch) {
-	batch := hub.Batch{Next: s.cursor}
-	if s.phase.now().isUnsettled() {
-		// Look for a change before waiting for one.
-		batch.Wake, batch.Beat = s.topic.log.Watch(s.wake)
-		s.wake = batch.Wake
-		if id, how := s.settle(); how == Gap {
-			return s.gapNotice(id)
-		}
-	}
-	if !s.phase.now().isUnsettled() {
-		batch = s.read()
-	}
-	if s.phase.is(phaseFetching) && len(batch.Bytes) == 0 && !batch.Lagged {
-		if over, spliced, at, why := s.catchup.result(); over {
-			batch = s.read()
-			switch {
-			case len(batch.Bytes) > 0, batch.Lagged:
-			case errors.Is(why, ErrClosing):
-				s.comeBack()
-				return nil, batch
-			case goesOn(why):
-				s.comeAgain()
-				return s.next()
-			default:
-				return s.endCatchup(spliced, at)
-			}
-		}
-	}
-	if len(batch.Bytes) == 0 && s.isToBeat(&batch) && !batch.Lagged {
-		s.topic.relay.stats.Heartbeats.Add(1)
-		return s.words().Heartbeat, batch
-	}
-	return batch.Bytes, batch
-}
-
-// isToBeat reports whether s gets a heartbeat: that of the topic, or one of its own, but
-// not both at once.
-func (s *Reader) isToBeat(batch *hub.Batch) bool {
-	if batch.Beat != s.beat && s.waits() && time.Since(s.spoken) < s.topic.relay.cfg.Heartbeat/8 {
-		s.beat = batch.Beat
-	}
-	return batch.Beat != s.beat || s.isLeftOut()
-}
-
-// isLeftOut reports whether s needs a heartbeat of its own, because it waits while
-// others get events: only a topic that is quiet has a beat for all.
-func (s *Reader) isLeftOut() bool {
-	if !s.waits() {
-		return false
-	}
-	interval := s.topic.relay.cfg.Heartbeat
-	return interval > 0 && time.Since(s.spoken) >= interval
 }
 
 // waits reports whether s may have to wait for a catch-up.
@@ -280,7 +169,7 @@ func (s *Reader) read() hub.Batch {
 }
 
 // follow makes s read the topic's log, or that of its catch-up, from a cursor on.
-func (s *Reader) follow(log *hub.Topic, cursor hub.Cursor) {
+func (s *Reader) follow(log *hub.Log, cursor hub.Cursor) {
 	s.log, s.cursor = log, cursor
 	s.start.Store(uint64(s.cursor) - s.events.Load()) // may wrap around
 	if log == s.topic.log {
@@ -305,36 +194,6 @@ func (s *Reader) took(batch hub.Batch, size int) {
 	stats.Delivered.Add(n)
 	stats.DeliveredBytes.Add(uint64(size)) //nolint:gosec // a length
 	s.sampleDelivery(batch)
-}
-
-// AppendRetryField appends a field that sets the client's reconnection time.
-func AppendRetryField(b []byte, d time.Duration) []byte {
-	b = append(b, "retry: "...)
-	b = strconv.AppendInt(b, d.Milliseconds(), 10)
-	return append(b, '\n')
-}
-
-// reconnectionTime is what clients are told: the operator's word, else the
-// origin's, else what browsers do by themselves.
-func (t *Topic) reconnectionTime() time.Duration {
-	if d, said := t.saidRetry(); said {
-		return d
-	}
-	return DefaultRetry
-}
-
-// DefaultRetry is what an EventSource is told as its reconnection time if nobody has
-// named one: about what browsers do by themselves (WHATWG HTML, section 9.2.2, leaves it
-// to them, "probably in the region of a few seconds").
-const DefaultRetry = 3 * time.Second
-
-// saidRetry returns the reconnection time that the operator or the origin has named.
-func (t *Topic) saidRetry() (d time.Duration, said bool) {
-	if d = t.relay.cfg.Retry; d > 0 {
-		return d, true
-	}
-	d = time.Duration(t.upstream.retry.Load())
-	return d, d >= 0
 }
 
 // endWithin makes the stream end at a random moment within spread after base,
@@ -371,4 +230,21 @@ func (s *Reader) sampleDelivery(batch hub.Batch) {
 // further, others need to know no more than from where it reads.
 func (s *Reader) position() (cursor uint64, ok bool) {
 	return s.start.Load() + s.events.Load(), s.phase.is(phaseLive)
+}
+
+// on changes the phase of s, and counts those that are unsettled. It returns the phase
+// before.
+func (s *Reader) on(e phaseEvent) (from phase) {
+	from, to := s.phase.on(e, &phases, &s.topic.relay.misfits)
+	if n := count(to.isUnsettled()) - count(from.isUnsettled()); n != 0 {
+		s.topic.unsettled.Add(n)
+	}
+	return from
+}
+
+func (s *Reader) leaveCatchup() {
+	if s.catchup != nil {
+		s.catchup.leave(s)
+		s.catchup = nil
+	}
 }

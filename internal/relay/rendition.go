@@ -5,13 +5,16 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
+// renditions are those of a topic's log, by audience.
+type renditions []*gzip.Rendition
+
 // newRenditions returns those of a log, by audience. Audiences that are told the same at a
 // heartbeat and at a gap share one, as all that is in a rendition is the same for all.
-func newRenditions(cfg *Config, log *hub.Topic) []*gzip.Rendition {
+func newRenditions(cfg *Config, log *hub.Log) renditions {
 	if cfg.Compress == nil {
 		return nil
 	}
-	all := make([]*gzip.Rendition, len(cfg.Words))
+	all := make(renditions, len(cfg.Words))
 	for i := range cfg.Words {
 		w := &cfg.Words[i]
 		for _, other := range all[:i] {
@@ -27,57 +30,9 @@ func newRenditions(cfg *Config, log *hub.Topic) []*gzip.Rendition {
 	return all
 }
 
-// trimRenditions forgets what is compressed of entries that have grown too old.
-func (t *Topic) trimRenditions() {
-	for _, r := range t.renditions {
+// trim forgets what is compressed of entries that have grown too old.
+func (all renditions) trim() {
+	for _, r := range all {
 		r.Trim()
 	}
-}
-
-// Compressed returns the stream of a client that accepts gzip, or nil if it is to get the log
-// as it is: too few share the topic, or there are too many compressors. A client that must
-// have gzip then gets a stream of its own, which compresses nothing. The stream must be closed.
-func (s *Reader) Compressed(must bool) *gzip.Stream {
-	t := s.topic
-	if t.renditions == nil {
-		return nil
-	}
-	if t.Subscribers() >= t.relay.cfg.CompressFrom {
-		if z, ok := t.renditions[s.audience].Join(); ok {
-			return z
-		}
-	}
-	if must {
-		return new(gzip.Stream)
-	}
-	return nil
-}
-
-// Cursor returns the place in its log behind all that was sent.
-func (s *Reader) Cursor() hub.Cursor { return s.cursor }
-
-// Beat returns how many heartbeats of its log the client has had.
-func (s *Reader) Beat() uint64 { return s.beat }
-
-// IsShared reports whether the Bytes of a step are what all readers of the topic get at its
-// cursor: a rendition has them, too.
-func (step *Step) IsShared() bool { return step.shared }
-
-// IsBeat reports whether the Bytes of a shared step are a heartbeat.
-func (step *Step) IsBeat() bool { return step.batch.Next == step.at }
-
-// Instead returns the step for a carrier that has sent what a rendition had at its place.
-func (step Step) Instead(b *gzip.Batch) Step {
-	step.batch.Next, step.size = b.Next, b.Plain
-	if b.Events > 0 {
-		step.batch.Since = b.Since
-	}
-	return step
-}
-
-// CountCompressed counts bytes that were sent, and what they were before compression.
-func (t *Topic) CountCompressed(compressed, of uint64) {
-	stats := t.relay.stats
-	stats.Compressed.Add(compressed)
-	stats.CompressedOf.Add(of)
 }

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"bytes"
 	"hash/fnv"
 	"slices"
 	"sync"
@@ -65,7 +64,7 @@ func (r *runs) note(start RunStart) (known bool) {
 }
 
 // begin records that what is appended to the log next begins a new run.
-func (r *runs) begin(log *hub.Topic) {
+func (r *runs) begin(log *hub.Log) {
 	start, tail := log.Newest().Cursor, log.Tail().Cursor
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -119,67 +118,6 @@ func (p *pauses) sum() (sum time.Duration) {
 	return sum
 }
 
-// begins records the first event of a connection.
-func (s *Sieve) begins(e *hub.Entry) *RunStart {
-	start := startOf(e)
-	if s.topic.runs.note(start) {
-		s.rerun = rerun{possible: !s.resumesWith(e), since: time.Now()}
-	}
-	return &start
-}
-
-// resumesWith reports whether an event is the one that follows the id that the origin was
-// asked with: several connections may have been asked with the same.
-func (s *Sieve) resumesWith(e *hub.Entry) bool {
-	log := s.topic.log
-	at, known := log.KeptAfter(s.ID)
-	return s.ID != "" && known && log.FirstID(at.Cursor) == e.ID
-}
-
-// goesOn reports whether the first event of a connection, which the log has at a cursor,
-// follows the id that the origin was asked with, as one like it did in an earlier run. Then
-// the log ends with that id, and has the event before.
-func (s *Sieve) goesOn(e *hub.Entry, at hub.Cursor) bool {
-	log := s.topic.log
-	before, ok := log.At(at)
-	return ok && s.ID != "" && before.ID == s.ID && e.ID != s.ID && log.Newest().ID == s.ID
-}
-
-// isNewRun reports whether an event that the log has, before a cursor, belongs to a new run.
-// If it is not known yet, it holds the event back.
-func (s *Sieve) isNewRun(e *hub.Entry, behind hub.Cursor) bool {
-	log, r := s.topic.log, &s.rerun
-	if !r.possible {
-		return false
-	}
-	if s.Anew || r.keepsPace(log.Look(behind-1).Since) {
-		return true
-	}
-	held, ok := log.Entry(behind - 1) // for its bytes are there already
-	if !ok {
-		held = *e
-		held.Wire = bytes.Clone(e.Wire)
-	}
-	r.held = append(r.held, held)
-	return false
-}
-
-// release gives back what was held back, at the beginning of a new run.
-func (s *Sieve) release(f *finding) {
-	f.run, f.held = true, s.rerun.held
-	s.replaying, s.rerun = false, rerun{}
-}
-
-// endReplay is called at the first event of a connection that the log has not. If the log had
-// it, and lost it while events were held back, nobody can tell whether these were a replay.
-// They are delivered, as is what follows.
-func (s *Sieve) endReplay(f *finding) {
-	if len(s.rerun.held) > 0 && s.replayed < s.topic.log.Tail().Cursor {
-		s.release(f)
-	}
-	s.replaying, s.rerun = false, rerun{}
-}
-
 // keepsPace reports whether the events of a connection come as they came before. The
 // newest of them came at the time before.
 func (r *rerun) keepsPace(before time.Time) bool {
@@ -192,17 +130,4 @@ func (r *rerun) keepsPace(before time.Time) bool {
 	r.newest = before
 	took := time.Since(r.since)
 	return len(r.held) > 0 && took >= runPatience && 2*took >= r.took-r.pauses.sum()
-}
-
-// oldestOf returns the oldest place that an id names, if it names one in several runs:
-// nobody knows which of them the client means that brings it.
-func (t *Topic) oldestOf(id string, newest hub.Cursor) (oldest hub.Position, several bool) {
-	runs := t.runs.all()
-	if len(runs) == 0 {
-		return hub.Position{}, false
-	}
-	oldest, known := t.log.FirstAfter(id)
-	return oldest, known && slices.ContainsFunc(runs, func(start hub.Cursor) bool {
-		return oldest.Cursor <= start && start < newest
-	})
 }

@@ -38,7 +38,7 @@ type UpstreamSnapshot struct {
 // Snapshot returns what is seen of the topic now. No lock of the engine is taken, here and
 // in all else that views call: nobody who looks can hold an event up.
 func (t *Topic) Snapshot() Snapshot {
-	c := t.upstream.condition.Load()
+	c := t.follower.condition.Load()
 	s := Snapshot{
 		Since:    c.since,
 		Log:      t.log.Stats(),
@@ -122,7 +122,37 @@ func (t *Topic) CountDelivery(events, bytes uint64) {
 func (t *Topic) CountHeartbeats(n uint64) { t.relay.stats.Heartbeats.Add(n) }
 
 // Log returns what the readers of the topic read.
-func (t *Topic) Log() *hub.Topic { return t.log }
+func (t *Topic) Log() *hub.Log { return t.log }
 
 // Words returns what an audience is told besides events.
 func (t *Topic) Words(audience uint8) *Words { return &t.relay.cfg.Words[audience] }
+
+// A State puts what a topic is doing in a word.
+type State string
+
+const (
+	StateOpening      State = "opening"      // it has not been connected yet
+	StateConnected    State = "connected"    // the origin sends
+	StateReconnecting State = "reconnecting" // the connection is lost
+	StateLingering    State = "lingering"    // there are no subscribers
+	StateRefused      State = "refused"      // the origin has said no
+	StateEnding       State = "ending"       // newcomers do not join it
+)
+
+// state returns what a topic is doing.
+func (t *Topic) state() State {
+	link, standing := t.link.now(), t.standing.now()
+	switch {
+	case t.ending.Load() != nil, !standing.isCurrent():
+		return StateEnding
+	case link == linkRefused:
+		return StateRefused
+	case standing == standingLingering:
+		return StateLingering
+	case link == linkConnected:
+		return StateConnected
+	case link == linkAway:
+		return StateReconnecting
+	}
+	return StateOpening
+}

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
 // A Subscriber is one client of a topic, and all that is kept of it however it is
@@ -151,3 +153,12 @@ func (s *Subscriber) Delivered() (events, bytes uint64) { return s.delivered() }
 
 // words returns what s is told besides events.
 func (s *Subscriber) words() *Words { return &s.topic.relay.cfg.Words[s.audience] }
+
+// A Carriage is a client that was handed over: whoever carries it reads the log alone.
+type Carriage interface {
+	// Progress returns what was delivered, and where in the log the client is.
+	Progress() (events, bytes uint64, at hub.Cursor)
+
+	// End ends the client between two events.
+	End(reason EndReason)
+}

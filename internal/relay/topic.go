@@ -1,14 +1,13 @@
 package relay
 
 import (
-	"container/list"
 	"context"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 )
 
 // A Topic is everything that shares one upstream connection.
@@ -18,8 +17,8 @@ type Topic struct {
 	key      string
 	name     string // for logs and administrators
 	source   Source
-	log      *hub.Topic
-	upstream *upstream
+	log      *hub.Log
+	follower *follower
 	catchups *catchups
 	opener   Claim // with "catchup off": of the subscriber who opened it
 	greeting greeting
@@ -27,22 +26,18 @@ type Topic struct {
 	epoch    string // of ids that are ours, with "ids assign"
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
-	helpers  sync.WaitGroup // goroutines besides the upstream's
-	done     chan struct{}  // closed when the upstream has ended
+	helpers  sync.WaitGroup // goroutines besides the follower's
+	done     chan struct{}  // closed when the follower has ended
 	roster   roster         // of its subscribers, for administrators
 
-	renditions []*gzip.Rendition // of the log, by audience; nil without Config.Compress
+	renditions renditions // nil without Config.Compress
 
 	// Guarded by relay.mu.
 	seat        *seat[Topic] // in relay.all
 	standing    life[standing, standingEvent]
-	subscribers atomic.Int64   // written under relay.mu
-	addresses   map[string]int // of the subscribers, and how many there are of each
-	openedBy    string         // the client address that the topic counts for: the one that has opened it, or one that has stayed
-	linger      *time.Timer    // of its standing, while it lingers
-	spare       spareKind      // why the topic may be closed to make room
-	spareAt     *list.Element  // in its opener's list of this kind
-	spareSince  uint64         // orders the topics of a kind
+	subscribers atomic.Int64         // written under relay.mu
+	linger      *time.Timer          // of its standing, while it lingers
+	entry       *quota.Entry[*Topic] // in relay.ledger
 
 	// ending is set once the subscribers are to be ended. It is changed by Topic.end.
 	ending atomic.Pointer[Ending]
@@ -64,6 +59,8 @@ type Topic struct {
 	handshake   *time.Timer         // of the first connection, until it is known whether it begins a session
 	changed     chan struct{}       // closed when one of the following changes
 	connects    int                 // how often it was connected
+	opened      hub.Cursor          // where the log ended when it was first connected
+	first       hub.Cursor          // where a client without a position would have begun then
 	awaySince   time.Time           // when it was last disconnected, or opened
 	notice      hub.Cursor          // behind the last notice of a gap in the log
 	noticeID    string              // in force there
@@ -73,44 +70,6 @@ type Topic struct {
 	isOpened    bool                // the origin has answered with a stream to the opener's id
 	openedAt    hub.Cursor          // what follows that id begins here
 	header      map[string][]string // of the origin's answer, what is shared
-}
-
-func newTopic(r *Relay, v *Visit) *Topic {
-	cfg := &r.cfg
-	t := &Topic{
-		relay:     r,
-		key:       v.Key,
-		name:      v.Name(),
-		openedBy:  v.Address,
-		log:       hub.New(cfg.History),
-		addresses: make(map[string]int, 1),
-		done:      make(chan struct{}),
-		changed:   make(chan struct{}),
-		awaySince: time.Now(),
-	}
-	if !cfg.Guarded {
-		// With upstreams of its own, the operator has said what is shared: clients
-		// need not wait for the first event to learn that it is not.
-		t.trust.begin(trustAssumed)
-	}
-	t.upstream = &upstream{topic: t, rerouted: make(chan struct{}, 1)}
-	t.upstream.retry.Store(-1)
-	t.upstream.condition.Store(&condition{since: time.Now()})
-	t.ctx, t.cancel = context.WithCancelCause(context.Background())
-	t.catchups = newCatchups(t)
-	t.renditions = newRenditions(cfg, t.log)
-	t.greeting.events, t.greeting.name = cfg.GreetingEvents, cfg.GreetingType
-	if cfg.AssignIDs {
-		t.epoch = newEpoch()
-	}
-	t.active.Store(time.Now().UnixNano())
-	if cfg.Heartbeat > 0 {
-		// Set and started apart, as beat sets it anew.
-		t.heart = time.AfterFunc(time.Hour, t.beat)
-		t.heart.Reset(cfg.Heartbeat)
-	}
-	t.source = v.Open(t)
-	return t
 }
 
 // Name returns what people know the topic by.
@@ -135,15 +94,12 @@ func (t *Topic) Changed() {
 // Reroute makes the topic look whether its source has moved.
 func (t *Topic) Reroute() {
 	select {
-	case t.upstream.rerouted <- struct{}{}:
+	case t.follower.rerouted <- struct{}{}:
 	default:
 	}
 }
 
-// SourceEnded is called when a request that Follow has left behind has ended.
-func (t *Topic) SourceEnded() { t.catchups.wake() }
-
-// stop ends the upstream and the timers of a topic that is closed.
+// stop ends the follower and the timers of a topic that is closed.
 func (t *Topic) stop() {
 	t.mu.Lock()
 	for _, timer := range []*time.Timer{t.heart, t.expiry, t.handshake} {
@@ -196,54 +152,10 @@ func (t *Topic) expire() {
 	// In this order: what is appended in between sets a timer of its own.
 	t.expiring.Store(false)
 	due, more := t.log.Expire()
-	t.trimRenditions()
+	t.renditions.trim()
 	if more {
 		t.expireLater(max(time.Until(due), time.Second))
 	}
-}
-
-// connected is called when the origin has answered with an event stream. It returns
-// which connection of the topic that is, counted from 1, and how long the topic was without
-// one. From the second on, the stream may begin with what is in the log already. id is
-// that of the request, brought tells whether it came from the client that opened the
-// topic, and blamed is the id of the request before, which got no stream.
-func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (nth int, without time.Duration) {
-	followers := t.Subscribers() - int(t.unsettled.Load())
-	t.mu.Lock()
-	if !t.IsConnected() {
-		without = time.Since(t.awaySince)
-	}
-	switch {
-	case brought && !t.isOpened:
-		t.isOpened, t.openedAt = true, t.log.Newest().Cursor
-	case t.connects > 0 && id == "", o.Gap && t.log.Newest().Cursor > 0:
-		// Events may have been sent while nobody listened, and nothing tells
-		// which: whoever follows the log comes past this.
-		t.relay.stats.Gaps.Add(uint64(max(0, followers)))
-		end := t.log.Newest()
-		t.notice, t.noticeID = end.Cursor+1, end.ID
-		t.log.Append(hub.Entry{Gap: true})
-	}
-	if blamed != "" {
-		t.blamedID, t.blamedAt, t.blamedSince = blamed, t.log.Newest().Cursor, time.Now()
-	}
-	t.header = o.Header
-	t.linkOn(linkAccepts)
-	t.connects++
-	nth = t.connects
-	if t.trust.is(trustPending) && t.handshake == nil && !t.isClosed() {
-		t.handshake = time.AfterFunc(HandshakeTime, t.trustSilent)
-	}
-	t.signal()
-	t.mu.Unlock()
-
-	t.log.Wake()
-	if t.catchups.anyParked.Load() {
-		t.catchups.unpark(false)
-	} else {
-		t.catchups.wake()
-	}
-	return nth, without
 }
 
 // noticed returns the cursor behind the last notice of a gap in the log.
@@ -280,6 +192,9 @@ func (t *Topic) refusedSince(c hub.Cursor) bool {
 // IsConnected reports whether the shared connection is there.
 func (t *Topic) IsConnected() bool { return t.link.is(linkConnected) }
 
+// isRefused reports whether the origin has said no to those who wait.
+func (t *Topic) isRefused() bool { return t.link.is(linkRefused) }
+
 // isClosed reports whether nobody has the topic any more. A timer that is set under t.mu
 // unless it is so, is stopped.
 func (t *Topic) isClosed() bool { return t.standing.is(standingClosed) }
@@ -292,19 +207,6 @@ func (t *Topic) connection() (connected bool, connects int) {
 	return t.IsConnected(), t.connects
 }
 
-// disconnected is called when the nth connection has ended, which may have been
-// replaced by another meanwhile.
-func (t *Topic) disconnected(nth int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.IsConnected() || t.connects != nth {
-		return
-	}
-	t.linkOn(linkEnds)
-	t.awaySince = time.Now()
-	t.signal()
-}
-
 // signal makes those who wait look again. t.mu must be held.
 func (t *Topic) signal() {
 	close(t.changed)
@@ -313,3 +215,19 @@ func (t *Topic) signal() {
 
 // Subscribers returns how many there are, those included that are yet to be admitted.
 func (t *Topic) Subscribers() int { return int(t.subscribers.Load()) }
+
+// linkOn changes the link of t. t.mu must be held.
+func (t *Topic) linkOn(e linkEvent) { t.link.on(e, &links, &t.relay.misfits) }
+
+// trustOn changes the trust of t. t.mu must be held.
+func (t *Topic) trustOn(e trustEvent) { t.trust.on(e, &trusts, &t.relay.misfits) }
+
+// standingOn changes the standing of t. relay.mu must be held.
+func (t *Topic) standingOn(e standingEvent) { t.standing.on(e, &standings, &t.relay.misfits) }
+
+// CountCompressed counts bytes that were sent, and what they were before compression.
+func (t *Topic) CountCompressed(compressed, of uint64) {
+	stats := t.relay.stats
+	stats.Compressed.Add(compressed)
+	stats.CompressedOf.Add(of)
+}

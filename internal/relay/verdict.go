@@ -99,5 +99,3 @@ func (t *Topic) refused() *Outcome {
 	defer t.mu.Unlock()
 	return t.refusal
 }
-
-func (t *Topic) isRefused() bool { return t.link.is(linkRefused) }

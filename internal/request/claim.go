@@ -50,7 +50,7 @@ func Resume(r *http.Request, from relay.Resumption) {
 
 // Rewritten returns the stranger's request for the source of the endpoint form, as prepare
 // makes it of one, and as the site has rewritten it. It resumes with from.
-func (req *Topic) Rewritten(r *http.Request, from relay.Resumption, prepare func(*http.Request) *http.Request) *http.Request {
+func (req *Shared) Rewritten(r *http.Request, from relay.Resumption, prepare func(*http.Request) *http.Request) *http.Request {
 	if req.orig != nil {
 		setURL(r, *req.orig)
 	}

@@ -11,7 +11,7 @@ import (
 // Key names the topic within its pool. Each part is preceded by its length, so
 // that no two different requests have one key, and what is absent differs from
 // what is empty.
-func (req *Topic) Key() string {
+func (req *Shared) Key() string {
 	var k keyBuilder
 	k.addFlag(req.tls)
 	k.addFlag(req.trusted)

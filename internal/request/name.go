@@ -24,7 +24,7 @@ const (
 
 // PublicName names a topic in logs and to administrators. It never holds a
 // query or a value of vary.
-func (req *Topic) PublicName(key string) string {
+func (req *Shared) PublicName(key string) string {
 	mac := hmac.New(sha256.New, nameKey)
 	mac.Write([]byte(key))
 	asked := &req.url

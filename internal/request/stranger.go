@@ -12,7 +12,7 @@ const Agent = "caddy-sse-fanout"
 
 // Stranger makes the request with which the stranger asks: a function of the topic's key
 // (R1), from an address with a port, over a connection to another.
-func (req *Topic) Stranger(ctx context.Context, from string, local net.Addr) *http.Request {
+func (req *Shared) Stranger(ctx context.Context, from string, local net.Addr) *http.Request {
 	asked := req.url
 	r := &http.Request{
 		Method:     http.MethodGet,

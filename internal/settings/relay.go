@@ -7,6 +7,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay/quota"
 )
 
 // Relay returns what the engine needs of the settings, with compressors from a budget.
@@ -20,28 +21,30 @@ func (s *Settings) Relay(compressors *gzip.Budget) relay.Config {
 			Bytes:  int(s.History.Size),
 			Age:    time.Duration(s.History.Age),
 		},
-		FirstEvents:              s.FirstEvents,
-		AssignIDs:                s.IDs == "assign",
-		Catchups:                 s.Catchup.Connections,
-		CatchupTimeout:           time.Duration(s.Catchup.Timeout),
-		BacklogBytes:             s.BacklogBytes,
-		Retry:                    time.Duration(s.Retry),
-		Linger:                   time.Duration(s.Linger.Duration),
-		LingerTopics:             s.Linger.Topics,
-		Wait:                     time.Duration(s.Wait),
-		Reject:                   s.Reject,
-		ReconnectMin:             time.Duration(s.Reconnect.Min),
-		ReconnectMax:             time.Duration(s.Reconnect.Max),
-		IdleTimeout:              time.Duration(s.IdleTimeout),
-		CloseOnEnd:               s.OnEnd == "close",
-		MaxEventSize:             s.MaxEventSize,
-		MaxTopics:                s.MaxTopics.Total,
-		MaxTopicsPerAddress:      s.MaxTopics.PerClientIP,
-		MaxSubscribers:           s.MaxSubscribers.Total,
-		MaxSubscribersPerTopic:   s.MaxSubscribers.PerTopic,
-		MaxSubscribersPerAddress: s.MaxSubscribers.PerClientIP,
-		StreamTimeout:            time.Duration(s.StreamTimeout),
-		Spread:                   time.Duration(s.StreamCloseDelay),
+		FirstEvents:    s.FirstEvents,
+		AssignIDs:      s.IDs == "assign",
+		Catchups:       s.Catchup.Connections,
+		CatchupTimeout: time.Duration(s.Catchup.Timeout),
+		BacklogBytes:   s.BacklogBytes,
+		Retry:          time.Duration(s.Retry),
+		Linger:         time.Duration(s.Linger.Duration),
+		LingerTopics:   s.Linger.Topics,
+		Wait:           time.Duration(s.Wait),
+		Reject:         s.Reject,
+		ReconnectMin:   time.Duration(s.Reconnect.Min),
+		ReconnectMax:   time.Duration(s.Reconnect.Max),
+		IdleTimeout:    time.Duration(s.IdleTimeout),
+		CloseOnEnd:     s.OnEnd == "close",
+		MaxEventSize:   s.MaxEventSize,
+		Limits: quota.Limits{
+			Topics:               s.MaxTopics.Total,
+			TopicsOfAddress:      s.MaxTopics.PerClientIP,
+			Subscribers:          s.MaxSubscribers.Total,
+			SubscribersOfTopic:   s.MaxSubscribers.PerTopic,
+			SubscribersOfAddress: s.MaxSubscribers.PerClientIP,
+		},
+		StreamTimeout: time.Duration(s.StreamTimeout),
+		Spread:        time.Duration(s.StreamCloseDelay),
 	}
 	if s.Compresses() {
 		cfg.Compress = &gzip.Settings{Level: s.Compress.Level, Budget: compressors}

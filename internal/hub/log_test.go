@@ -17,20 +17,20 @@ func withID(id string) Entry  { return Entry{Wire: []byte("id: " + id + "\n\n"),
 func plain(data string) Entry { return Entry{Wire: []byte("data: " + data + "\n\n")} }
 func reset() Entry            { return Entry{Wire: []byte("id\n\n"), SetsID: true} }
 
-// topicOf returns a topic that has entries 0 to n-1, each with its number as id.
-func topicOf(limits Limits, n int) *Topic {
-	topic := New(limits)
+// logOf returns a log that has entries 0 to n-1, each with its number as id.
+func logOf(limits Limits, n int) *Log {
+	log := New(limits)
 	for i := range n {
-		topic.Publish(withID(strconv.Itoa(i)))
+		log.Publish(withID(strconv.Itoa(i)))
 	}
-	return topic
+	return log
 }
 
 // read returns all that there is from c on, and how many batches it came in.
-func read(t *testing.T, topic *Topic, c Cursor) (got []byte, batches int) {
+func read(t *testing.T, log *Log, c Cursor) (got []byte, batches int) {
 	t.Helper()
 	for {
-		batch := topic.Read(c, nil)
+		batch := log.Read(c, nil)
 		switch {
 		case batch.Lagged:
 			t.Fatalf("Read(%d) lags", c)
@@ -60,24 +60,24 @@ func isClosed(wake <-chan struct{}) bool {
 }
 
 func TestRead(t *testing.T) {
-	topic := New(roomy)
-	at := topic.Newest()
-	same(t, "Newest() of an empty topic", at, Position{})
-	nothing := topic.Read(at.Cursor, nil)
+	log := New(roomy)
+	at := log.Newest()
+	same(t, "Newest() of an empty log", at, Position{})
+	nothing := log.Read(at.Cursor, nil)
 	if nothing.Wake == nil || nothing.Bytes != nil || nothing.Lagged || nothing.Next != 0 {
-		t.Fatalf("Read(0) of an empty topic = %+v", nothing)
+		t.Fatalf("Read(0) of an empty log = %+v", nothing)
 	}
 
-	topic.Publish(withID("1"), plain("x"))
+	log.Publish(withID("1"), plain("x"))
 	if !isClosed(nothing.Wake) {
 		t.Error("Publish has not woken the reader")
 	}
-	batch := topic.Read(at.Cursor, nil)
+	batch := log.Read(at.Cursor, nil)
 	if want := wires(withID("1"), plain("x")); !bytes.Equal(batch.Bytes, want) || batch.Next != 2 || batch.Wake != nil {
 		t.Errorf("Read(0) = %q, next is %d, want %q, next is 2", batch.Bytes, batch.Next, want)
 	}
-	same(t, "the position behind", topic.Newest(), Position{Cursor: 2, ID: "1"})
-	if batch := topic.Read(2, nil); batch.Wake == nil || isClosed(batch.Wake) {
+	same(t, "the position behind", log.Newest(), Position{Cursor: 2, ID: "1"})
+	if batch := log.Read(2, nil); batch.Wake == nil || isClosed(batch.Wake) {
 		t.Errorf("Read(2) at the head = %+v", batch)
 	}
 }
@@ -98,7 +98,7 @@ func TestBatchesStayAsTheyWere(t *testing.T) {
 		{"small and large in turn", -1, 100, 100},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			topic := New(Limits{Events: 30_000, Bytes: 4 << 20, Age: time.Hour})
+			log := New(Limits{Events: 30_000, Bytes: 4 << 20, Age: time.Hour})
 			var want []byte
 			for i := range tc.entries {
 				size := tc.size
@@ -107,14 +107,14 @@ func TestBatchesStayAsTheyWere(t *testing.T) {
 				}
 				e := Entry{Wire: bytes.Repeat([]byte{byte(i)}, size)}
 				want = append(want, e.Wire...)
-				topic.Publish(e)
+				log.Publish(e)
 				clear(e.Wire) // it is the caller's again
 			}
 
 			var held [][]byte
-			at := topic.Oldest().Cursor
-			for at < topic.Newest().Cursor {
-				batch := topic.Read(at, nil)
+			at := log.Oldest().Cursor
+			for at < log.Newest().Cursor {
+				batch := log.Read(at, nil)
 				held = append(held, batch.Bytes)
 				at = batch.Next
 			}
@@ -122,9 +122,9 @@ func TestBatchesStayAsTheyWere(t *testing.T) {
 				t.Errorf("read in %d batches, want at most %d", len(held), tc.batches)
 			}
 			for range 20_000 { // all of it is evicted
-				topic.Publish(Entry{Wire: []byte(strings.Repeat("later", 100))})
+				log.Publish(Entry{Wire: []byte(strings.Repeat("later", 100))})
 			}
-			if batch := topic.Read(at-1, nil); !batch.Lagged {
+			if batch := log.Read(at-1, nil); !batch.Lagged {
 				t.Fatal("the log still has what should have been evicted")
 			}
 			if !bytes.Equal(bytes.Join(held, nil), want) {
@@ -135,23 +135,23 @@ func TestBatchesStayAsTheyWere(t *testing.T) {
 }
 
 func TestLag(t *testing.T) {
-	topic := topicOf(Limits{Events: 10, Bytes: 100, Age: time.Hour}, 20) // of 7 or 8 bytes
-	tail := topic.Newest().Cursor - Cursor(topic.Stats().Entries)
+	log := logOf(Limits{Events: 10, Bytes: 100, Age: time.Hour}, 20) // of 7 or 8 bytes
+	tail := log.Newest().Cursor - Cursor(log.Stats().Entries)
 	same(t, "the tail", tail, 8)
-	if batch := topic.Read(tail-1, nil); !batch.Lagged || batch.Next != tail-1 || batch.Bytes != nil || batch.Wake != nil {
+	if batch := log.Read(tail-1, nil); !batch.Lagged || batch.Next != tail-1 || batch.Bytes != nil || batch.Wake != nil {
 		t.Errorf("Read before the tail = %+v, want lagged", batch)
 	}
-	if _, ok := topic.At(tail - 1); ok {
+	if _, ok := log.At(tail - 1); ok {
 		t.Error("At has a position before the tail")
 	}
-	if batch := topic.Read(tail, nil); batch.Lagged {
+	if batch := log.Read(tail, nil); batch.Lagged {
 		t.Error("Read at the tail lags")
 	}
-	pos, ok := topic.At(tail)
+	pos, ok := log.At(tail)
 	if want := (Position{tail, "7"}); pos != want || !ok {
 		t.Errorf("At(tail) = %v, %v, want %v", pos, ok, want)
 	}
-	if _, ok := topic.At(topic.Newest().Cursor + 1); ok {
+	if _, ok := log.At(log.Newest().Cursor + 1); ok {
 		t.Error("At has a position after the head")
 	}
 }
@@ -160,54 +160,54 @@ func TestLag(t *testing.T) {
 // not lag.
 func TestSlack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		topic := topicOf(Limits{Events: 1, Bytes: 1 << 20, Age: time.Hour}, 1)
-		at := topic.Newest()
+		log := logOf(Limits{Events: 1, Bytes: 1 << 20, Age: time.Hour}, 1)
+		at := log.Newest()
 		var burst []Entry
 		for i := range 500 {
 			burst = append(burst, withID(strconv.Itoa(1+i)))
 		}
 		for _, e := range burst {
-			topic.Publish(e)
+			log.Publish(e)
 		}
 
-		if got, _ := read(t, topic, at.Cursor); !bytes.Equal(got, wires(burst...)) {
+		if got, _ := read(t, log, at.Cursor); !bytes.Equal(got, wires(burst...)) {
 			t.Errorf("a reader a burst behind got %d bytes, want %d", len(got), len(wires(burst...)))
 		}
-		same(t, "Oldest()", topic.Oldest(), Position{500, "499"})
-		same(t, "Last(100)", topic.Last(100), Position{500, "499"})
+		same(t, "Oldest()", log.Oldest(), Position{500, "499"})
+		same(t, "Last(100)", log.Last(100), Position{500, "499"})
 		for _, tc := range []struct {
 			id   string
 			want bool
 		}{{"500", true}, {"499", true}, {"498", false}, {"0", false}} {
-			if _, ok := topic.After(tc.id); ok != tc.want {
+			if _, ok := log.After(tc.id); ok != tc.want {
 				t.Errorf("After(%q) found it: %v, want %v", tc.id, ok, tc.want)
 			}
 		}
 
 		time.Sleep(slackTime)
 		for i := range slack - 500 {
-			topic.Publish(withID(strconv.Itoa(501 + i)))
+			log.Publish(withID(strconv.Itoa(501 + i)))
 		}
-		if batch := topic.Read(at.Cursor, nil); batch.Lagged {
+		if batch := log.Read(at.Cursor, nil); batch.Lagged {
 			t.Errorf("a reader %d behind lags", slack)
 		}
-		topic.Publish(plain("one more"))
-		if batch := topic.Read(at.Cursor, nil); !batch.Lagged {
+		log.Publish(plain("one more"))
+		if batch := log.Read(at.Cursor, nil); !batch.Lagged {
 			t.Errorf("a reader %d behind does not lag", slack+1)
 		}
 
 		// What has come lately is kept, up to a bound.
-		topic = topicOf(Limits{Events: 1, Bytes: 1 << 20, Age: time.Hour}, maxSlack)
-		if batch := topic.Read(0, nil); batch.Lagged {
+		log = logOf(Limits{Events: 1, Bytes: 1 << 20, Age: time.Hour}, maxSlack)
+		if batch := log.Read(0, nil); batch.Lagged {
 			t.Errorf("a reader of a burst lags %d behind", maxSlack)
 		}
-		topic.Publish(plain("one more"))
-		if batch := topic.Read(0, nil); !batch.Lagged {
+		log.Publish(plain("one more"))
+		if batch := log.Read(0, nil); !batch.Lagged {
 			t.Errorf("a reader of a burst does not lag %d behind", maxSlack+1)
 		}
 		time.Sleep(slackTime)
-		topic.Publish(plain("later"))
-		same(t, "entries", topic.Stats().Entries, slack)
+		log.Publish(plain("later"))
+		same(t, "entries", log.Stats().Entries, slack)
 	})
 }
 
@@ -229,78 +229,78 @@ func TestBounds(t *testing.T) {
 		{"larger than a segment", Limits{10, 100, time.Hour}, []Entry{big(1 << 20), big(1 << 20)}, 1, 1 << 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			topic := New(tc.limits)
+			log := New(tc.limits)
 			for _, e := range tc.entries {
-				topic.Publish(e)
-				checkMemory(t, &topic.log)
+				log.Publish(e)
+				checkMemory(t, &log.ring)
 			}
-			s := topic.Stats()
+			s := log.Stats()
 			if s.Entries != tc.kept || s.Bytes != tc.bytes {
 				t.Errorf("%d entries of %d bytes, want %d of %d", s.Entries, s.Bytes, tc.kept, tc.bytes)
 			}
 			last := tc.entries[len(tc.entries)-1]
-			if got, _ := read(t, topic, topic.Last(1).Cursor); !bytes.Equal(got, last.Wire) {
+			if got, _ := read(t, log, log.Last(1).Cursor); !bytes.Equal(got, last.Wire) {
 				t.Errorf("the newest entry has %d bytes, want %d", len(got), len(last.Wire))
 			}
 		})
 	}
 
 	t.Run("events", func(t *testing.T) {
-		topic := topicOf(Limits{maxSlack + 500, 1 << 20, time.Hour}, maxSlack+1000)
-		same(t, "entries", topic.Stats().Entries, maxSlack+500)
-		same(t, "Oldest()", topic.Oldest(), Position{500, "499"})
+		log := logOf(Limits{maxSlack + 500, 1 << 20, time.Hour}, maxSlack+1000)
+		same(t, "entries", log.Stats().Entries, maxSlack+500)
+		same(t, "Oldest()", log.Oldest(), Position{500, "499"})
 	})
 	t.Run("fewer events than the slack", func(t *testing.T) {
-		topic := topicOf(Limits{10, 1 << 20, time.Hour}, maxSlack+1000)
-		same(t, "entries", topic.Stats().Entries, maxSlack)
-		same(t, "Oldest()", topic.Oldest(), Position{maxSlack + 990, strconv.Itoa(maxSlack + 989)})
+		log := logOf(Limits{10, 1 << 20, time.Hour}, maxSlack+1000)
+		same(t, "entries", log.Stats().Entries, maxSlack)
+		same(t, "Oldest()", log.Oldest(), Position{maxSlack + 990, strconv.Itoa(maxSlack + 989)})
 	})
 }
 
 func TestAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		topic := New(Limits{Events: 10, Bytes: 1000, Age: time.Minute})
+		log := New(Limits{Events: 10, Bytes: 1000, Age: time.Minute})
 		begin := time.Now()
-		topic.Publish(withID("1"))
+		log.Publish(withID("1"))
 		time.Sleep(20 * time.Second)
-		topic.Publish(withID("2"))
-		same(t, "Stats().Oldest", topic.Stats().Oldest, begin)
-		same(t, "Stats().Newest", topic.Stats().Newest, begin.Add(20*time.Second))
+		log.Publish(withID("2"))
+		same(t, "Stats().Oldest", log.Stats().Oldest, begin)
+		same(t, "Stats().Newest", log.Stats().Newest, begin.Add(20*time.Second))
 
 		time.Sleep(40*time.Second - 1)
-		same(t, "Oldest() before its time", topic.Oldest(), Position{})
-		due, ok := topic.Expire()
+		same(t, "Oldest() before its time", log.Oldest(), Position{})
+		due, ok := log.Expire()
 		if !ok || !due.Equal(begin.Add(time.Minute)) {
 			t.Errorf("Expire() = %v, %v, want %v", due, ok, begin.Add(time.Minute))
 		}
 		time.Sleep(time.Until(due))
-		due, ok = topic.Expire()
+		due, ok = log.Expire()
 		if !ok || !due.Equal(begin.Add(80*time.Second)) {
 			t.Errorf("Expire() when due = %v, %v, want %v", due, ok, begin.Add(80*time.Second))
 		}
-		if batch := topic.Read(0, nil); !batch.Lagged {
+		if batch := log.Read(0, nil); !batch.Lagged {
 			t.Error("what was due is still there")
 		}
 
 		// Whoever looks for a place to begin is not given what is too old.
 		time.Sleep(20 * time.Second)
-		same(t, "Last(10)", topic.Last(10), Position{2, "2"})
-		same(t, "entries", topic.Stats().Entries, 0)
-		if pos, ok := topic.After("2"); !ok || pos != (Position{2, "2"}) {
+		same(t, "Last(10)", log.Last(10), Position{2, "2"})
+		same(t, "entries", log.Stats().Entries, 0)
+		if pos, ok := log.After("2"); !ok || pos != (Position{2, "2"}) {
 			t.Errorf("After(%q) = %v, %v: nothing was missed", "2", pos, ok)
 		}
-		if _, ok := topic.After("1"); ok {
+		if _, ok := log.After("1"); ok {
 			t.Errorf("After(%q) found it", "1")
 		}
-		if due, ok := topic.Expire(); ok || !due.IsZero() {
+		if due, ok := log.Expire(); ok || !due.IsZero() {
 			t.Errorf("Expire() of an empty log = %v, %v", due, ok)
 		}
 
 		// Publishing drops it, too.
-		topic.Publish(withID("3"))
+		log.Publish(withID("3"))
 		time.Sleep(time.Minute)
-		topic.Publish(withID("4"))
-		same(t, "entries", topic.Stats().Entries, 1)
+		log.Publish(withID("4"))
+		same(t, "entries", log.Stats().Entries, 1)
 	})
 }
 
@@ -309,24 +309,24 @@ func TestAge(t *testing.T) {
 func TestBeginningExpires(t *testing.T) {
 	for _, tc := range []struct {
 		name string
-		do   func(*Topic) (Position, bool)
+		do   func(*Log) (Position, bool)
 		want Cursor // 0 for no place
 	}{
-		{"Oldest", func(topic *Topic) (Position, bool) { return topic.Oldest(), true }, 3},
-		{"Last", func(topic *Topic) (Position, bool) { return topic.Last(3), true }, 3},
-		{"After", func(topic *Topic) (Position, bool) { return topic.After("1") }, 0},
-		{"After the last to go", func(topic *Topic) (Position, bool) { return topic.After("2") }, 3},
+		{"Oldest", func(log *Log) (Position, bool) { return log.Oldest(), true }, 3},
+		{"Last", func(log *Log) (Position, bool) { return log.Last(3), true }, 3},
+		{"After", func(log *Log) (Position, bool) { return log.After("1") }, 0},
+		{"After the last to go", func(log *Log) (Position, bool) { return log.After("2") }, 3},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				topic := topicOf(Limits{Events: 10, Bytes: 1000, Age: time.Minute}, 3)
+				log := logOf(Limits{Events: 10, Bytes: 1000, Age: time.Minute}, 3)
 				time.Sleep(30 * time.Second)
-				topic.Publish(plain("x"))
+				log.Publish(plain("x"))
 				time.Sleep(30 * time.Second)
-				pos, ok := tc.do(topic)
+				pos, ok := tc.do(log)
 				same(t, "whether there is a place", ok, tc.want > 0)
 				same(t, "the place", pos.Cursor, tc.want)
-				same(t, "the entries left", topic.Stats().Entries, 1)
+				same(t, "the entries left", log.Stats().Entries, 1)
 			})
 		})
 	}
@@ -362,10 +362,10 @@ func TestAfter(t *testing.T) {
 		{"the beginning before an evicted", byBytes(withID("2")), "0", []Entry{plain("x"), withID("2")}, want{"0": -1, "2": 2}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			topic := NewAfter(tc.start, tc.limits)
-			topic.Publish(tc.entries...)
+			log := NewAfter(tc.start, tc.limits)
+			log.Publish(tc.entries...)
 			for id, want := range tc.want {
-				pos, ok := topic.After(id)
+				pos, ok := log.After(id)
 				got := int(pos.Cursor)
 				if !ok {
 					got = -1
@@ -382,26 +382,26 @@ func TestAfter(t *testing.T) {
 }
 
 func TestNewAfter(t *testing.T) {
-	topic := NewAfter("7", roomy)
-	same(t, "Newest()", topic.Newest(), Position{0, "7"})
-	topic.Publish(plain("x"))
-	same(t, "Oldest()", topic.Oldest(), Position{0, "7"})
-	same(t, "Newest()", topic.Newest(), Position{1, "7"})
+	log := NewAfter("7", roomy)
+	same(t, "Newest()", log.Newest(), Position{0, "7"})
+	log.Publish(plain("x"))
+	same(t, "Oldest()", log.Oldest(), Position{0, "7"})
+	same(t, "Newest()", log.Newest(), Position{1, "7"})
 }
 
 // The id of a position is the one in force there, whoever set it.
 func TestPositions(t *testing.T) {
-	topic := New(roomy)
-	topic.Publish(plain("a"), withID("1"), plain("b"), withID("2"), reset(), plain("c"))
+	log := New(roomy)
+	log.Publish(plain("a"), withID("1"), plain("b"), withID("2"), reset(), plain("c"))
 	for c, want := range []string{"", "", "1", "1", "2", "", ""} {
-		pos, ok := topic.At(Cursor(c))
+		pos, ok := log.At(Cursor(c))
 		if !ok || pos != (Position{Cursor(c), want}) {
 			t.Errorf("At(%d) = %v, %v, want id %q", c, pos, ok, want)
 		}
 	}
-	same(t, "Last(2)", topic.Last(2), Position{4, "2"})
-	same(t, "Last(0)", topic.Last(0), topic.Newest())
-	same(t, "Last(100)", topic.Last(100), topic.Oldest())
+	same(t, "Last(2)", log.Last(2), Position{4, "2"})
+	same(t, "Last(0)", log.Last(0), log.Newest())
+	same(t, "Last(100)", log.Last(100), log.Oldest())
 }
 
 func TestMatch(t *testing.T) {
@@ -436,11 +436,11 @@ func TestMatch(t *testing.T) {
 		{"nothing there", nil, 0, []Entry{withID("1"), plain("x")}, []int{-1, -1}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			topic := New(roomy)
-			topic.Publish(tc.have...)
+			log := New(roomy)
+			log.Publish(tc.have...)
 			at := tc.from
 			for i, e := range tc.replay {
-				next, ok := topic.Match(at, e)
+				next, ok := log.Match(at, e)
 				got := int(next)
 				if !ok {
 					got = -1
@@ -455,31 +455,31 @@ func TestMatch(t *testing.T) {
 	}
 
 	t.Run("behind the tail", func(t *testing.T) {
-		topic := topicOf(Limits{Events: 10, Bytes: 100, Age: time.Hour}, 20)
-		if next, ok := topic.Match(0, withID("15")); !ok || next != 16 {
+		log := logOf(Limits{Events: 10, Bytes: 100, Age: time.Hour}, 20)
+		if next, ok := log.Match(0, withID("15")); !ok || next != 16 {
 			t.Errorf("Match(0, 15) = %d, %v, want 16", next, ok)
 		}
-		if _, ok := topic.Match(0, withID("1")); ok {
+		if _, ok := log.Match(0, withID("1")); ok {
 			t.Error("Match found what is evicted")
 		}
 	})
 }
 
 func TestPublishTakesNone(t *testing.T) {
-	topic := New(roomy)
-	topic.Publish()
-	same(t, "Newest()", topic.Newest(), Position{})
+	log := New(roomy)
+	log.Publish()
+	same(t, "Newest()", log.Newest(), Position{})
 }
 
-func ExampleTopic() {
-	topic := New(Limits{Events: 100, Bytes: 1 << 20, Age: time.Minute})
-	topic.Publish(
+func ExampleLog() {
+	log := New(Limits{Events: 100, Bytes: 1 << 20, Age: time.Minute})
+	log.Publish(
 		Entry{Wire: []byte("id: 1\ndata: one\n\n"), ID: "1", SetsID: true},
 		Entry{Wire: []byte("id: 2\ndata: two\n\n"), ID: "2", SetsID: true},
 	)
-	at, found := topic.After("1")
+	at, found := log.After("1")
 	fmt.Println(at, found)
-	batch := topic.Read(at.Cursor, nil)
+	batch := log.Read(at.Cursor, nil)
 	fmt.Printf("%q, then %d\n", batch.Bytes, batch.Next)
 	// Output:
 	// {1 1} true

@@ -36,15 +36,15 @@ func keyOf(t *testing.T, wrapping bool, vary []string, v visit) (string, Facts) 
 	t.Helper()
 	s, r := visited(t, wrapping, vary, v)
 	if !wrapping {
-		return NewTopic(r, s).Key(), nil
+		return NewShared(r, s).Key(), nil
 	}
-	return NewTopic(r, s).Key(), NewFacts(r, s, new(survey.Surroundings))
+	return NewShared(r, s).Key(), NewFacts(r, s, new(survey.Surroundings))
 }
 
-func topicRequestOf(t *testing.T, wrapping bool, vary []string, v visit) *Topic {
+func topicRequestOf(t *testing.T, wrapping bool, vary []string, v visit) *Shared {
 	t.Helper()
 	s, r := visited(t, wrapping, vary, v)
-	return NewTopic(r, s)
+	return NewShared(r, s)
 }
 
 // visited returns the settings of a handler that is visited, and the request as it comes
@@ -322,13 +322,13 @@ func FuzzTopicKeyIsInjective(f *testing.F) {
 	f.Add(false, "", "/", "\x01\x00", "\x00", "X-A\x01", "1\x03X-B", uint8(0x55))
 	f.Add(false, "0", "0", "0", "0", "0", "", uint8(0))
 	f.Fuzz(func(t *testing.T, https bool, host, path, query, variable, one, two string, set uint8) {
-		request := func(shift int) *Topic {
+		request := func(shift int) *Shared {
 			// The same strings in neighbouring places, and what is absent in
 			// others: two such requests differ, and so must their keys.
 			parts := []string{host, path, query, variable, one, two}
 			part := func(i int) string { return parts[(i+shift)%len(parts)] }
 			has := func(i int) bool { return set>>((i+shift)%8)&1 == 1 }
-			req := &Topic{tls: https, trusted: has(1), host: part(0), header: make(http.Header)}
+			req := &Shared{tls: https, trusted: has(1), host: part(0), header: make(http.Header)}
 			req.url = url.URL{Path: part(1), RawQuery: part(2), ForceQuery: has(0)}
 			if has(2) {
 				req.vars = append(req.vars, namedValue{"root", part(3)})
@@ -356,14 +356,14 @@ func FuzzTopicKeyIsInjective(f *testing.F) {
 		first := request(0)
 		for shift := range 6 {
 			other := request(shift)
-			if got, want := first.Key() == other.Key(), sameTopic(first, other); got != want {
+			if got, want := first.Key() == other.Key(), sameShared(first, other); got != want {
 				t.Fatalf("same key: got %t, want %t\n%+v\n%+v", got, want, first, other)
 			}
 		}
 	})
 }
 
-func sameTopic(a, b *Topic) bool {
+func sameShared(a, b *Shared) bool {
 	sameURL := func(a, b url.URL) bool {
 		return a.EscapedPath() == b.EscapedPath() && a.RawQuery == b.RawQuery && a.ForceQuery == b.ForceQuery
 	}
@@ -377,7 +377,7 @@ func sameTopic(a, b *Topic) bool {
 // form, and the origin must be told the same.
 func TestCountryCountsInTheWrappingForm(t *testing.T) {
 	for _, name := range fields.Countries {
-		in := func(country string, wrapping bool) *Topic {
+		in := func(country string, wrapping bool) *Shared {
 			return topicRequestOf(t, wrapping, nil, visit{target: "http://example.com/events", header: []string{name, country}})
 		}
 		if in("FR", true).Key() == in("DE", true).Key() {

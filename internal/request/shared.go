@@ -18,9 +18,9 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/settings"
 )
 
-// A Topic is all that the origin may ever learn from a client's request:
+// A Shared is all that the origin may ever learn from a client's request:
 // the upstream request is made from it alone, and so is the topic's key (R1).
-type Topic struct {
+type Shared struct {
 	tls     bool
 	trusted bool         // it came through a proxy that trusted_proxies names
 	host    string       // lower case, with the port if the client named one
@@ -77,9 +77,9 @@ func forwardedAs(values []string) []string {
 
 type namedValue struct{ name, value string }
 
-// NewTopic extracts from r what defines its topic.
-func NewTopic(r *http.Request, s *settings.Settings) *Topic {
-	req := &Topic{
+// NewShared extracts from r what defines its topic.
+func NewShared(r *http.Request, s *settings.Settings) *Shared {
+	req := &Shared{
 		tls:    r.TLS != nil,
 		host:   strings.ToLower(r.Host),
 		url:    streamURL(r.URL, s.IgnoreQuery),
@@ -133,13 +133,13 @@ func NewTopic(r *http.Request, s *settings.Settings) *Topic {
 }
 
 // HasPlaceholder reports whether the client's request had a placeholder that vary names.
-func (req *Topic) HasPlaceholder(name string) bool {
+func (req *Shared) HasPlaceholder(name string) bool {
 	return slices.ContainsFunc(req.vary, func(v namedValue) bool { return v.name == name })
 }
 
 // Matches reports whether the headers of a request, among them those that vary names, are
 // still those that the key was made from.
-func (req *Topic) Matches(header http.Header, vary []string) bool {
+func (req *Shared) Matches(header http.Header, vary []string) bool {
 	for _, name := range vary {
 		if !slices.Equal(header[name], req.header[name]) {
 			return false
@@ -155,7 +155,7 @@ func (req *Topic) Matches(header http.Header, vary []string) bool {
 
 // Apply sets what req has besides the request itself: the values of
 // placeholders and variables, and whether a trusted proxy speaks for the client.
-func (req *Topic) Apply(r *http.Request) {
+func (req *Shared) Apply(r *http.Request) {
 	ctx, repl := r.Context(), ReplacerOf(r)
 	caddyhttp.SetVar(ctx, caddyhttp.TrustedProxyVarKey, req.trusted)
 	for _, v := range req.vars {
@@ -174,7 +174,7 @@ func (req *Topic) Apply(r *http.Request) {
 const MaxLearned = 8
 
 // VaryingBy returns a request whose key has the values of more headers.
-func (req *Topic) VaryingBy(names []string, header http.Header) *Topic {
+func (req *Shared) VaryingBy(names []string, header http.Header) *Shared {
 	more := *req
 	more.base = req.Base()
 	more.header = maps.Clone(req.header)
@@ -188,7 +188,7 @@ func (req *Topic) VaryingBy(names []string, header http.Header) *Topic {
 }
 
 // Base is the key without what has been learned.
-func (req *Topic) Base() string {
+func (req *Shared) Base() string {
 	if len(req.Learned) == 0 {
 		return req.Key()
 	}

@@ -53,7 +53,7 @@ func (p *pool) Restricted(t *relay.Topic, out *relay.Outcome) {
 
 // learn remembers that the answers to req vary by more headers. These join the key, and go
 // to the origin, as if vary named them.
-func (p *pool) learn(req *request.Topic, names []string) {
+func (p *pool) learn(req *request.Shared, names []string) {
 	p.varying.Update(req.Base(), learnedTime, func(known []string) []string {
 		all := request.SortedNames(known, req.Learned, names)
 		if len(all) > request.MaxLearned {

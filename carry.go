@@ -13,7 +13,7 @@ import (
 // returns when its stream has ended or its connection was handed over.
 func (p *pool) carry(w http.ResponseWriter, r *http.Request, reader *relay.Reader, header http.Header) error {
 	z := p.compressed(r, reader)
-	s := p.carrier.Begin(w, r, reader, z)
+	s := p.service.Begin(w, r, reader, z)
 	defer s.Release()
 	if z != nil {
 		w.Header().Set("Content-Encoding", carrier.Gzip)

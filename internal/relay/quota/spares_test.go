@@ -1,4 +1,4 @@
-package relay
+package quota
 
 import (
 	"math/rand/v2"
@@ -9,14 +9,14 @@ import (
 // The order is kept for many addresses, too.
 func TestRankingAgainstAModel(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 3)) //nolint:gosec // to be repeated
-	s := newSpares()
-	openers, topics := make([]*opener, 200), make([]*Topic, 2000)
+	s := newSpares[int]()
+	openers, topics := make([]*opener[int], 200), make([]*Entry[int], 2000)
 	for i := range openers {
-		openers[i] = new(opener)
+		openers[i] = new(opener[int])
 	}
-	of := make(map[*Topic]*opener)
+	of := make(map[*Entry[int]]*opener[int])
 	for i := range topics {
-		topics[i] = new(Topic)
+		topics[i] = new(Entry[int])
 		of[topics[i]] = openers[min(random.IntN(200), random.IntN(200))]
 		of[topics[i]].topics++
 		s.rerank(of[topics[i]])
@@ -24,7 +24,7 @@ func TestRankingAgainstAModel(t *testing.T) {
 	for range 20000 {
 		top := topics[random.IntN(len(topics))]
 		o := of[top]
-		s.set(top, o, spareKind(random.IntN(int(spareKinds))))
+		s.set(top, o, kind(random.IntN(int(kinds))))
 		if random.IntN(4) == 0 {
 			o.topics += random.IntN(3) - 1
 			s.rerank(o)
@@ -44,7 +44,7 @@ func TestRankingAgainstAModel(t *testing.T) {
 	}
 	idle := 0
 	for _, top := range topics {
-		if top.spare == spareLingering {
+		if top.kind == spareLingering {
 			idle++
 		}
 	}
@@ -57,11 +57,11 @@ func TestRankingAgainstAModel(t *testing.T) {
 func BenchmarkRoomForANewcomer(b *testing.B) {
 	for _, n := range []int{100, 10000} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
-			s := newSpares()
-			openers := make([]*opener, n)
+			s := newSpares[int]()
+			openers := make([]*opener[int], n)
 			for i := range openers {
-				openers[i] = &opener{topics: i % 7}
-				s.set(new(Topic), openers[i], spareLingering)
+				openers[i] = &opener[int]{topics: i % 7}
+				s.set(new(Entry[int]), openers[i], spareLingering)
 			}
 			for b.Loop() {
 				o := s.most(mostLingering)
