@@ -304,11 +304,12 @@ func (f *following) event(r *read) error {
 	if f.skips(&e, id) {
 		return nil
 	}
-	f.identify(&e, r.seq)
 	if f.gap {
-		f.gap = false // told in its place, and not once the origin's answer is known
+		// Before Accept, for who resumes at an event in front of it.
+		f.gap = false
 		f.sink.Note(relay.Note{Gap: true})
 	}
+	f.identify(&e, r.seq)
 	f.given = true
 	f.sink.Heard()
 	f.sink.Event(&e)

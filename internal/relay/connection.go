@@ -120,10 +120,6 @@ func (c *connection) Note(n Note) {
 	if c.isCut {
 		return
 	}
-	if n.Gap {
-		c.follower.topic.missed()
-		c.fresh = true
-	}
 	runs := &c.follower.topic.runs
 	c.sieve.whole = c.sieve.whole || n.Opened
 	if n.Began != nil {
@@ -131,6 +127,10 @@ func (c *connection) Note(n Note) {
 	}
 	if n.Run {
 		runs.begin(c.follower.topic.log)
+	}
+	if n.Gap {
+		c.follower.topic.missed()
+		c.fresh = true
 	}
 }
 

@@ -89,11 +89,12 @@ type Note struct {
 	// Began is what the connection has begun with, besides its greeting, or nil.
 	Began *RunStart
 
-	// Gap says that events are missing before what comes next.
-	Gap bool
-
 	// Run says that what comes next begins the origin's stream anew.
 	Run bool
+
+	// Gap says that events are missing before what comes next. What comes before Accept has
+	// no other way to say so.
+	Gap bool
 }
 
 // An Outcome is how a call of Follow ended.
