@@ -30,7 +30,6 @@ var seed = flag.Uint64("seed", 1, "what tests that draw at random begin with")
 // A world is a site with topics in memory, and sockets in memory for its clients.
 type world struct {
 	t       *testing.T
-	cfg     relay.Config
 	relay   *relay.Relay
 	sockets directtest.Sockets
 	writer  *direct.Writer
