@@ -248,10 +248,10 @@ func TestMultiplexTellsTheStatusOfARefusal(t *testing.T) {
 // A private stream in a coding is none that the connection can read. The page may ask for it
 // over a connection of its own.
 func TestMultiplexOfAStreamInACoding(t *testing.T) {
-	packed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	packed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
-		w.Header().Set("Content-Encoding", "gzip")
-		w.WriteHeader(http.StatusOK)
+		w.Header().Set("Content-Encoding", r.URL.Query().Get("coding"))
+		_, _ = io.WriteString(w, "data: x\n\n")
 	}))
 	defer packed.Close()
 	s := run(t, fmt.Sprintf(`
@@ -261,7 +261,8 @@ func TestMultiplexOfAStreamInACoding(t *testing.T) {
 	handle {
 		reverse_proxy %s
 	}`, packed.Listener.Addr()))
-	s.multiplexed("a=/x").expectAll(`a/error {"status":406}`)
+	s.multiplexed("a=/x%3Fcoding=gzip").expectAll(`a/error {"status":406}`)
+	s.multiplexed("a=/x%3Fcoding=Identity").expectAll("a/open {}", "a/message x") // which is none
 }
 
 // A client is greeted in each stream with the first events of the origin's connection, and

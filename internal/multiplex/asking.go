@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -115,7 +116,7 @@ func (a *Asking) decide(status int, header http.Header) {
 	case !a.conn.options.Admits(header):
 		// A page of another site learns nothing about what it may not read.
 		status = http.StatusForbidden
-	case isStream && header.Get("Content-Encoding") != "":
+	case isStream && isCoded(header):
 		status = http.StatusNotAcceptable
 	default:
 		admitted = isStream
@@ -132,6 +133,17 @@ func (a *Asking) decide(status int, header http.Header) {
 		a.cancel() // it may be an endless stream
 	}
 	a.conn.notify()
+}
+
+// isCoded reports whether a body has a content coding. Some servers name identity, which is
+// none (RFC 9110, section 8.4.1).
+func isCoded(header http.Header) bool {
+	for coding := range fields.Items(header["Content-Encoding"]) {
+		if !strings.EqualFold(coding, "identity") {
+			return true
+		}
+	}
+	return false
 }
 
 // An answer takes what the site answers.
