@@ -17,6 +17,7 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/conns"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/cors"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex/browser"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/observe"
@@ -78,6 +79,7 @@ type Multiplex struct {
 	logger   *zap.Logger
 	server   *caddyhttp.Server
 	door     site.Door // of server
+	sockets  carrier.Sockets
 	cors     cors.Policy
 	service  carrier.Service
 	group    *multiplexGroup
@@ -119,8 +121,16 @@ func (h *Multiplex) join() error {
 	if h.cors, err = cors.New(h.CORSOrigins); err != nil {
 		return err
 	}
-	h.service = carrier.Service{Timeout: time.Duration(h.settings.DispatchTimeout), Sockets: carrier.Kernel{}}
+	if h.sockets == nil {
+		h.sockets = carrier.Kernel{}
+	}
 	h.group = joinGroup(atAddresses(h.server, definition), h)
+	h.service = carrier.Service{
+		Timeout:   time.Duration(h.settings.DispatchTimeout),
+		Direct:    h.group.direct,
+		HandsOver: h.settings.Direct != "off",
+		Sockets:   h.sockets,
+	}
 	return nil
 }
 
@@ -200,36 +210,51 @@ func (h *Multiplex) serve(w http.ResponseWriter, r *http.Request, opts *multiple
 		return err
 	}
 	opts.Base = inner.base
+	group := h.group // the connection may outlive h
 	opts.Ask = func(a *multiplex.Asking, w http.ResponseWriter) {
-		if door := h.group.door(); door != nil {
+		if door := group.door(); door != nil {
 			door.Enter(w, inner.request(a))
 		} else {
 			a.TurnAway(opts.Retry) // the connection is about to end
 		}
 	}
 	opts.Admits = from.admitted
-	opts.Panicked = func(value any) {
-		h.logger.Error("a handler has panicked in the request for a stream", zap.Any("panic", value), zap.Stack("stack"))
-	}
+	opts.Panicked = panicLogger(h.logger)
 	address := request.CountedAddress(request.ClientIP(r))
 	if why := h.group.reserve(address, &h.settings.MaxConnections); why != "" {
 		return h.turnAway(w, r, why)
 	}
-	defer h.group.release(address)
-
-	output := h.service.NewOutput(w, r)
-	conn := multiplex.New(opts, output)
+	if h.service.Detachable(w, r) {
+		opts.Adopt = func(source direct.Source) (*direct.Solo, error) { return h.service.Adopt(w, r, source) }
+		opts.Kept = func(why error) { h.logger.Debug("delivering over the HTTP server", zap.Error(why)) }
+	}
+	conn := multiplex.New(opts, h.service.NewOutput(w, r))
+	opts.Ended = func(relay.EndReason) {
+		group.exit(conn)
+		group.release(address)
+	}
 	h.group.enter(conn)
-	defer h.group.exit(conn)
 	observe.BeginConnection(r, conn.Number(), len(opts.Streams))
 	carrier.CloseIfUnread(w, r)
 	h.writeHeader(w, r)
 	reason, abort := conn.Serve(r.Context().Done())
+	if reason == "" {
+		reason = observe.ReasonHandedOver
+	}
 	observe.DescribeConnection(r, conn.Number(), len(opts.Streams), string(reason))
 	if abort {
 		panic(http.ErrAbortHandler)
 	}
 	return nil
+}
+
+// panicLogger returns what logs a panic of a handler in the request for a stream, or of direct
+// delivery, as net/http does of a handler's.
+func panicLogger(logger *zap.Logger) func(value any) {
+	return func(value any) {
+		logger.Error("a request for a stream, or the delivery of streams, has panicked",
+			zap.Any("panic", value), zap.Stack("stack"))
+	}
 }
 
 // writeHeader sends the header of a connection.

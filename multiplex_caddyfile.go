@@ -28,6 +28,7 @@ func parseMultiplex(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	    max_streams <n>
 //	    max_connections <n> [per_client_ip <n>]
 //	    max_event_size <size>
+//	    direct on|off
 //	    dispatch_timeout <duration>
 //	    stream_close_delay <duration>
 //	    cors_origins <origin...>|*

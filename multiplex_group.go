@@ -8,6 +8,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/multiplex"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/site"
@@ -23,7 +25,8 @@ var multiplexGroups struct {
 // A multiplexGroup is the handlers of equal definition, over configurations, and their
 // connections: these outlive a reload that leaves the handler as it was.
 type multiplexGroup struct {
-	key string
+	key    string
+	direct *direct.Writer
 
 	// Guarded by multiplexGroups.mu.
 	handlers  []*Multiplex // the newest last
@@ -40,7 +43,16 @@ func joinGroup(key string, h *Multiplex) *multiplexGroup {
 	defer groups.mu.Unlock()
 	g := groups.all[key]
 	if g == nil {
-		g = &multiplexGroup{key: key, conns: make(map[*multiplex.Conn]struct{}), addresses: make(map[string]int)}
+		g = &multiplexGroup{
+			key: key,
+			direct: direct.NewWriter(direct.Options{
+				Timeout:  time.Duration(h.settings.DispatchTimeout),
+				Panicked: panicLogger(h.logger),
+				Network:  h.sockets.Network,
+			}),
+			conns:     make(map[*multiplex.Conn]struct{}),
+			addresses: make(map[string]int),
+		}
 		if groups.all == nil {
 			groups.all = make(map[string]*multiplexGroup)
 		}
@@ -73,6 +85,7 @@ func (g *multiplexGroup) leave(h *Multiplex) {
 func (g *multiplexGroup) forget() {
 	if len(g.handlers) == 0 && len(g.conns) == 0 && g.places == 0 && multiplexGroups.all[g.key] == g {
 		delete(multiplexGroups.all, g.key)
+		g.direct.Close()
 	}
 }
 
@@ -171,7 +184,21 @@ func multiplexConns() []*multiplex.Conn {
 	return all
 }
 
-func init() { caddy.OnExit(func(context.Context) { endConnsIfExiting() }) }
+func init() { caddy.OnExit(awaitConns) }
+
+// awaitConns runs when Caddy is about to exit. No server knows the connections that direct
+// delivery has taken from it. It waits as long as awaitPools does.
+func awaitConns(context.Context) {
+	endConnsIfExiting()
+	patience := time.After(2 * carrier.ExitGrace)
+	for _, c := range multiplexConns() {
+		select {
+		case <-c.Done():
+		case <-patience:
+			return
+		}
+	}
+}
 
 // endConnsIfExiting runs when a server shuts down. On exit, Caddy waits for every response
 // to end, so all connections are ended at once.

@@ -24,7 +24,7 @@ import (
 
 // innerRequests makes the inner requests of one connection.
 type innerRequests struct {
-	outer  *http.Request
+	like   http.Request // the client's, without what holds its connection
 	remote string
 	header http.Header
 	base   context.Context // values of the connection; nothing of the client's request
@@ -58,7 +58,7 @@ func (h *Multiplex) newInnerRequests(r *http.Request) (*innerRequests, error) {
 			zap.String("handler", before.Unknown),
 			zap.String("hint", "put sse_multiplex in a handle block in front of it: each stream passes it anyway"))
 	}
-	in := &innerRequests{outer: r, remote: r.RemoteAddr, header: make(http.Header, len(r.Header)+5)}
+	in := &innerRequests{remote: r.RemoteAddr, header: make(http.Header, len(r.Header)+5)}
 	if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		in.remote = orig.RemoteAddr
 	}
@@ -69,6 +69,7 @@ func (h *Multiplex) newInnerRequests(r *http.Request) (*innerRequests, error) {
 			in.header[canonical] = values
 		}
 	}
+	in.like = http.Request{Proto: r.Proto, ProtoMajor: r.ProtoMajor, ProtoMinor: r.ProtoMinor, Host: r.Host, TLS: r.TLS}
 	in.header["Accept"] = []string{"text/event-stream"}
 	in.header["Accept-Encoding"] = []string{"identity"}
 	in.header["Cache-Control"] = []string{"no-cache"}
@@ -90,14 +91,14 @@ func (in *innerRequests) request(a *multiplex.Asking) *http.Request {
 		Method:     http.MethodGet,
 		URL:        target,
 		RequestURI: a.Target,
-		Proto:      in.outer.Proto,
-		ProtoMajor: in.outer.ProtoMajor,
-		ProtoMinor: in.outer.ProtoMinor,
+		Proto:      in.like.Proto,
+		ProtoMajor: in.like.ProtoMajor,
+		ProtoMinor: in.like.ProtoMinor,
 		Header:     in.header.Clone(),
 		Body:       http.NoBody,
-		Host:       in.outer.Host,
+		Host:       in.like.Host,
 		RemoteAddr: in.remote,
-		TLS:        in.outer.TLS,
+		TLS:        in.like.TLS,
 	}
 	if id, err := a.Mark.ID(); err == nil && relay.SendableID(id) {
 		r.Header["Last-Event-Id"] = []string{id}

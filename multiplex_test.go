@@ -762,6 +762,7 @@ func TestMultiplexHasOneHeartbeat(t *testing.T) {
 	handle /streams* {
 		sse_multiplex {
 			heartbeat 300ms
+			direct off
 		}
 	}
 	handle {

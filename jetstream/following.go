@@ -286,9 +286,7 @@ func (f *following) event(r *read) error {
 	if f.skips(&e, id) {
 		return nil
 	}
-	if f.topic.AssignIDs && e.HasData && !e.HasID {
-		e.HasID, e.ID = true, []byte(f.assign(r.seq))
-	}
+	f.identify(&e, r.seq)
 	f.given = true
 	f.sink.Heard()
 	f.sink.Event(&e)

@@ -137,6 +137,7 @@ type origin struct {
 	most    int // connections at once
 	dials   int // that there were
 	asked   []string
+	fetched []string        // what was asked for catch-ups
 	refuses map[string]bool // nodes that do not reach it
 	held    map[string]bool // nodes that hear nothing of it for now
 	noIDs   bool
@@ -189,10 +190,15 @@ func (o *origin) answer(out *relay.Outcome) {
 
 // restart ends all connections, and makes the origin have nothing but what it sends next.
 func (o *origin) restart(why error) {
-	o.mu.Lock()
-	o.events = 0
-	o.mu.Unlock()
+	o.empty()
 	o.end(why)
+}
+
+// empty makes the origin have nothing.
+func (o *origin) empty() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.events = 0
 }
 
 // forbid makes a node not reach the origin.
@@ -224,6 +230,23 @@ func (o *origin) connections() (now, most int) {
 	return len(o.open), o.most
 }
 
+// fetches returns what was asked for catch-ups.
+func (o *origin) fetches() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.fetched)
+}
+
+// askers returns which nodes have connections.
+func (o *origin) askers() (nodes []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for d := range o.open {
+		nodes = append(nodes, d.node)
+	}
+	return nodes
+}
+
 func (o *origin) questions() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -252,6 +275,8 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 		d.open[me] = struct{}{}
 		d.most = max(d.most, len(d.open))
 		d.asked = append(d.asked, d.node+":"+from.ID)
+	} else {
+		d.fetched = append(d.fetched, d.node+":"+from.ID)
 	}
 	if d.noIDs || from.ID == "" {
 		at = d.events

@@ -63,6 +63,8 @@ func newLeadership(s *source, reign uint64) *leadership {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
 	l.helpers.Go(func() { l.publisher.run(ctx) })
+	e := &errands{source: s, byFrom: make(map[relay.Resumption]*errand)}
+	l.helpers.Go(func() { e.serve(ctx) })
 	return l
 }
 

@@ -1,9 +1,11 @@
 package jetstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,7 +94,10 @@ type world struct {
 	at      []int // of each client, the node
 	made    int
 	trouble []func() // ends what troubles a node, nil if nothing does
-	log     []string
+
+	mu      sync.Mutex
+	log     []string             // guarded by mu
+	excused map[string]time.Time // which nodes may have a connection beside the holder's, and until when; guarded by mu
 }
 
 // TestFleetModel lets things happen to the nodes of a fleet, and checks that no client loses
@@ -103,7 +108,11 @@ func TestFleetModel(t *testing.T) {
 		s := *seed + n
 		t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) {
 			t.Parallel()
-			w := &world{t: t, random: rand.New(rand.NewPCG(s, 2)), server: startServer(t), origin: newOrigin()}
+			w := &world{
+				t: t, random: rand.New(rand.NewPCG(s, 2)), server: startServer(t), origin: newOrigin(),
+				excused: make(map[string]time.Time),
+			}
+			w.origin.ignores = s%3 == 0
 			defer func() {
 				if t.Failed() {
 					t.Log(strings.Join(w.log, "\n"))
@@ -115,6 +124,8 @@ func TestFleetModel(t *testing.T) {
 }
 
 func (w *world) note(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.log = append(w.log, fmt.Sprintf("at event %d: ", w.origin.sent())+fmt.Sprintf(format, args...))
 }
 
@@ -146,6 +157,8 @@ func (w *world) run() {
 			time.Sleep(3 * time.Millisecond)
 		}
 	})
+	watching, stop := context.WithCancel(w.t.Context())
+	sender.Go(func() { w.watch(watching) })
 	for range 12 {
 		w.happen(w.random.IntN(len(w.nodes)))
 		time.Sleep(time.Duration(w.random.Int64N(int64(testLease))))
@@ -157,6 +170,7 @@ func (w *world) run() {
 		eventually(w.t, n.name+" is with the fleet", func() bool { return !n.isApart() })
 	}
 	eventually(w.t, "one connection to the origin", func() bool { now, _ := w.origin.connections(); return now == 1 })
+	stop()
 	sending.Store(false)
 	sender.Wait()
 	w.origin.send(1)
@@ -165,6 +179,45 @@ func (w *world) run() {
 		c.await(fmt.Sprint(last)).sequence(1, last)
 		if w.t.Failed() {
 			w.note("client %d at %s", i, w.nodes[w.at[i]].name)
+			return
+		}
+	}
+}
+
+// excuse lets a node have a connection to the origin for a while, though another node has one.
+// A node without NATS has one of its own, and one that is stopped does not notice that its
+// lease is over.
+func (w *world) excuse(n *node, d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.excused[n.name] = time.Now().Add(d)
+}
+
+// isExcused reports whether a node may have a connection beside the holder's.
+func (w *world) isExcused(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Before(w.excused[name])
+}
+
+// watch checks that no two nodes have connections to the origin for longer than a lease.
+func (w *world) watch(ctx context.Context) {
+	tick := time.NewTicker(testLease / 50)
+	defer tick.Stop()
+	since := time.Now() // when there was one connection at most
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		nodes := slices.DeleteFunc(w.origin.askers(), w.isExcused)
+		if len(nodes) < 2 {
+			since = time.Now()
+		}
+		if d := time.Since(since); d > testLease {
+			w.note("%v ask the origin", nodes)
+			w.t.Errorf("%v have asked the origin at once for %s", nodes, d)
 			return
 		}
 	}
@@ -180,6 +233,7 @@ func (w *world) heal(i int) {
 		w.note("%s is healed", w.nodes[i].name)
 		w.trouble[i]()
 		w.trouble[i] = nil
+		w.excuse(w.nodes[i], 2*testLease) // to notice
 	}
 }
 
@@ -202,6 +256,7 @@ func (w *world) happen(i int) {
 	case 2:
 		w.note("%s loses NATS", n.name)
 		n.link.cut(true)
+		w.excuse(n, time.Hour)
 		w.trouble[i] = func() { n.link.cut(false) }
 	case 3:
 		w.note("%s does not reach the origin", n.name)
@@ -210,6 +265,7 @@ func (w *world) happen(i int) {
 	case 4:
 		w.note("%s is stopped", n.name)
 		goOn := n.stop()
+		w.excuse(n, time.Hour)
 		w.trouble[i] = goOn
 	case 5:
 		w.note("%s has messages lost", n.name)

@@ -127,3 +127,31 @@ func TestAnOriginThatBeginsAnew(t *testing.T) {
 		})
 	}
 }
+
+// The next holder knows what the connections of others have begun with.
+func TestAnOriginThatBeginsAnewForTheNextHolder(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	o.ignores = true
+	s := startServer(t)
+	a, b := newNode(t, s, o, "a", options{}), newNode(t, s, o, "b", options{})
+	clients := []*client{newClient(a, ""), newClient(b, "")}
+	eventually(t, "both are connected", func() bool { return a.isConnected() && b.isConnected() })
+	first := holder(a, b)
+	_, rest, clients := others(first, []*node{a, b}, clients)
+	var want []string
+	for n := range 16 {
+		if n == 9 {
+			o.empty()
+			first.end()
+			eventually(t, "the other node asks the origin", func() bool { return len(o.questions()) == 2 })
+		}
+		o.send(1)
+		want = append(want, fmt.Sprint(n%9+1))
+		time.Sleep(time.Second / 4)
+	}
+	clients[0].awaitAll(want)
+	if holder(rest...) == nil {
+		t.Error("the other node does not hold the lease")
+	}
+}

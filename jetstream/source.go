@@ -10,6 +10,7 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
 // A source is the source of a topic on one node of a fleet. What it gives to the topic comes
@@ -93,7 +94,7 @@ const eventOverhead = 32
 // Follow implements relay.Source.
 func (s *source) Follow(ctx context.Context, from relay.Resumption, sink relay.Sink) relay.Outcome {
 	if !sink.Shared() {
-		return s.origin.Follow(ctx, from, sink)
+		return s.catchUp(ctx, from, sink)
 	}
 	if !s.enter() {
 		return relay.Outcome{Err: relay.ErrClosing}
@@ -182,7 +183,11 @@ func (s *source) Moved() bool { return false }
 // LeftBehind implements relay.Source.
 func (s *source) LeftBehind() bool { return s.origin.LeftBehind() }
 
-// assign returns the id of an event that has none. It is the same on all nodes.
-func (s *source) assign(seq uint64) string {
-	return relay.AssignedPrefix + strconv.FormatInt(s.feed.born(), 36) + "-" + strconv.FormatUint(seq, 36)
+// identify gives an event an id if it has none and is to have one. It is the same on all
+// nodes.
+func (s *source) identify(e *sse.Event, seq uint64) {
+	if s.topic.AssignIDs && e.HasData && !e.HasID {
+		id := relay.AssignedPrefix + strconv.FormatInt(s.feed.born(), 36) + "-" + strconv.FormatUint(seq, 36)
+		e.HasID, e.ID = true, []byte(id)
+	}
 }

@@ -152,7 +152,12 @@ func TestDocumentedPermissionsAreEnough(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, section, _ := strings.Cut(string(text), "\n## Permissions\n")
-	section, _, _ = strings.Cut(section, "\nTo subscribe")
+	section, below, _ := strings.Cut(section, "\nTo subscribe: ")
+	below, _, _ = strings.Cut(below, ". ")
+	var subscribed []string
+	for subject := range strings.SplitSeq(below, ", ") {
+		subscribed = append(subscribed, strings.ReplaceAll(strings.Trim(subject, "`"), "SSE_FANOUT", "FLEET"))
+	}
 	var allowed []string
 	for row := range strings.Lines(section) {
 		if cells := strings.Split(row, "|"); len(cells) > 2 {
@@ -167,7 +172,7 @@ func TestDocumentedPermissionsAreEnough(t *testing.T) {
 		Username: "node", Password: "x",
 		Permissions: &server.Permissions{
 			Publish:   &server.SubjectPermission{Allow: allowed},
-			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+			Subscribe: &server.SubjectPermission{Allow: subscribed},
 		},
 	}}})
 	o := newOrigin()
@@ -179,6 +184,12 @@ func TestDocumentedPermissionsAreEnough(t *testing.T) {
 	o.send(10)
 	for _, c := range clients {
 		c.await("10").sequence(1, 10)
+	}
+	newClient(b, "0").await("10") // with a catch-up
+	for _, n := range []*node{a, b} {
+		if err := n.conn.LastError(); err != nil {
+			t.Errorf("%s: %v", n.name, err)
+		}
 	}
 	a.end()
 	eventually(t, "the other node holds the lease", func() bool { return holder(b) != nil })

@@ -44,11 +44,56 @@ type Sockets interface {
 	Network() (direct.Network, error)
 }
 
-// handsOver reports whether the connection of r can be handed over. A body that may
-// still come over it is for net/http to deal with.
-func (c *Service) handsOver(w http.ResponseWriter, r *http.Request) bool {
-	return c.HandsOver && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
-		!mayBeUnread(r) && !c.boundInTime(r) && c.Sockets.Beneath(w, r, "")
+// Detachable reports whether the connection of r can be handed over. If so, it tells the
+// client that it serves no other request. A body that may still come over it is for net/http
+// to deal with.
+func (c *Service) Detachable(w http.ResponseWriter, r *http.Request) bool {
+	if !c.HandsOver || r.ProtoMajor != 1 || r.ProtoMinor < 1 ||
+		mayBeUnread(r) || c.boundInTime(r) || !c.Sockets.Beneath(w, r, "") {
+		return false
+	}
+	w.Header().Set("Connection", "close")
+	return true
+}
+
+// Adopt takes the connection of r from the HTTP server and hands it over to direct delivery,
+// with a source of its own. The header of the answer has been written.
+func (c *Service) Adopt(w http.ResponseWriter, r *http.Request, source direct.Source) (solo *direct.Solo, err error) {
+	err = c.detach(w, r, "", func(fd int) (err error) {
+		solo, err = c.Direct.Adopt(fd, source)
+		return err
+	})
+	if errors.Is(err, errTwoWriters) {
+		solo.End(direct.ClientGone)
+		panic(http.ErrAbortHandler)
+	}
+	return solo, err
+}
+
+var (
+	errChanged    = errors.New("handing over a connection: another handler changes what is written to it")
+	errTwoWriters = errors.New("handing over a connection: the HTTP server does not let go of it")
+)
+
+// detach takes the connection of r from the HTTP server. take gets another descriptor of its
+// socket. If the error is errTwoWriters, take has it already.
+func (c *Service) detach(w http.ResponseWriter, r *http.Request, coding string, take func(fd int) error) error {
+	if !c.Sockets.Beneath(w, r, coding) {
+		// Some writers decide whether they encode or buffer when the header is written.
+		return errChanged
+	}
+	fd, err := c.Sockets.Duplicate(r)
+	if err != nil {
+		return err
+	}
+	if err := take(fd); err != nil {
+		direct.CloseDuplicate(fd)
+		return err
+	}
+	if err := c.Sockets.Detach(w); err != nil {
+		return errTwoWriters
+	}
+	return nil
 }
 
 // handOver hands the connection over to direct delivery, if the client has all that there
@@ -57,7 +102,6 @@ func (s *Session) handOver() bool {
 	if !s.reader.CanHandOver() {
 		return false
 	}
-	c := s.service
 	coding := ""
 	if s.gzip != nil {
 		if s.gzip.Rendition() == nil {
@@ -66,43 +110,38 @@ func (s *Session) handOver() bool {
 		s.enter() // or else it waits there for a restart point
 		coding = Gzip
 	}
-	if !c.Sockets.Beneath(s.w, s.r, coding) {
-		// Some writers decide whether they encode or buffer when the header is written.
-		s.keep(errChanged)
-		return false
-	}
-	fd, err := c.Sockets.Duplicate(s.r)
-	if err != nil {
-		s.keep(err)
-		return false
-	}
 	var carried socket
-	err = s.reader.HandOver(func(h *relay.Handover) (_ relay.Carriage, err error) {
-		carried.Socket, err = c.Direct.Take(&direct.Handover{
-			FD:        fd,
-			Client:    s.directClient(),
-			Stream:    delivery{c, s.reader.Topic(), s.reader.Audience(), s.gzip != nil},
-			Log:       h.Log,
-			Cursor:    h.Cursor,
-			Gzip:      s.gzip,
-			Events:    h.Events,
-			Bytes:     h.Bytes,
-			EndAt:     h.EndAt,
-			EndReason: direct.Reason(h.EndReason),
+	err := s.service.detach(s.w, s.r, coding, func(fd int) error {
+		return s.reader.HandOver(func(h *relay.Handover) (_ relay.Carriage, err error) {
+			carried.Socket, err = s.take(fd, h)
+			return carried, err
 		})
-		return carried, err
 	})
-	if err != nil {
-		direct.CloseDuplicate(fd)
-		s.keep(err)
-		return false
-	}
-	if err := c.Sockets.Detach(s.w); err != nil {
-		// It cannot have two writers.
+	switch {
+	case errors.Is(err, errTwoWriters):
 		carried.End(relay.EndClientGone)
 		panic(http.ErrAbortHandler)
+	case err != nil:
+		s.keep(err)
+		return false
 	}
 	return true
+}
+
+// take gives a socket to direct delivery.
+func (s *Session) take(fd int, h *relay.Handover) (*direct.Socket, error) {
+	return s.service.Direct.Take(&direct.Handover{
+		FD:        fd,
+		Client:    s.directClient(),
+		Stream:    delivery{s.service, s.reader.Topic(), s.reader.Audience(), s.gzip != nil},
+		Log:       h.Log,
+		Cursor:    h.Cursor,
+		Gzip:      s.gzip,
+		Events:    h.Events,
+		Bytes:     h.Bytes,
+		EndAt:     h.EndAt,
+		EndReason: direct.Reason(h.EndReason),
+	})
 }
 
 // keep leaves the connection where it is.
@@ -110,8 +149,6 @@ func (s *Session) keep(why error) {
 	s.detachable = false
 	s.service.Kept(s.reader, why)
 }
-
-var errChanged = errors.New("handing over a connection: another handler changes what is written to it")
 
 // Kernel is the sockets of the operating system.
 type Kernel struct{}

@@ -49,11 +49,7 @@ type Session struct {
 func (c *Service) Begin(w http.ResponseWriter, r *http.Request, reader *relay.Reader, z *gzip.Stream) *Session {
 	s := &Session{Output: c.NewOutput(w, r), service: c, reader: reader, gzip: z}
 	reader.Enter(s)
-	s.detachable = c.handsOver(w, r)
-	if s.detachable {
-		// A connection that is taken from the HTTP server serves no other request.
-		w.Header().Set("Connection", "close")
-	}
+	s.detachable = c.Detachable(w, r)
 	return s
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/carrier"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
@@ -42,6 +43,14 @@ type Options struct {
 	// Admits reports whether the page behind the client may read an answer with this header.
 	Admits func(http.Header) bool
 
+	// Adopt hands the connection over to direct delivery. Nil: that cannot be done. It is
+	// called once, by Serve. Kept is told why it has failed.
+	Adopt func(direct.Source) (*direct.Solo, error)
+	Kept  func(why error)
+
+	// Ended is called when the connection has ended, whoever has served it last.
+	Ended func(reason relay.EndReason)
+
 	// Panicked is told of panics of handlers.
 	Panicked func(value any)
 
@@ -49,34 +58,49 @@ type Options struct {
 	Stats *Stats
 }
 
-// A Conn is a response with several streams. Its goroutine is the only one that it costs,
-// but for requests that are under way, and streams that are not shared.
+// A Conn is a response with several streams. It is attended to by one goroutine: that of
+// its request until it is handed over to direct delivery, and from then on one that is
+// there while a stream begins or ends. At all other times, a shard reads the logs of its
+// streams (follow.go).
 type Conn struct {
 	options *Options
 	number  uint64
 	started time.Time
-	output  *carrier.Output
 
+	response *carrier.Output // of its request: owned by Serve
+
+	// Owned by whoever attends to it, or by the shard.
+	output    output
+	gone      <-chan struct{} // closed when the client has gone
 	members   []*member
 	positions *positions
-	moved     bool // a position has changed since an id was written
-	running   sync.WaitGroup
+	moved     bool            // a position has changed since an id was written
 	base      context.Context // of all requests for streams
+	cancel    context.CancelFunc
+	endAt     time.Time
+	spoken    time.Time // when it was last written to
+	buf       []byte    // to be written
+	buffer    *[]byte
+	unsent    []sentStep
+	selector  selector
+	pursuit   *pursuit // of a shard that reads the logs
 
-	wake   chan struct{} // there is news
-	ending atomic.Pointer[relay.Ending]
-	endAt  time.Time
-	spoken time.Time // when it was last written to
+	running  sync.WaitGroup
+	underway atomic.Int32 // requests for streams
 
-	buf      []byte // to be written
-	buffer   *[]byte
-	unsent   []sentStep
-	selector selector
+	wake     chan struct{} // there is news
+	recalled atomic.Bool   // the shard is to pause
+	ending   atomic.Pointer[relay.Ending]
+	solo     atomic.Pointer[direct.Solo] // once it was handed over
+	done     chan struct{}               // closed when it has ended
 
 	mu sync.Mutex
 
 	// Guarded by mu.
-	views []memberView
+	views    []memberView
+	carrier  relay.Carrier   // of output
+	attended bool            // the goroutine that does goes on until it has ended the connection, or handed it over
+	lost     relay.EndReason // why its socket was closed, once it was handed over
 }
 
 // A sentStep is what a reader is to be told of once it is written.
@@ -95,12 +119,18 @@ func New(options *Options, output *carrier.Output) *Conn {
 		options:   options,
 		number:    lastConn.Add(1),
 		started:   now,
+		response:  output,
 		output:    output,
+		carrier:   output,
+		attended:  true,
 		positions: newPositions(options.Streams, options.Positions),
 		wake:      make(chan struct{}, 1),
+		done:      make(chan struct{}),
 		spoken:    now,
 		views:     make([]memberView, len(options.Streams)),
 	}
+	options.Positions = nil // which may be large
+	c.base, c.cancel = context.WithCancel(options.Base)
 	// A client that has brought its position in the query has it in no event yet.
 	c.moved = c.positions.length > 0
 	for i, s := range options.Streams {
@@ -110,11 +140,14 @@ func New(options *Options, output *carrier.Output) *Conn {
 	return c
 }
 
-// notify makes the goroutine of the connection look for news.
+// notify makes whoever serves the connection look for news.
 func (c *Conn) notify() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
+	}
+	if solo := c.solo.Load(); solo != nil {
+		solo.Wake()
 	}
 }
 
@@ -131,46 +164,69 @@ func (c *Conn) End(e relay.Ending) {
 		}
 	}
 	if e.Reason == relay.EndExiting {
-		c.output.Hurry()
+		c.mu.Lock()
+		carrier := c.carrier
+		c.mu.Unlock()
+		carrier.Hurry()
 	}
 	c.notify()
 }
 
-// Serve returns when the connection has ended, with the reason. If it is to be aborted, it
-// has ended inside an event, which a client must not take for a clean end. The header is
-// written before it.
+// Done is closed when the connection has ended.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Serve returns when the connection has ended, with the reason, or when it was handed over:
+// then there is no reason. If it is to be aborted, it has ended inside an event, which a
+// client must not take for a clean end. The header is written before it.
 func (c *Conn) Serve(gone <-chan struct{}) (reason relay.EndReason, abort bool) {
-	stats := c.options.Stats
-	stats.Connections.Add(1)
-	defer stats.Connections.Add(-1)
-	base, cancel := context.WithCancel(c.options.Base)
-	c.base = base
+	c.options.Stats.Connections.Add(1)
+	c.gone = gone
+	handedOver := false
 	defer func() {
-		cancel()
-		c.leave(reason)
-		c.running.Wait()
-		for _, m := range c.members {
-			m.discard()
+		switch {
+		case handedOver:
+			c.response.Close("")
+		case c.solo.Load() == nil:
+			c.conclude(reason)
+			abort = c.response.Close(reason)
+			c.over(reason)
+		default: // it was lost when it was handed over
+			c.finish(reason)
+			c.response.Close("")
+			reason = ""
 		}
-		abort = c.output.Close(reason)
+		c.response = nil
 	}()
-	return c.run(gone), false
+	c.greet()
+	reason = c.run()
+	handedOver = reason == ""
+	return reason, false
 }
 
-// run serves the streams until the connection ends.
-func (c *Conn) run(gone <-chan struct{}) relay.EndReason {
+// greet begins the stream.
+func (c *Conn) greet() {
 	c.buf = relay.AppendRetryField(sse.AppendComment(c.buf, "sse_fanout"), c.options.Retry)
 	c.buf = append(c.buf, '\n')
+}
+
+// run attends to the connection until it is to end, or a shard goes on with it: then there
+// is no reason.
+func (c *Conn) run() relay.EndReason {
 	for {
 		busy, reason := c.round(time.Now())
 		if err := c.flush(); err != nil {
 			return c.output.Failed(err)
 		}
-		if reason != "" {
+		switch {
+		case reason != "":
 			return c.farewell(reason)
+		case busy:
+			continue
+		case c.handOver():
+			return ""
 		}
-		if !busy && c.wait(gone) {
-			return relay.EndClientGone
+		if c.wait() {
+			return c.lostFor()
 		}
 	}
 }
@@ -178,16 +234,8 @@ func (c *Conn) run(gone <-chan struct{}) relay.EndReason {
 // round makes each stream take a turn. It reports whether another would bring more at once,
 // and why the connection is to end.
 func (c *Conn) round(now time.Time) (busy bool, reason relay.EndReason) {
-	if e := c.ending.Load(); e != nil {
-		if c.endAt.IsZero() || e.Over == 0 {
-			c.endAt = now
-			if e.Over > 0 {
-				c.endAt = now.Add(rand.N(e.Over))
-			}
-		}
-		if !now.Before(c.endAt) {
-			return false, e.Reason
-		}
+	if reason := c.endsBy(now); reason != "" {
+		return false, reason
 	}
 	for _, m := range c.members {
 		more, reason := m.turn(now)
@@ -196,11 +244,28 @@ func (c *Conn) round(now time.Time) (busy bool, reason relay.EndReason) {
 		}
 		busy = busy || more
 	}
-	if h := c.options.Heartbeat; h > 0 && len(c.buf) == 0 && now.Sub(c.spoken) >= h {
-		c.buf = append(c.buffered(), c.options.HeartbeatWords...)
-		c.options.Stats.Heartbeats.Add(1)
+	if len(c.buf) == 0 {
+		c.beat(now)
 	}
 	return busy, ""
+}
+
+// endsBy returns why the connection is to end, if its time has come.
+func (c *Conn) endsBy(now time.Time) relay.EndReason {
+	e := c.ending.Load()
+	if e == nil {
+		return ""
+	}
+	if c.endAt.IsZero() || e.Over == 0 {
+		c.endAt = now
+		if e.Over > 0 {
+			c.endAt = now.Add(rand.N(e.Over))
+		}
+	}
+	if now.Before(c.endAt) {
+		return ""
+	}
+	return e.Reason
 }
 
 // isExiting reports whether the process exits.
@@ -209,73 +274,25 @@ func (c *Conn) isExiting() bool {
 	return e != nil && e.Reason == relay.EndExiting
 }
 
-// buffers hold what is about to be written: a connection that waits needs none.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// maxBuffer is how much is written at once, but for larger events.
-const maxBuffer = 64 << 10
-
-// buffered returns what is to be written, to be appended to.
-func (c *Conn) buffered() []byte {
-	if c.buf == nil {
-		c.buffer = buffers.Get().(*[]byte)
-		c.buf = (*c.buffer)[:0]
+// conclude ends all that the connection has under way. Without a reason, a handler has
+// panicked.
+func (c *Conn) conclude(reason relay.EndReason) {
+	if reason == "" {
+		reason = relay.EndClientGone
 	}
-	return c.buf
-}
-
-// flush writes what is to be written, and tells the readers that it is.
-func (c *Conn) flush(more ...[]byte) error {
-	if len(c.buf) > 0 || len(more) > 0 {
-		if err := c.write(more); err != nil {
-			return err
-		}
-	}
-	// Of the heartbeat of a topic, nothing is written.
-	for _, s := range c.unsent {
-		s.reader.Sent(s.step)
-	}
-	clear(c.unsent)
-	c.unsent = c.unsent[:0]
-	return nil
-}
-
-// write writes what is buffered, and more.
-func (c *Conn) write(more [][]byte) error {
-	err := c.output.Write(c.isExiting(), append([][]byte{c.buf}, more...)...)
-	if c.buffer != nil && cap(c.buf) <= 2*maxBuffer {
-		*c.buffer = c.buf
-		buffers.Put(c.buffer)
-	}
-	c.buf, c.buffer = nil, nil
-	if err != nil {
-		return err
-	}
-	c.spoken = time.Now()
-	return nil
-}
-
-// farewell ends the connection between two events. Where many end at once, each is told a
-// different time to come back.
-func (c *Conn) farewell(reason relay.EndReason) relay.EndReason {
-	retry := c.options.Retry
-	if c.ending.Load() != nil {
-		retry += rand.N(c.options.Spread + 1)
-	}
-	if err := c.output.Write(c.isExiting(), append(relay.AppendRetryField(nil, retry), '\n')); err != nil {
-		return c.output.Failed(err)
-	}
-	c.output.Last()
-	return reason
-}
-
-// leave ends the readers.
-func (c *Conn) leave(reason relay.EndReason) {
+	c.cancel()
 	for _, m := range c.members {
-		if m.reader != nil {
-			m.reader.Ended(reason)
-			m.closeReader()
-		}
-		m.enter(over)
+		m.leave(reason)
 	}
+	c.running.Wait()
+	for _, m := range c.members {
+		m.discard()
+	}
+}
+
+// over is called last.
+func (c *Conn) over(reason relay.EndReason) {
+	c.options.Stats.Connections.Add(-1)
+	c.options.Ended(reason)
+	close(c.done)
 }

@@ -17,19 +17,21 @@ const (
 	resting   state = iota // it is to be asked for
 	asking                 // a request for it goes through the site
 	reading                // it is shared, and read from a log
+	handed                 // it is shared, and read by a shard
 	receiving              // it is this client's alone, and comes through a pipe
 	over                   // it is refused, or the connection has ended
 )
 
 func (s state) String() string {
-	return [...]string{"waiting", "asking", "shared", "private", "over"}[s]
+	return [...]string{"waiting", "asking", "shared", "shared", "private", "over"}[s]
 }
 
 // transitions are those that a stream may make.
 var transitions = [...][]state{
 	resting:   {asking, over},
 	asking:    {reading, receiving, resting, over},
-	reading:   {resting, over},
+	reading:   {resting, handed, over},
+	handed:    {reading, over},
 	receiving: {resting, over},
 	over:      {over},
 }
@@ -58,10 +60,11 @@ type member struct {
 	at    time.Time // resting: when it is asked for; asking: until when its request counts
 	holds bool      // asking: its request counts for maxAsked
 
-	asking *Asking
-	reader *relay.Reader
-	step   relay.Step // the last of the reader
-	ready  bool       // the reader may have more
+	asking  *Asking
+	reader  *relay.Reader
+	step    relay.Step // the last of the reader
+	ready   bool       // the reader may have more
+	carried *carried   // handed: what the shard knows of it
 
 	opened   bool // the client knows that it has begun
 	lost     bool // the client's position is not known
@@ -74,9 +77,12 @@ func (m *member) enter(next state) {
 	if !slices.Contains(transitions[m.state], next) {
 		panic(fmt.Sprintf("multiplex: a stream goes from %v to %v", m.state, next))
 	}
-	m.conn.options.Stats.move(m.state, next)
+	before := m.state
+	m.conn.options.Stats.move(before, next)
 	m.state = next
-	m.publish()
+	if before.String() != next.String() {
+		m.publish()
+	}
 }
 
 // turn does what is to be done for the stream. It reports whether there may be more to do
@@ -96,7 +102,7 @@ func (m *member) turn(now time.Time) (busy bool, end relay.EndReason) {
 		}
 	case receiving:
 		m.receive()
-	case over:
+	case handed, over:
 	}
 	return false, ""
 }
@@ -125,7 +131,12 @@ func (m *member) ask(now time.Time) {
 	m.asking, m.holds, m.at = a, true, now.Add(askPatience)
 	m.enter(asking)
 	c.options.Stats.Asked.Add(1)
-	c.running.Go(a.run)
+	c.underway.Add(1)
+	c.running.Go(func() {
+		a.run()
+		c.underway.Add(-1)
+		c.notify()
+	})
 }
 
 // hear takes note of how a request was answered, if it was.
@@ -149,7 +160,7 @@ func (m *member) hear() {
 		}
 	case news.admitted:
 		m.enter(receiving)
-		_ = m.conn.show(m, &block{gap: m.lost || m.asking.Mark.IsDigest()}) // it is not written yet
+		m.conn.encode(m, &block{gap: m.lost || m.asking.Mark.IsDigest()})
 		m.lost = false
 	case news.delay > 0:
 		m.rest(news.delay)
@@ -166,7 +177,7 @@ func (m *member) begin() {
 	m.reader.Enter(m.conn.output)
 	wire := m.reader.Begin()
 	if len(wire) == 0 {
-		_ = m.conn.show(m, &block{}) // it is not written yet
+		m.conn.encode(m, &block{})
 	}
 	_ = m.conn.showAll(m, wire) // the next write fails, too
 	m.lost, m.ready = false, true
@@ -267,11 +278,29 @@ func (m *member) closeReader() {
 	m.reader, m.step, m.ready = nil, relay.Step{}, false
 }
 
+// leave ends the stream with the connection.
+func (m *member) leave(reason relay.EndReason) {
+	switch {
+	case m.reader != nil:
+		m.reader.Ended(reason)
+		m.closeReader()
+	case m.carried != nil:
+		events, bytes, _ := m.carried.Progress()
+		m.carried.subscriber.Leave(reason, events, bytes)
+		m.carried = nil
+	}
+	m.enter(over)
+}
+
+// isShared reports whether others read the stream, too.
+func (m *member) isShared() bool { return m.state == reading || m.state == handed }
+
 // discard closes what the connection has not come to serve. The request is over.
 func (m *member) discard() {
 	if m.asking != nil {
 		if reader := m.asking.look().reader; reader != nil {
 			reader.Close()
 		}
+		m.asking = nil
 	}
 }

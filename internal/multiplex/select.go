@@ -25,11 +25,11 @@ func receive[T any](c <-chan T) reflect.SelectCase {
 
 // wait returns when one of the streams may have something to send, or when something is
 // due. It reports whether the client is gone.
-func (c *Conn) wait(gone <-chan struct{}) (left bool) {
+func (c *Conn) wait() (left bool) {
 	s := &c.selector
 	if s.cases == nil {
 		s.timer = time.NewTimer(time.Hour)
-		s.cases = append(s.cases, receive(gone), receive(c.wake), receive(s.timer.C))
+		s.cases = append(s.cases, receive(c.gone), receive(c.wake), receive(s.timer.C))
 	}
 	s.timer.Reset(time.Until(c.next()))
 	s.cases = s.cases[:fixedCases]
@@ -59,6 +59,14 @@ func (c *Conn) wait(gone <-chan struct{}) (left bool) {
 		at += 2
 	}
 	return chosen == caseGone
+}
+
+// stop gives back what the selector holds.
+func (s *selector) stop() {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	*s = selector{}
 }
 
 // next returns when something is due, if nothing happens before.

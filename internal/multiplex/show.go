@@ -12,8 +12,10 @@ func (c *Conn) showAll(m *member, wire []byte) error {
 	for len(wire) > 0 {
 		var b block
 		b, wire = nextBlock(wire)
-		if err := c.show(m, &b); err != nil {
-			return err
+		if shared := c.encode(m, &b); shared != nil {
+			if err := c.flush(shared); err != nil {
+				return err
+			}
 		}
 		if len(c.buf) > maxBuffer {
 			if err := c.flush(); err != nil {
@@ -24,8 +26,9 @@ func (c *Conn) showAll(m *member, wire []byte) error {
 	return nil
 }
 
-// show sends the client a block of a stream, under its alias, and with the positions of all.
-func (c *Conn) show(m *member, b *block) error {
+// encode buffers a block of a stream, under its alias, and with the positions of all. The data
+// of a large event are left out, and returned: they are to be sent behind what is buffered.
+func (c *Conn) encode(m *member, b *block) (shared []byte) {
 	if m.state == over {
 		return nil
 	}
@@ -49,21 +52,18 @@ func (c *Conn) show(m *member, b *block) error {
 	c.views[m.index].events.Add(1)
 	c.head()
 	c.buf = appendType(c.buf, m.stream.Alias, b.typ)
-	if len(b.data) >= large {
-		if err := c.flush(b.data); err != nil {
-			return err
-		}
-		c.buf = append(c.buffered(), '\n')
-		return nil
+	data := b.data[:len(b.data)+1] // and the blank line behind them
+	if len(data) >= large {
+		return data
 	}
-	c.buf = append(append(c.buf, b.data...), '\n')
+	c.buf = append(c.buf, data...)
 	return nil
 }
 
 // place makes id the position of a stream. It reports false if that has ended the stream.
 func (c *Conn) place(m *member, id string) bool {
 	c.moved = true
-	if c.positions.set(m.index, id, m.reader != nil) {
+	if c.positions.set(m.index, id, m.isShared()) {
 		return true
 	}
 	// Only the ids of streams that nobody else has need to stand whole.

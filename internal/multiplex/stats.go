@@ -21,14 +21,13 @@ func (s *Stats) move(from, to state) {
 	if from == to {
 		return
 	}
-	for state, by := range map[state]int64{from: -1, to: +1} {
-		// Those that wait, or are over, are counted nowhere: a stream begins as one that waits.
-		s.in[state].Add(by)
-	}
+	// Those that wait, or are over, are not looked at: a stream begins as one that waits.
+	s.in[from].Add(-1)
+	s.in[to].Add(+1)
 }
 
 // Shared returns how many streams are read from logs that others read, too.
-func (s *Stats) Shared() int64 { return s.in[reading].Load() }
+func (s *Stats) Shared() int64 { return s.in[reading].Load() + s.in[handed].Load() }
 
 // Private returns how many streams are their client's alone.
 func (s *Stats) Private() int64 { return s.in[receiving].Load() }

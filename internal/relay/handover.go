@@ -47,3 +47,34 @@ func (s *Reader) HandOver(take func(*Handover) (Carriage, error)) error {
 	}
 	return nil
 }
+
+// TakeBack makes a reader of a client again that was handed over: h is where it is. The
+// client is the reader's from then on. Its Carriage may still be asked for its progress, or
+// told to end the client, for a moment: then it is to call End of the subscriber.
+func (s *Subscriber) TakeBack(h *Handover, carrier Carrier) *Reader {
+	r := &Reader{
+		Subscriber: s,
+		carrier:    carrier,
+		timer:      time.NewTimer(time.Hour),
+		joined:     h.Cursor,
+		endAt:      h.EndAt,
+		reason:     h.EndReason,
+	}
+	r.events.Store(h.Events)
+	r.bytes.Store(h.Bytes)
+	r.on(phaseTakesBack)
+	r.log, r.cursor, r.beat = h.Log, h.Cursor, h.Log.Look(h.Cursor).Beat
+	r.start.Store(uint64(h.Cursor) - h.Events) // may wrap around
+	s.reader.Store(r)
+	s.carried.Store(nil)
+	return r
+}
+
+// Took counts what a Carriage has delivered, up to a cursor. since is when the first of it
+// was published.
+func (s *Subscriber) Took(events, bytes uint64, at hub.Cursor, since time.Time) {
+	s.topic.CountDelivery(events, bytes)
+	if (uint64(at)+s.number)%DeliverySample == 0 && !since.Before(s.started) {
+		s.topic.relay.observer.Delivered(time.Since(since))
+	}
+}

@@ -39,15 +39,17 @@ const (
 	phaseSettles                     // there is a place in the topic's log where it goes on
 	phaseContinues                   // it has all of a catch-up that another one is to continue
 	phaseHandsOver                   // a carrier can go on without the reader
+	phaseTakesBack                   // the client was handed over, and is to have a reader again
 	phaseCloses                      // the reader is not needed any more
 )
 
 func (e phaseEvent) String() string {
-	return [...]string{"enters", "holds", "queues", "fetches", "settles", "continues", "hands over", "closes"}[e]
+	return [...]string{"enters", "holds", "queues", "fetches", "settles", "continues", "hands over", "takes back", "closes"}[e]
 }
 
 var phases = table[phase, phaseEvent]{of: "phase", rows: []transition[phase, phaseEvent]{
 	{phaseJoined, phaseEnters, phaseEntered},
+	{phaseJoined, phaseTakesBack, phaseLive},
 	{phaseJoined, phaseCloses, phaseClosed},
 	{phaseEntered, phaseHolds, phaseUnsettled},
 	{phaseEntered, phaseQueues, phaseQueued},

@@ -81,6 +81,60 @@ func TestHandOver(t *testing.T) {
 	})
 }
 
+// A client that was handed over has a reader again: it goes on where it was, for as long as
+// it has left, and hears what was said to it meanwhile.
+func TestTakeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.StreamTimeout = time.Hour
+		b := newBench(t, cfg)
+		r := b.join("a", "")
+		up := b.next().accept().events(1, 1)
+		b.begin(r)
+		read(r)
+		carried := new(carriage)
+		if err := r.HandOver(func(h *Handover) (Carriage, error) {
+			carried.Handover = *h
+			return carried, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		up.events(2, 3)
+		carried.Events, carried.Bytes, carried.Cursor = 2, 40, 2
+		r.Took(1, 20, 2, time.Now())
+
+		back := r.TakeBack(&carried.Handover, idle{})
+		defer back.Close()
+		if got, step := read(back); got != numbered(3, 3) || step.Kind != Wait {
+			t.Errorf("it reads %q and is to do %v, want event 3 and to wait", got, step.Kind)
+		}
+		got := r.Topic().SubscriberSnapshots()
+		if len(got) != 1 || got[0].Carried || got[0].Events != 3 || got[0].Number != r.Number() {
+			t.Errorf("the topic has %+v, want the same subscriber with three events", got)
+		}
+		if n := b.stats.Delivered.Load(); n != 3 {
+			t.Errorf("%d events were counted, want 3", n)
+		}
+		time.Sleep(time.Until(carried.EndAt) - time.Second)
+		step := back.Next()
+		if step.Kind != Wait {
+			t.Errorf("it is to do %v before its time is over", step.Kind)
+		}
+		<-step.Timer
+		if step = back.Next(); step.Kind != End || step.Reason != EndTimeout {
+			t.Errorf("got %+v, want the end", step)
+		}
+		if carried.ended != "" {
+			t.Error("its carriage was told to end it")
+		}
+		back.Subscriber.End()
+		if step := back.Next(); step.Kind != End {
+			t.Errorf("got %+v, want the end", step)
+		}
+	})
+}
+
 type carriage struct {
 	Handover
 	ended EndReason

@@ -18,6 +18,12 @@ const (
 	idLost                       // nobody has it
 )
 
+// Has reports whether a client can resume behind an id with what the log has.
+func (t *Topic) Has(id string) bool {
+	_, known := t.log.After(id)
+	return known
+}
+
 // lookup returns the position of a client that resumes with an id, if that is known.
 // What is in the log is found whatever it looks like, as it may be a client's again.
 func (t *Topic) lookup(brought Claim) (hub.Position, knowledge) {

@@ -377,6 +377,20 @@ func TestStates(t *testing.T) {
 				r.Leave(EndDeleted, 0, 0)
 			},
 		},
+		{
+			name:  "a client is taken back",
+			takes: []string{"phase: joined, takes back", "phase: live, closes"},
+			run: func(b *bench) {
+				r := b.live()
+				read(r)
+				var at Handover
+				if err := r.HandOver(func(h *Handover) (Carriage, error) { at = *h; return &carriage{}, nil }); err != nil {
+					b.t.Fatal(err)
+				}
+				r.Close()
+				r.TakeBack(&at, idle{}).Close()
+			},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			took := record(func() {

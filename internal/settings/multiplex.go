@@ -35,6 +35,11 @@ type Multiplex struct {
 	// 64 MiB. A stream with a larger one is ended with status 413. Default: 1 MiB.
 	MaxEventSize int64 `json:"max_event_size,omitempty"`
 
+	// Whether the sockets of clients that have all events so far are written to directly, where
+	// that is possible: "on", or "off", which leaves a goroutine and its buffers to each
+	// connection. Default: "on".
+	Direct string `json:"direct,omitempty"`
+
 	// How long a write to a client may make no progress. Default: 10s.
 	DispatchTimeout caddy.Duration `json:"dispatch_timeout,omitempty"`
 
@@ -71,6 +76,7 @@ func (o Multiplex) WithDefaults() *Multiplex {
 	setDefault(&o.MaxStreams, multiplex.MaxStreams)
 	setDefault(&o.MaxConnections.Total, DefaultMaxConnections)
 	setDefault(&o.MaxEventSize, DefaultMultiplexedEventSize)
+	setDefault(&o.Direct, "on")
 	setDefault(&o.DispatchTimeout, caddy.Duration(DefaultDispatchTimeout))
 	setDefault(&o.StreamCloseDelay, caddy.Duration(DefaultStreamCloseDelay))
 	return &o
@@ -89,6 +95,7 @@ func (o *Multiplex) Validate() error {
 	if o.MaxEventSize != 0 && (o.MaxEventSize < SmallestEventSize || o.MaxEventSize > largestMultiplexedEventSize) {
 		found.add("max_event_size: must be from 1 KiB to 64 MiB, and is %d bytes: is its unit missing, as in 1MiB?", o.MaxEventSize)
 	}
+	found.oneOf("direct", o.Direct, "on", "off")
 	found.positive("dispatch_timeout", int64(o.DispatchTimeout))
 	found.positive("stream_close_delay", int64(o.StreamCloseDelay))
 	if _, err := cors.New(o.CORSOrigins); err != nil {
@@ -123,6 +130,7 @@ var MultiplexGrammar = map[string]MultiplexOption{
 		}
 	}},
 	"max_event_size":     {"<size>", func(o *Multiplex, args *arguments.Arguments) { o.MaxEventSize = args.Size() }},
+	"direct":             {"on|off", func(o *Multiplex, args *arguments.Arguments) { o.Direct = args.Text() }},
 	"dispatch_timeout":   {"<duration>", func(o *Multiplex, args *arguments.Arguments) { o.DispatchTimeout = args.Duration() }},
 	"stream_close_delay": {"<duration>", func(o *Multiplex, args *arguments.Arguments) { o.StreamCloseDelay = args.Duration() }},
 	"cors_origins":       {"<origin...>|*", func(o *Multiplex, args *arguments.Arguments) { o.CORSOrigins = args.Texts() }},
