@@ -94,7 +94,7 @@ func (c *call) refuse() {
 // one without.
 func (b *bench) denyID() {
 	b.t.Helper()
-	for range maxDenials {
+	for range MaxDenials {
 		(<-b.source.calls).refuse() // after a backoff
 	}
 }
