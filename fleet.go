@@ -63,6 +63,15 @@ func (m *membership) join(u *upstream) {
 	}, asker{u})
 }
 
+// Part is what this node is for the topic in the fleet, or nil if the topic is in none.
+func (u *upstream) Part() *fleet.Part {
+	m, ok := u.shared.(fleet.Member)
+	if !ok {
+		return nil
+	}
+	return new(m.Part())
+}
+
 // An asker is an upstream as the fleet sees it: the origin.
 type asker struct{ *upstream }
 

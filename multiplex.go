@@ -81,6 +81,7 @@ type Multiplex struct {
 	door     site.Door // of server
 	sockets  carrier.Sockets
 	cors     cors.Policy
+	files    browser.Files
 	service  carrier.Service
 	group    *multiplexGroup
 	notices  observe.Notices
@@ -121,6 +122,7 @@ func (h *Multiplex) join() error {
 	if h.cors, err = cors.New(h.CORSOrigins); err != nil {
 		return err
 	}
+	h.files = browser.New(h.settings.MaxStreams)
 	if h.sockets == nil {
 		h.sockets = carrier.Kernel{}
 	}
@@ -158,7 +160,7 @@ func (h *Multiplex) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 	}
 	if name := path.Base(r.URL.Path); browser.Has(name) {
 		h.cors.Apply(w.Header(), r)
-		browser.ServeFile(w, r, name)
+		h.files.Serve(w, r, name)
 		return nil
 	}
 	if multiplex.IsInner(r) {

@@ -88,7 +88,9 @@ func TestPlaceholdersOfConnections(t *testing.T) {
 	handle /streams* {
 		header >X-Connection "{http.sse_multiplex.connection} with {http.sse_multiplex.streams}"
 		log_append ended_by {http.sse_multiplex.reason}
-		sse_multiplex
+		sse_multiplex {
+			direct off
+		}
 	}
 	handle {
 		log_append stream_of {http.sse_multiplex.alias}

@@ -1,32 +1,28 @@
 package e2e
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/e2e/origins"
+	"github.com/sse-fanout/caddy-sse-fanout/e2e/selfsigned"
 )
 
 // haproxy ends TLS in front of Caddy, as a balancer does, and says so. It returns its URL.
 func haproxy(t *testing.T, caddy *caddy) string {
 	t.Helper()
 	binary, dir, port := program(t, "haproxy", "haproxy", "/usr/sbin/haproxy"), t.TempDir(), freePort(t)
+	pem, err := selfsigned.PEM()
+	if err != nil {
+		t.Fatal(err)
+	}
 	certificate := filepath.Join(dir, "certificate.pem")
-	if err := os.WriteFile(certificate, selfSigned(t), 0o600); err != nil {
+	if err := os.WriteFile(certificate, pem, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	config := filepath.Join(dir, "haproxy.cfg")
@@ -51,34 +47,6 @@ backend caddy
 	p := start(t, "haproxy", exec.Command(binary, "-db", "-f", config))
 	p.awaitListening(t, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	return fmt.Sprintf("https://localhost:%d", port)
-}
-
-// selfSigned returns a certificate and its key.
-func selfSigned(t *testing.T) []byte {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	for kind, der := range map[string][]byte{"CERTIFICATE": der, "PRIVATE KEY": secret} {
-		if err := pem.Encode(&b, &pem.Block{Type: kind, Bytes: der}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return b.Bytes()
 }
 
 // An application behind a balancer that ends TLS redirects whoever has not come by TLS. It

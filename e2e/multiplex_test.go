@@ -182,6 +182,12 @@ var multiplexConnections = regexp.MustCompile(`caddy_sse_fanout_multiplex_connec
 // awaitConnections waits until Caddy has so many connections of sse_multiplex.
 func (c *caddy) awaitConnections(t *testing.T, want int) {
 	t.Helper()
+	c.awaitMetric(t, multiplexConnections, want)
+}
+
+// awaitMetric waits until a metric, whose value the expression has, is as wanted.
+func (c *caddy) awaitMetric(t *testing.T, metric *regexp.Regexp, want int) {
+	t.Helper()
 	eventually(t, 30*time.Second, func() error {
 		resp, err := http.Get(string(c.admin) + "/metrics")
 		if err != nil {
@@ -192,12 +198,12 @@ func (c *caddy) awaitConnections(t *testing.T, want int) {
 		if err != nil {
 			return err
 		}
-		m := multiplexConnections.FindSubmatch(text)
+		m := metric.FindSubmatch(text)
 		if m == nil {
 			return errors.New("there is no such metric")
 		}
 		if n, _ := strconv.Atoi(string(m[1])); n != want {
-			return fmt.Errorf("there are %d connections, want %d", n, want)
+			return fmt.Errorf("got %s, want %d", m[0], want)
 		}
 		return nil
 	})
@@ -286,12 +292,27 @@ func TestTabsShareOneConnection(t *testing.T) {
 
 // scripted is an origin whose streams the page of the contract knows.
 func scripted(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
 	w.Header().Set("Content-Type", "text/event-stream")
+	if kind := query.Get("type"); kind != "" {
+		w.Header().Set("Content-Type", kind)
+	}
+	if status, err := strconv.Atoi(query.Get("status")); err == nil {
+		w.WriteHeader(status)
+		return
+	}
+	if r.URL.Path == "/format" {
+		_, _ = io.WriteString(w, query.Get("body"))
+		return
+	}
 	wait := true
 	text := "data: one\n\n: nothing\n\nid: 1\ndata: two\ndata: lines\n\nid: a b\nevent: named\ndata: é 😀\n\n" +
 		"data\n\nevent: open\ndata: o\n\nevent: error\ndata: e\n\nevent: end\ndata: n\n\nevent: ~x\ndata: t\n\n" +
 		"id\ndata: reset\n\nid: 2\ndata:  space\n\nevent: last\ndata\n\n"
-	if r.URL.Path == "/ending" {
+	switch r.URL.Path {
+	case "/asked":
+		text = fmt.Sprintf("data: %s %s %s\n\n", r.Method, r.Header.Get("Accept"), r.Header.Get("Last-Event-ID"))
+	case "/ending":
 		text = "retry: 1000\nid: 7\ndata: after " + r.Header.Get("Last-Event-ID") + "\n\n"
 		if wait = r.Header.Get("Last-Event-ID") != ""; wait {
 			text += "event: last\ndata\n\n"
@@ -316,11 +337,11 @@ func TestClientKeepsTheContractOfEventSource(t *testing.T) {
 	handle /streams* {
 		sse_multiplex
 	}
-	@streams path /scripted /ending
+	@streams path /scripted /ending /asked /answer /format
 	handle @streams {
 		reverse_proxy %s
 	}
-	redir /moved /scripted 307
+	redir /moved /scripted {query.status}
 	handle /gone {
 		respond 204
 	}

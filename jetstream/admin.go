@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 )
 
 func init() {
@@ -59,10 +61,7 @@ type fleetStatus struct {
 type topicStatus struct {
 	Name    string `json:"name"`
 	Subject string `json:"subject"`
-	Role    role   `json:"role"`
-	Holder  string `json:"holder,omitempty"` // the node that has begun to ask the origin last
-	Lag     int64  `json:"lag"`              // messages in the stream that were not read yet
-	Error   string `json:"error,omitempty"`  // why this node is apart
+	fleet.Part
 }
 
 func (m *membership) status() fleetStatus {
@@ -81,15 +80,23 @@ func (m *membership) status() fleetStatus {
 }
 
 func (s *source) status() topicStatus {
-	status := topicStatus{Name: s.topic.Name(), Subject: s.subject, Role: s.role(), Lag: s.feed.lag.Load()}
-	if holder := s.holder.Load(); holder != nil {
-		status.Holder = *holder
-	}
-	if v := s.contest.look(); v.away && v.err != nil {
-		status.Error = v.err.Error()
-	}
-	return status
+	return topicStatus{Name: s.topic.Name(), Subject: s.subject, Part: s.Part()}
 }
 
-// Interface guard
-var _ caddy.AdminRouter = adminAPI{}
+// Part implements fleet.Member.
+func (s *source) Part() fleet.Part {
+	part := fleet.Part{Role: s.role(), Lag: s.feed.lag.Load()}
+	if holder := s.holder.Load(); holder != nil {
+		part.HolderName = *holder
+	}
+	if v := s.contest.look(); v.away && v.err != nil {
+		part.Error = v.err.Error()
+	}
+	return part
+}
+
+// Interface guards
+var (
+	_ caddy.AdminRouter = adminAPI{}
+	_ fleet.Member      = (*source)(nil)
+)

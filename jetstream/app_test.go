@@ -27,6 +27,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/sse-fanout/caddy-sse-fanout"
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 )
 
 type adaptTest struct{ name, caddyfile, want string }
@@ -274,14 +275,14 @@ func TestTwoSitesAreOneFleet(t *testing.T) {
 	if err := json.Unmarshal(recorder.Body.Bytes(), &status); err != nil || len(status) != 1 || len(status[0].Topics) != 2 {
 		t.Fatalf("the admin API says: %s", recorder.Body)
 	}
-	roles := make(map[role]int)
+	roles := make(map[fleet.Role]int)
 	for _, topic := range status[0].Topics {
 		roles[topic.Role]++
-		if topic.Holder != status[0].Node {
-			t.Errorf("the node %s asks for %s, and %s is said to", status[0].Node, topic.Name, topic.Holder)
+		if topic.HolderName != status[0].Node {
+			t.Errorf("the node %s asks for %s, and %s is said to", status[0].Node, topic.Name, topic.HolderName)
 		}
 	}
-	if roles[roleHolder] != 1 || roles[roleFollower] != 1 {
+	if roles[fleet.Holder] != 1 || roles[fleet.Follower] != 1 {
 		t.Errorf("the roles are %v", roles)
 	}
 	registry := prometheus.NewPedanticRegistry()

@@ -12,6 +12,10 @@ import (
 // reconnectWait is how long to wait before a server is tried again.
 const reconnectWait = 500 * time.Millisecond
 
+// unansweredPings is how many pings may be without an answer, one a lease, before another
+// server is tried.
+const unansweredPings = 2
+
 // natsOptions are how the servers are reached. nats.go reconnects by itself, for ever.
 func (a *App) natsOptions(node string) ([]nats.Option, error) {
 	logger := a.logger
@@ -20,6 +24,9 @@ func (a *App) natsOptions(node string) ([]nats.Option, error) {
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
+		// A connection that is half open would keep the node from the fleet for minutes.
+		nats.PingInterval(a.settings().Lease),
+		nats.MaxPingsOutstanding(unansweredPings),
 		// Wrong credentials may be put right at the server, and streams go on meanwhile.
 		nats.IgnoreAuthErrorAbort(),
 		// What is published while there is no connection would come when the lease is over.

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 )
 
 // A collector counts what the fleets of the process do, of all configurations that go on.
@@ -51,7 +53,7 @@ func (m *membership) collect(ch chan<- prometheus.Metric) {
 		connected = 1
 	}
 	gauge(descConnected, connected)
-	roles := map[role]int{roleHolder: 0, roleFollower: 0, roleApart: 0}
+	roles := map[fleet.Role]int{fleet.Holder: 0, fleet.Follower: 0, fleet.Apart: 0}
 	lag := int64(0)
 	for _, s := range f.all() {
 		roles[s.role()]++

@@ -153,24 +153,15 @@ func (s *source) live() {
 	helpers.Wait()
 }
 
-// A role is what a node is for a topic.
-type role string
-
-const (
-	roleHolder   role = "holder"
-	roleFollower role = "follower"
-	roleApart    role = "apart"
-)
-
 // role returns what this node is for the topic.
-func (s *source) role() role {
+func (s *source) role() fleet.Role {
 	switch v := s.contest.look(); {
 	case v.away:
-		return roleApart
+		return fleet.Apart
 	case v.reign != 0:
-		return roleHolder
+		return fleet.Holder
 	}
-	return roleFollower
+	return fleet.Follower
 }
 
 // Abandoned implements relay.Source.

@@ -44,6 +44,7 @@ type epollWorker struct {
 	stopping        atomic.Bool
 	done            chan struct{}
 	buf             []byte
+	undecoded       []undecoded
 }
 
 type epollConn struct {
@@ -182,6 +183,7 @@ func (w *epollWorker) run() {
 		for _, e := range events[:max(n, 0)] {
 			w.handle(int(e.Fd), e.Events)
 		}
+		w.decode()
 		w.openDue()
 		w.churnDue()
 		w.mu.Unlock()
@@ -307,61 +309,6 @@ func (w *epollWorker) ask(k *epollConn, i int) {
 	k.phase = asking
 }
 
-// receive reads what there is. A short read tells that there is no more, unless
-// the server has ended the connection: no other edge announces that end.
-func (w *epollWorker) receive(k *epollConn, i int, toEnd bool) {
-	r := &w.healthy
-	if k.slow {
-		r = &w.stalled
-	}
-	w.reading = i
-	for {
-		n, err := readNow(int(k.fd), w.buf)
-		if errors.Is(err, syscall.EAGAIN) {
-			return
-		}
-		if err != nil || n == 0 {
-			if err == nil {
-				err = errors.New("connection closed by the server")
-			}
-			w.lose(k, err)
-			return
-		}
-		missing := r.missing
-		goesOn := r.feed(&k.stream, w.buf[:n], time.Now().UnixNano())
-		if k.slow && r.missing > missing {
-			k.resumed = true
-		}
-		if k.phase == asking && k.status != 0 {
-			k.phase = reading
-			w.answered(k)
-			if k.status == 200 && !k.counted {
-				k.counted = true
-				w.succeed()
-				if k.slow {
-					w.stalledCount++
-				}
-			} else if k.status != 200 {
-				w.lose(k, fmt.Errorf("status %d", k.status))
-				return
-			}
-		}
-		if !goesOn {
-			r.streamEnds++
-			w.lose(k, errors.New("response ended by the server"))
-			return
-		}
-		if k.slow && k.phase == reading && !w.resumed {
-			k.phase = stalled
-			w.watch(k, i, syscall.EPOLL_CTL_MOD, epollEdge)
-			return
-		}
-		if n < len(w.buf) && !toEnd {
-			return
-		}
-	}
-}
-
 // answered notes that a connection no longer waits for its response head.
 func (w *epollWorker) answered(k *epollConn) {
 	if k.waits {
@@ -372,6 +319,9 @@ func (w *epollWorker) answered(k *epollConn) {
 
 // lose gives up a connection that the server (or the kernel) ended.
 func (w *epollWorker) lose(k *epollConn, err error) {
+	if w.decode(); k.phase == closed {
+		return // by what was not decoded
+	}
 	k.cut = true
 	w.close(k)
 	if k.counted {

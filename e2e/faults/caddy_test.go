@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,9 +20,11 @@ import (
 // A caddy is the Caddy under test, over all its restarts.
 type caddy struct {
 	*process
+	title         string        // what the log is called by
+	config        func() string // its Caddyfile, as it is now
 	dir           string
 	admin         int
-	http, https   int
+	http, https   int    // https: 0 if it does not speak TLS
 	origin, proxy string // where upstreams are: of the endpoint form, of the wrapping form
 
 	// What reloads change.
@@ -32,9 +35,17 @@ type caddy struct {
 func newCaddy(t *testing.T, origin, proxy string) *caddy {
 	t.Helper()
 	c := &caddy{
-		dir: t.TempDir(), origin: origin, proxy: proxy, heartbeat: 2000, greeting: "hello",
+		title: "caddy", dir: t.TempDir(), origin: origin, proxy: proxy, heartbeat: 2000, greeting: "hello",
 		admin: freePort(t), http: freePort(t), https: freePort(t),
 	}
+	c.config = c.caddyfile
+	c.run(t)
+	return c
+}
+
+// run starts Caddy, and ends it with the test.
+func (c *caddy) run(t *testing.T) {
+	t.Helper()
 	c.launch(t)
 	t.Cleanup(func() {
 		if took, ok := c.terminate(10 * time.Second); !ok {
@@ -47,7 +58,6 @@ func newCaddy(t *testing.T, origin, proxy string) *caddy {
 			t.Logf("log of Caddy: %s", c.keepLog())
 		}
 	})
-	return c
 }
 
 func (c *caddy) log() string { return filepath.Join(c.dir, "caddy.log") }
@@ -55,7 +65,7 @@ func (c *caddy) log() string { return filepath.Join(c.dir, "caddy.log") }
 // keepLog saves the log from the cleanup.
 func (c *caddy) keepLog() string {
 	content, _ := os.ReadFile(c.log())
-	name := filepath.Join(os.TempDir(), fmt.Sprintf("sse-faults-%d.log", os.Getpid()))
+	name := filepath.Join(os.TempDir(), fmt.Sprintf("sse-faults-%d-%s.log", os.Getpid(), c.title))
 	_ = os.WriteFile(name, content, 0o600)
 	return name
 }
@@ -69,7 +79,7 @@ func (c *caddy) keepStacks(t *testing.T) {
 		t.Logf("asking what Caddy is at: %v", err)
 		return
 	}
-	name := filepath.Join(os.TempDir(), fmt.Sprintf("sse-faults-%d.stacks", os.Getpid()))
+	name := filepath.Join(os.TempDir(), fmt.Sprintf("sse-faults-%d-%s.stacks", os.Getpid(), c.title))
 	_ = os.WriteFile(name, stacks, 0o600)
 	t.Logf("what Caddy is at: %s", name)
 }
@@ -139,7 +149,7 @@ http://:%d, https://localhost:%d {
 func (c *caddy) launch(t *testing.T) {
 	t.Helper()
 	file := filepath.Join(c.dir, "Caddyfile")
-	if err := os.WriteFile(file, []byte(c.caddyfile()), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(c.config()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(*caddyBinary, "run", "--config", file, "--adapter", "caddyfile")
@@ -153,6 +163,13 @@ func (c *caddy) launch(t *testing.T) {
 			t.Fatalf("Caddy ended: %v\n%s", cmd.ProcessState, content)
 		default:
 		}
+		if c.https == 0 {
+			conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", c.http))
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		}
 		// The certificate is made in the background.
 		conn, err := tls.Dial("tcp", fmt.Sprintf("localhost:%d", c.https), &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
@@ -164,7 +181,7 @@ func (c *caddy) launch(t *testing.T) {
 
 // reload loads the configuration, also if nothing in it has changed.
 func (c *caddy) reload() error {
-	return c.adminEndpoint().Load(context.Background(), c.caddyfile())
+	return c.adminEndpoint().Load(context.Background(), c.config())
 }
 
 func (c *caddy) adminEndpoint() adminapi.Endpoint {

@@ -27,28 +27,31 @@ func (w *world) happen(f *fault) error {
 // last is the time that a fault takes: no wait for anything.
 func last(d time.Duration) { time.Sleep(d) }
 
-func (w *world) happenToOrigin(f *fault) error {
+func (s *stage) happenToOrigin(f *fault) error {
 	switch f.kind.name {
 	case "the origin hangs":
-		w.origin.signal(syscall.SIGSTOP)
+		s.origin.signal(syscall.SIGSTOP)
 		last(f.lasts)
-		w.origin.signal(syscall.SIGCONT)
+		s.origin.signal(syscall.SIGCONT)
 	case "the origin ends its streams":
-		return w.origin.end()
+		return s.origin.end()
 	case "the origin ends its streams and starts over":
-		return w.origin.startOver()
+		return s.origin.startOver()
 	case "the origin answers 503":
-		err := w.origin.outage(http.StatusServiceUnavailable, "1", f.lasts)
+		err := s.origin.outage(http.StatusServiceUnavailable, "1", f.lasts)
 		last(f.lasts)
 		return err
 	case noFromOrigin:
-		err := w.origin.outage(http.StatusNotFound, "", f.lasts)
+		err := s.origin.outage(http.StatusNotFound, "", f.lasts)
 		last(f.lasts)
 		return err
 	default:
-		w.origin.kill()
+		s.origin.kill()
+		if err := s.origin.note(); err != nil {
+			return err
+		}
 		last(f.lasts)
-		w.origin.launch(w.t)
+		s.origin.launch(s.t)
 	}
 	return nil
 }
@@ -100,8 +103,8 @@ func (w *world) happenToLink(f *fault, r *rand.Rand) error {
 	return nil
 }
 
-func (w *world) happenToClients(f *fault, r *rand.Rand) {
-	some := w.crowd.pick(r, 1+r.IntN(max(1, len(w.crowd.members)/4)))
+func (s *stage) happenToClients(f *fault, r *rand.Rand) {
+	some := s.crowd.pick(r, 1+r.IntN(max(1, len(s.crowd.members)/4)))
 	switch f.kind.name {
 	case "clients are cut and stay away":
 		for _, m := range some {

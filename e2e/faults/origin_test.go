@@ -26,6 +26,7 @@ type originConfig struct {
 	Interval      time.Duration
 	Lookback      time.Duration
 	Bursts        []origins.Burst
+	Journal       string // a file; empty: none
 }
 
 func (c *originConfig) numbered() *origins.Numbered {
@@ -39,6 +40,15 @@ func originMain(config string) {
 		os.Exit(1)
 	}
 	o := c.numbered()
+	if c.Journal != "" {
+		file, err := os.OpenFile(c.Journal, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Fprintln(file, time.Now().UnixNano(), journalBegins, 0)
+		o.Journal = file
+	}
 	o.StartOver()
 	control := http.NewServeMux()
 	control.HandleFunc("/outage", func(w http.ResponseWriter, r *http.Request) {

@@ -63,8 +63,8 @@ func (o *Numbered) StartOver() {
 // serveAnew serves a topic that begins anew.
 func (o *Numbered) serveAnew(w http.ResponseWriter, r *http.Request, id string) {
 	topic := r.URL.Path
-	dropped := o.enter()
-	defer o.leave(dropped)
+	dropped := o.enter(topic)
+	defer o.leave(topic, dropped)
 	// Only now, or it would go on with what it has counted before it was dropped.
 	o.mu.Lock()
 	since := o.since

@@ -2,6 +2,7 @@ package origins
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -18,6 +19,10 @@ type Numbered struct {
 	Lookback time.Duration // how long an event stays in the store
 	Bursts   []Burst       // in order
 
+	// Journal, if set, gets a line whenever a stream begins or ends: when, in nanoseconds,
+	// the topic, and how many streams of it are open since then.
+	Journal io.Writer
+
 	mu sync.Mutex
 
 	// Guarded by mu.
@@ -26,6 +31,7 @@ type Numbered struct {
 	streams map[chan struct{}]struct{}
 	open    int
 	most    int
+	ofTopic map[string]int // of open
 }
 
 // A Burst is events that happen all at once.
@@ -134,8 +140,8 @@ func (o *Numbered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		next = last + 1
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
-	dropped := o.enter()
-	defer o.leave(dropped)
+	dropped := o.enter(r.URL.Path)
+	defer o.leave(r.URL.Path, dropped)
 	rc := http.NewResponseController(w)
 	fmt.Fprint(w, "retry: 300\n\n")
 	if rc.Flush() != nil {
@@ -207,24 +213,35 @@ func (o *Numbered) answer(from asker, withID bool) (status int, retryAfter strin
 	return out.status, out.retryAfter
 }
 
-func (o *Numbered) enter() (dropped chan struct{}) {
+func (o *Numbered) enter(topic string) (dropped chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	dropped = make(chan struct{})
 	if o.streams == nil {
 		o.streams = make(map[chan struct{}]struct{})
+		o.ofTopic = make(map[string]int)
 	}
 	o.streams[dropped] = struct{}{}
 	o.open++
 	o.most = max(o.most, o.open)
+	o.count(topic, 1)
 	return dropped
 }
 
-func (o *Numbered) leave(dropped chan struct{}) {
+func (o *Numbered) leave(topic string, dropped chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.streams, dropped)
 	o.open--
+	o.count(topic, -1)
+}
+
+// count counts a stream of a topic. o.mu must be held.
+func (o *Numbered) count(topic string, change int) {
+	o.ofTopic[topic] += change
+	if o.Journal != nil {
+		fmt.Fprintln(o.Journal, time.Now().UnixNano(), topic, o.ofTopic[topic])
+	}
 }
 
 // Streams is how many streams are open, and were at most.

@@ -1,10 +1,6 @@
 package gzip
 
-import (
-	"time"
-
-	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
-)
+import "github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 
 // A draft is a piece before it is compressed.
 type draft struct {
@@ -61,7 +57,7 @@ func (r *Rendition) draft(m Mark, limit hub.Cursor) (d *draft, made, lags bool) 
 			from:    r.end,
 			plain:   len(text),
 			since:   batch.Since,
-			restart: r.isFresh || r.sinceStart >= maxDistance,
+			restart: r.isFresh || r.sinceStart >= maxDistance && r.cut == uncut,
 		},
 		compressor: r.compressor,
 		text:       text,
@@ -77,12 +73,14 @@ func (r *Rendition) append(d *draft, sum Sum) {
 	if d.from.seq != r.end.seq {
 		return // all who were in step have left meanwhile, and others have begun elsewhere
 	}
-	if d.restart {
-		r.isFresh, r.sinceStart, r.waited = false, 0, time.Time{}
+	if d.restart { // those who wait get in step there
+		r.isFresh, r.sinceStart, r.wasted = false, 0, 0
+	} else {
+		r.wasted += (r.readers - r.inStep) * max(0, d.plain-len(d.bytes))
 	}
 	r.pieces = append(r.pieces, d.piece)
 	r.end = Mark{r.end.seq + 1, d.next, sum}
-	r.beat, r.last = d.beat, time.Now()
+	r.beat = d.beat
 	r.sinceStart += d.plain
 	if r.end.cursor == r.cut {
 		r.isFresh, r.cut = true, uncut

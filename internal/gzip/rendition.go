@@ -8,19 +8,20 @@ import (
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
-// The distances of restart points, in bytes before compression. Each restart costs all
-// readers what the compressor has forgotten, and spares those who wait for it stored blocks.
+// A restart costs each reader that is in step what the compressor has forgotten, and spares
+// those that wait for it stored blocks. So it is due when those that wait have been sent as many
+// bytes more than in step as it costs the others. More of them would cost more, and fewer, too.
 const (
-	// minDistance is how far apart they are while somebody waits for one. At 4 KiB, objects
-	// of 2 KiB take 20 to 30 % more bytes, at 16 KiB 3 to 9 %.
-	minDistance = 16 << 10
+	// restartCost is how many bytes a reader is sent more for a restart: 250 to 400 for JSON
+	// objects of 200 bytes and of 2 KiB.
+	restartCost = 400
 
-	// maxDistance is how far apart they are at most.
+	// minDistance is how far apart restart points are at least, in bytes before compression,
+	// if any reader is in step: clients that ask for gzip and do not read wait for ever.
+	minDistance = 4 << 10
+
+	// maxDistance is how far apart they are at most: what a reader that waits is sent as it is.
 	maxDistance = 64 << 10
-
-	// patience is how long a reader waits for one, and after how long without a piece it
-	// does not have to: where little is sent, there is little to lose.
-	patience = 10 * time.Second
 )
 
 // Settings are what renditions have in common.
@@ -54,8 +55,7 @@ type Rendition struct {
 	isFresh    bool        // the next piece is a restart point
 	cut        hub.Cursor  // where a restart point will be, if it is ahead of end; else uncut
 	sinceStart int         // bytes since the last restart point, before compression
-	last       time.Time   // when the last piece was made
-	waited     time.Time   // since when a reader waits for a restart point; zero if none does
+	wasted     int         // bytes that those who wait were sent more than others since then
 }
 
 // uncut is the cut of a rendition that has none. No entry has this number.
@@ -220,6 +220,6 @@ func (r *Rendition) at(m Mark) (Batch, bool) {
 func (r *Rendition) begin(at hub.Cursor) {
 	r.pieces = nil
 	r.end = Mark{r.end.seq + 1, at, r.end.sum}
-	r.isFresh, r.cut, r.sinceStart, r.waited = true, uncut, 0, time.Time{}
+	r.isFresh, r.cut, r.sinceStart, r.wasted = true, uncut, 0, 0
 	r.beat = r.log.Look(at).Beat
 }

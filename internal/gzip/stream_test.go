@@ -272,57 +272,65 @@ func TestAllGetOnePiece(t *testing.T) {
 	second.end("")
 }
 
-// Whoever joins gets stored blocks for minDistance at most, and for no longer than patience.
+// Whoever joins gets stored blocks until these have cost as much as a restart costs all others,
+// and for no longer than maxDistance.
 func TestJoinersGetInStep(t *testing.T) {
-	t.Run("soon", func(t *testing.T) {
-		p := newPlay(t, DefaultLevel)
-		old := p.join(0)
-		random := rand.New(rand.NewPCG(1, 0)) //nolint:gosec // repeatable
-		publish := func() { p.publish(wire(random, len(p.published), 1000)) }
-		publish()
-		old.readAll()
-		joined := p.join(0)
-		for joined.pieces == 0 {
-			publish()
-			old.readAll()
-			joined.readAll()
-			if stored := joined.want.Len(); stored > minDistance+2000 {
-				t.Fatalf("not in step after %d bytes", stored)
-			}
-		}
-		old.end("")
-		joined.end("")
-	})
-	t.Run("where little is sent", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+	const size = 1000
+	for _, tc := range []struct{ inStep, wait, least, most int }{
+		{inStep: 1, wait: 1, least: minDistance, most: minDistance + 2*size},
+		{inStep: 1, wait: 20, least: minDistance, most: minDistance + 2*size},
+		{inStep: 60, wait: 1, least: 24_000, most: 60_000},
+		{inStep: 60, wait: 6, least: minDistance, most: 10_000},
+		{inStep: 1000, wait: 1, least: maxDistance, most: maxDistance + 2*size},
+	} {
+		t.Run(fmt.Sprintf("%d beside %d", tc.wait, tc.inStep), func(t *testing.T) {
 			p := newPlay(t, DefaultLevel)
-			old := p.join(0)
-			p.publish("data: 1\n\n")
-			old.readAll()
+			random := rand.New(rand.NewPCG(1, 0)) //nolint:gosec // repeatable
+			publish := func() {
+				p.publish(wire(random, len(p.published), size))
+				for _, r := range p.readers {
+					r.readAll()
+				}
+			}
+			for range tc.inStep {
+				p.join(0)
+			}
+			publish()
 			joined := p.join(0)
-			if _, ok := joined.stream.Enter(joined.cursor, 0); ok {
-				t.Error("in step at once")
+			for range tc.wait - 1 {
+				p.join(0)
 			}
-			time.Sleep(patience)
-			if _, ok := joined.stream.Enter(joined.cursor, 0); !ok {
-				t.Error("not in step though it has waited")
+			for joined.pieces == 0 {
+				before := joined.want.Len()
+				publish()
+				if joined.pieces == 0 && before > tc.most {
+					t.Fatalf("not in step after %d bytes", before)
+				}
+				if joined.pieces > 0 && before < tc.least-size {
+					t.Errorf("in step after %d bytes", before)
+				}
 			}
-			p.publish("data: 2\n\n")
-			old.readAll()
-			joined.readAll()
-			if joined.pieces != 1 {
-				t.Errorf("got %d pieces", joined.pieces)
+			for _, r := range p.readers {
+				r.end("")
 			}
-			late := p.join(1)
-			late.readAll()
-			if late.pieces != 1 {
-				t.Errorf("a reader from a restart point got %d pieces", late.pieces)
-			}
-			old.end("")
-			joined.end("")
-			late.end("")
 		})
-	})
+	}
+}
+
+// A reader gets in step where pieces begin at a restart point that others have caused.
+func TestJoinAtARestartPoint(t *testing.T) {
+	p := newPlay(t, DefaultLevel)
+	old := p.join(0)
+	p.publish("data: 1\n\n")
+	p.publish("data: 2\n\n")
+	old.readAll()
+	late := p.join(2)
+	late.readAll()
+	if late.pieces != 1 {
+		t.Errorf("it got %d pieces", late.pieces)
+	}
+	old.end("")
+	late.end("")
 }
 
 // However long nobody waits, the distance of restart points is bounded.

@@ -2,7 +2,6 @@ package gzip
 
 import (
 	"math"
-	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
@@ -30,11 +29,7 @@ func (r *Rendition) await(at hub.Cursor) (m Mark, ok bool, limit hub.Cursor) {
 	if r.inStep == 0 && at != r.end.cursor {
 		r.begin(at) // nobody needs what lies before it
 	}
-	now := time.Now()
-	if r.waited.IsZero() {
-		r.waited = now
-	}
-	if r.isWanted(now) {
+	if r.isWanted() {
 		if r.cut = r.log.Newest().Cursor; r.cut == r.end.cursor {
 			r.isFresh, r.cut = true, uncut
 		}
@@ -48,15 +43,15 @@ func (r *Rendition) await(at hub.Cursor) (m Mark, ok bool, limit hub.Cursor) {
 	return Mark{}, false, math.MaxUint64
 }
 
-// isWanted reports whether a reader that waits needs another restart point. r.mu must be held.
-func (r *Rendition) isWanted(now time.Time) bool {
+// isWanted reports whether another restart point is due for those that wait. r.mu must be held.
+func (r *Rendition) isWanted() bool {
 	switch {
 	case r.isFresh, r.cut != uncut:
 		return false
 	case r.inStep == 0:
 		return true
 	}
-	return r.sinceStart >= minDistance || now.Sub(r.waited) >= patience || now.Sub(r.last) >= patience
+	return r.wasted >= r.inStep*restartCost && r.sinceStart >= minDistance || r.sinceStart >= maxDistance
 }
 
 // reach makes pieces up to the cut, for a reader that has got there. It reports whether it is

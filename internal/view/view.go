@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/fleet"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -55,6 +56,9 @@ type Topic struct {
 	Log         Log      `json:"log"`
 	Upstream    Upstream `json:"upstream"`
 
+	// Fleet is the part of this node in the topic; absent if the topic is in no fleet.
+	Fleet *fleet.Part `json:"fleet,omitempty"`
+
 	// Received counts what was taken into the log, and Delivered what was
 	// written to subscribers, one event to two of them being two.
 	Received        uint64  `json:"received"`
@@ -101,6 +105,9 @@ func Of(t *relay.Topic) Topic {
 			LastError: seen.Upstream.LastError,
 		},
 	}
+	if m, ok := t.Source().(member); ok {
+		v.Fleet = m.Part()
+	}
 	if seen.Log.Entries > 0 {
 		v.Log.OldestAge = time.Since(seen.Log.Oldest).Seconds()
 	}
@@ -111,6 +118,11 @@ func Of(t *relay.Topic) Topic {
 		v.Upstream.Failed = &failed
 	}
 	return v
+}
+
+// A member is a source of a topic that may be in a fleet.
+type member interface {
+	Part() *fleet.Part // nil if it is in none
 }
 
 // A Subscriber is what an administrator sees of a subscriber.

@@ -18,6 +18,7 @@ export class Topics {
 	constructor(root) {
 		this.find = (name) => root.querySelector(`[data-topics="${name}"]`)
 		this.body = this.find('rows')
+		this.table = this.body.closest('table')
 		this.rows = new Map() // by the topic's name
 		this.newest = null // snapshot
 		this.order = 'subscribers'
@@ -113,6 +114,7 @@ export class Topics {
 		this.dirty = false
 		const s = this.newest
 		if (!s) return
+		this.table.classList.toggle('in-fleet', s.topics.some((topic) => topic.fleet))
 		this.find('count').textContent = count(s.topic_count)
 		this.find('subscribers').textContent = count(s.subscribers)
 		this.find('rate').textContent = rate(s.events_per_second)
@@ -124,7 +126,7 @@ export class Topics {
 
 		const words = this.find('filter').value.toLowerCase().split(/\s+/).filter(Boolean)
 		const shown = [...this.rows.values()]
-			.filter(({ topic }) => words.every((word) => topic.name.toLowerCase().includes(word) || topic.state.includes(word)))
+			.filter(({ topic }) => words.every((word) => [topic.name.toLowerCase(), topic.state, topic.fleet?.role ?? ''].some((text) => text.includes(word))))
 			.sort((a, b) => columns[this.order](a.topic, b.topic))
 		// Rows that stand where they belong are left alone: moving an element
 		// takes the focus and the selection of text away.
@@ -171,6 +173,9 @@ function newRow() {
 	const state = cell('state', '')
 	row.pill = child(state, 'span', 'pill')
 	row.why = child(state, 'span', 'why')
+	const fleet = cell('fleet', 'fleet')
+	row.role = child(fleet, 'span', 'pill')
+	row.part = child(fleet, 'span', 'why')
 	const subscribers = cell('number', 'subscribers')
 	row.subscribersNumber = child(subscribers, 'b', '')
 	subscribers.append(row.subscribers.element)
@@ -204,6 +209,7 @@ function fill(row, now) {
 	}
 	if (topic.upstream.address) parts.unshift(topic.upstream.address)
 	set(row.why, parts.filter(Boolean).join(', '))
+	fillFleet(row, topic.fleet)
 	set(row.subscribersNumber, count(topic.subscribers + topic.waiting))
 	row.subscribersNumber.title = topic.waiting > 0 ? `${count(topic.waiting)} of them wait for the origin’s first answer` : ''
 	set(row.rateNumber, rate(topic.events_per_second))
@@ -212,4 +218,16 @@ function fill(row, now) {
 	set(row.lastID, topic.last_event_id || '–')
 	row.lastID.title = topic.last_event_id ?? ''
 	set(row.history, `${count(topic.log.events)} events, ${bytes(topic.log.bytes)}`)
+}
+
+/** What this node is for the topic in the fleet of its nodes. */
+function fillFleet(row, part) {
+	row.role.hidden = !part
+	set(row.role, part?.role ?? '')
+	row.role.dataset.role = part?.role ?? ''
+	const parts = []
+	if (part?.role === 'follower' && part.holder) parts.push(`${part.holder} asks the origin`)
+	if (part?.role === 'apart') parts.push('it asks the origin for itself', part.error)
+	if (part?.lag > 0) parts.push(`${count(part.lag)} messages behind`)
+	set(row.part, parts.filter(Boolean).join(', '))
 }

@@ -6,7 +6,7 @@ const base = new URL('.', import.meta.url);
 const name = 'sse_multiplex ' + base;
 const Native = globalThis.EventSource;
 const {locks} = navigator; // there are none without TLS
-const most = 32; // streams of a connection
+const most = 32; // streams of a connection, as the server allows
 const later = (f, ms) => setTimeout(f, ms);
 
 // A Hub has the connections. Its members are instances: mark is where it is, line what it
@@ -22,7 +22,8 @@ class Hub {
 
   leave(match) {
     for (const m of this.members.values()) if (match(m)) this.members.delete(m.key);
-    this.plan(this.members.size ? 5000 : 0);
+    // A tab that the browser keeps has no time for later.
+    this.members.size ? this.plan(5000) : this.connect();
   }
 
   // plan makes tabs that open together cause one connection.
@@ -45,8 +46,23 @@ class Hub {
       streams.set(of, [...streams.get(of) ?? [], m]);
     }
     for (const cred of [true, false]) {
-      const some = [...streams.values()].filter(([m]) => m.cred === cred);
-      while (some.length) this.open(some.splice(0, most), cred);
+      // Servers bound the number of streams, the URL and the id.
+      let part, url, id;
+      for (const some of streams.values()) {
+        const [m] = some;
+        if (m.cred !== cred) continue;
+        url += encodeURIComponent(m.url).length + 3;
+        id += m.mark.length + 3;
+        if (part?.length < most && url < 4000 && id < 1000) {
+          part.push(some);
+        } else {
+          if (part) this.open(part, cred);
+          part = [some];
+          url = encodeURIComponent(m.url).length + 3;
+          id = m.mark.length + 3;
+        }
+      }
+      if (part) this.open(part, cred);
     }
     this.sweep();
   }
@@ -130,7 +146,7 @@ class Hub {
           this.end(m);
         } else if (type === 'error') {
           const {status} = JSON.parse(e.data);
-          this.end(m, status > 299 && status < 400 || [400, 413, 431].includes(status) ? 'native' : 'close');
+          this.end(m, status > 299 && status < 400 || [400, 406, 413, 431].includes(status) ? 'native' : 'close');
         } else {
           f(m, e);
         }
@@ -173,7 +189,9 @@ const tabs = (hub = new Hub(), known = new Set()) => {
 
 if (globalThis.SharedWorkerGlobalScope) {
   const take = tabs();
+  const alive = new Promise(f => locks?.request(name + 'worker', () => (f(), new Promise(() => {}))));
   onconnect = ({ports: [port]}) => {
+    alive.then(() => port.postMessage({alive: true}));
     port.onmessage = ({data}) => take(data.tab, data, said => port.postMessage(said));
   };
 }
@@ -188,7 +206,11 @@ const hear = said => mine.get(said.n)?.hear(said);
 // hold holds a lock until undo.
 const hold = (of, f) => {
   const stop = new AbortController();
-  locks.request(of, {signal: stop.signal}, () => (f?.(), new Promise(free => undo.push(free)))).catch(() => {});
+  locks.request(of, {signal: stop.signal}, () => {
+    const until = new Promise(free => undo.push(free));
+    f?.();
+    return until;
+  }).catch(() => {});
   undo.push(() => stop.abort());
 };
 
@@ -201,9 +223,15 @@ function reach(Worker = globalThis.SharedWorker) {
 
 function find(tab, Worker) {
   if (Worker) {
-    const worker = new Worker(import.meta.url, {type: 'module', name});
+    let worker;
+    try {
+      worker = new Worker(import.meta.url, {type: 'module', name});
+    } catch { // the module is another site's
+      return find(tab);
+    }
     worker.onerror = () => (leave(), reach(null)); // it may not be run
-    worker.port.onmessage = ({data}) => hear(data);
+    // The worker holds a lock: whoever gets that knows that the worker has died.
+    worker.port.onmessage = ({data}) => data.alive ? hold(name + 'worker', () => (leave(), resume())) : hear(data);
     tell = said => worker.port.postMessage({tab, ...said});
     undo.push(() => worker.port.close());
   } else if (globalThis.BroadcastChannel && locks) {
@@ -254,7 +282,7 @@ if (globalThis.document) {
 export class EventSource extends EventTarget {
   #url; #cred; #state = 0; #n; #mark = ''; #id = ''; #types = new Set(); #native;
 
-  constructor(url, init) {
+  constructor(url, init = {}) {
     super();
     if (!arguments.length) throw new TypeError('EventSource: the URL is missing');
     let at;
@@ -271,6 +299,7 @@ export class EventSource extends EventTarget {
     tell ? tell({join: [this.asJoin()]}) : reach();
   }
 
+  get [Symbol.toStringTag]() { return 'EventSource'; }
   get url() { return this.#url; }
   get withCredentials() { return this.#cred; }
   get readyState() { return this.#native?.readyState ?? this.#state; }
@@ -310,7 +339,13 @@ export class EventSource extends EventTarget {
   }
 
   #own() {
-    this.#native = new Native(this.#url, {withCredentials: this.#cred});
+    let url = this.#url;
+    if (this.#mark && this.#mark[0] !== '~') {
+      const at = new URL(url);
+      at.search += (at.search && '&') + 'lastEventId=' + encodeURIComponent(this.#id);
+      url = at.href;
+    }
+    this.#native = new Native(url, {withCredentials: this.#cred});
     for (const type of ['open', 'error']) {
       this.#native.addEventListener(type, e => e.data === undefined && this.dispatchEvent(new Event(type)));
     }
@@ -330,11 +365,14 @@ for (const type of ['open', 'message', 'error']) {
     enumerable: true,
     configurable: true,
     get() {
-      return handlers.get(this) ?? null;
+      return handlers.get(this)?.f ?? null;
     },
     set(f) {
-      if (!handlers.has(this)) this.addEventListener(type, e => handlers.get(this)?.call(this, e));
-      handlers.set(this, typeof f === 'function' ? f : null);
+      const h = handlers.get(this) ?? {handleEvent: e => h.f.call?.(this, e)};
+      handlers.set(this, h);
+      h.f = Object(f) === f ? f : null;
+      // What replaces a handler has its place among the listeners.
+      h.f ? this.addEventListener(type, h) : this.removeEventListener(type, h);
     },
   });
 }
