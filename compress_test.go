@@ -55,9 +55,9 @@ func TestCompressedOverEachCarrier(t *testing.T) {
 }
 
 // openCompressed asks for a stream in gzip.
-func openCompressed(t *testing.T, client *http.Client, url string) *stream {
+func openCompressed(t *testing.T, client *http.Client, url string, header ...string) *stream {
 	t.Helper()
-	c := ask200(t, client, url, "Accept-Encoding", "gzip")
+	c := ask200(t, client, url, append(header, "Accept-Encoding", "gzip")...)
 	if c.header.Get("Content-Encoding") != "gzip" {
 		t.Fatalf("the header is %v", c.header)
 	}

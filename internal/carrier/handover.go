@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -132,7 +131,7 @@ func (s *Session) handOver() bool {
 func (s *Session) take(fd int, h *relay.Handover) (*direct.Socket, error) {
 	return s.service.Direct.Take(&direct.Handover{
 		FD:        fd,
-		Client:    s.directClient(),
+		Client:    directClient{s.reader.Subscriber},
 		Stream:    delivery{s.service, s.reader.Topic(), s.reader.Audience(), s.gzip != nil},
 		Log:       h.Log,
 		Cursor:    h.Cursor,
@@ -260,27 +259,6 @@ func (c directClient) Farewell(reason direct.Reason) []byte {
 // Ended implements direct.Client.
 func (c directClient) Ended(reason direct.Reason, events, bytes uint64) {
 	c.Leave(relay.EndReason(reason), events, bytes)
-}
-
-// directClient returns the client as direct delivery has it.
-func (s *Session) directClient() direct.Client {
-	client := directClient{s.reader.Subscriber}
-	if s.gzip != nil {
-		return compressedClient{client, s.gzip}
-	}
-	return client
-}
-
-// A compressedClient is one that gets gzip.
-type compressedClient struct {
-	directClient
-	stream *gzip.Stream
-}
-
-// Ended implements direct.Client.
-func (c compressedClient) Ended(reason direct.Reason, events, bytes uint64) {
-	c.stream.Close()
-	c.directClient.Ended(reason, events, bytes)
 }
 
 // A delivery is a topic as direct delivery has it: for one audience, and for those of it that

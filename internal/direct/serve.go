@@ -131,6 +131,9 @@ func (s *shard) remove(k *Socket, reason Reason) {
 	s.network.Shut(k.fd)
 	k.tag = 0
 	k.feed.forget(k)
+	if k.gzip != nil {
+		k.gzip.Close()
+	}
 	s.writer.call(func() { k.client.Ended(reason, k.events, k.bytes) })
 }
 

@@ -103,8 +103,7 @@ type Handover struct {
 	Cursor hub.Cursor
 
 	// Gzip is set if the client gets gzip, in step or not. Of the clients of one stream, all
-	// get the same rendition, or none does. It is the writer's own until the client has
-	// ended, and is closed by others.
+	// get the same rendition, or none does. The writer closes it when the client has ended.
 	Gzip *gzip.Stream
 
 	// Events and Bytes were delivered before.

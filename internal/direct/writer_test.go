@@ -15,7 +15,6 @@ import (
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/direct/directtest"
-	"github.com/sse-fanout/caddy-sse-fanout/internal/gzip"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 )
 
@@ -89,7 +88,6 @@ type client struct {
 	taken  *direct.Socket
 
 	slow time.Duration // how long each send takes
-	gzip *gzip.Stream  // nil: it gets the log as it is
 
 	mu       sync.Mutex
 	sends    []time.Time
@@ -109,9 +107,6 @@ func (c *client) Ended(reason direct.Reason, events, bytes uint64) {
 	defer c.mu.Unlock()
 	c.reason, c.events, c.bytes = reason, events, bytes
 	c.ended++
-	if c.gzip != nil {
-		c.gzip.Close()
-	}
 }
 
 func (c *client) receive(p []byte) int {
@@ -272,7 +267,7 @@ func (h *house) joinWith(s *stream, over direct.Handover) *client {
 // joinOver is joinWith for a client whose socket has a buffer; nil: it has none.
 func (h *house) joinOver(s *stream, over direct.Handover, k *buffered) *client {
 	h.t.Helper()
-	c := &client{t: h.t, room: -1, gzip: over.Gzip}
+	c := &client{t: h.t, room: -1}
 	take := c.receive
 	if k != nil {
 		take = func(p []byte) int { return k.take(p, c.receive) }
