@@ -175,6 +175,35 @@ func TestMultiplexStreamThatEndsHarmsNoOther(t *testing.T) {
 	}
 }
 
+// The end of a private stream is told at once, however soon it follows the last event, and so
+// is an event that is too large.
+func TestMultiplexTellsTheEndOfAPrivateStreamAtOnce(t *testing.T) {
+	brief := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, "data: x\n\n")
+		if r.URL.Path == "/large" {
+			_, _ = io.WriteString(w, "data: "+strings.Repeat("x", 2000)+"\n\n")
+		}
+	}))
+	defer brief.Close()
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex {
+			heartbeat off
+			max_event_size 1KiB
+		}
+	}
+	handle {
+		reverse_proxy %s
+	}`, brief.Listener.Addr()))
+	for range 100 {
+		c := s.multiplexed("brief=/brief&large=/large")
+		c.expectAll("brief/open {}", "brief/message x", `brief/end {"retry":3000}`,
+			"large/open {}", "large/message x", `large/error {"status":413}`)
+		c.cancel()
+	}
+}
+
 // A stream that its origin refuses has the status of that answer, shared or not.
 func TestMultiplexTellsTheStatusOfARefusal(t *testing.T) {
 	steady := newLiveOrigin(t)

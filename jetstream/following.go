@@ -286,6 +286,11 @@ func (f *following) event(r *read) error {
 	if f.skips(&e, id) {
 		return nil
 	}
+	if f.gap {
+		// Before Accept, for who resumes at an event in front of it.
+		f.gap = false
+		f.sink.Note(relay.Note{Gap: true})
+	}
 	f.identify(&e, r.seq)
 	f.given = true
 	f.sink.Heard()

@@ -175,6 +175,9 @@ func (w *epollWorker) run() {
 		if w.opened < len(w.conns) {
 			wait = 1
 		}
+		if len(w.undecoded) > 0 {
+			wait = 0 // reading comes first
+		}
 		n, err := syscall.EpollWait(w.epfd, events, wait)
 		if err != nil && err != syscall.EINTR {
 			panic(err)
@@ -183,7 +186,9 @@ func (w *epollWorker) run() {
 		for _, e := range events[:max(n, 0)] {
 			w.handle(int(e.Fd), e.Events)
 		}
-		w.decode()
+		if n <= 0 || len(w.undecoded) > 4*len(w.conns) {
+			w.decode(decodePortion)
+		}
 		w.openDue()
 		w.churnDue()
 		w.mu.Unlock()
@@ -225,6 +230,9 @@ func (w *epollWorker) churnDue() {
 	now := time.Now()
 	w.churnOwed += w.plan.churn * float64(len(w.conns)) * now.Sub(w.churnLast).Seconds()
 	w.churnLast = now
+	if w.churnOwed >= 1 {
+		w.decode(len(w.undecoded))
+	}
 	for tries := len(w.conns); w.churnOwed >= 1 && tries > 0; tries-- {
 		i := w.churnAt
 		w.churnAt = (w.churnAt + 1) % len(w.conns)
@@ -319,7 +327,7 @@ func (w *epollWorker) answered(k *epollConn) {
 
 // lose gives up a connection that the server (or the kernel) ended.
 func (w *epollWorker) lose(k *epollConn, err error) {
-	if w.decode(); k.phase == closed {
+	if w.decode(len(w.undecoded)); k.phase == closed {
 		return // by what was not decoded
 	}
 	k.cut = true

@@ -82,19 +82,23 @@ func (w *epollWorker) take(k *epollConn, p []byte, at int64) bool {
 	return goesOn
 }
 
-// decode takes what was read of streams in gzip.
-func (w *epollWorker) decode() {
-	if len(w.undecoded) == 0 {
+// decodePortion is how much is decoded before reading has its turn again.
+const decodePortion = 16
+
+// decode takes the oldest of what was read of streams in gzip.
+func (w *epollWorker) decode(limit int) {
+	n := min(limit, len(w.undecoded))
+	if n == 0 {
 		return
 	}
-	all := w.undecoded
-	w.undecoded = nil
+	portion := w.undecoded[:n]
+	w.undecoded = w.undecoded[n:]
 	// Each decoder has a goroutine. This one is bound to its thread: from here, each would be a
 	// change of threads.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for _, u := range all {
+		for _, u := range portion {
 			if k := &w.conns[u.client]; k.phase == reading || k.phase == stalled {
 				w.reading = u.client
 				w.take(k, u.bytes, u.at)

@@ -221,13 +221,11 @@ func (m *member) end(reason relay.EndReason) relay.EndReason {
 
 // receive takes what has come of a stream that is not shared.
 func (m *member) receive() {
-	news := m.asking.look() // before the pipe: what comes before the end is not missed
-	if wire := news.pipe.take(); len(wire) > 0 {
-		_ = m.conn.showAll(m, wire) // the next write fails, too
-		return
-	}
+	news := m.asking.look()                 // before the pipe: what comes before the end is not missed
+	_ = m.conn.showAll(m, news.pipe.take()) // the next write fails, too
+	// The end is told in the same turn: it may be that nothing else wakes the connection.
 	switch {
-	case !news.over:
+	case !news.over, m.state == over:
 	case news.tooLarge:
 		m.refuse(http.StatusRequestEntityTooLarge)
 	default:

@@ -128,6 +128,10 @@ func (c *connection) Note(n Note) {
 	if n.Run {
 		runs.begin(c.follower.topic.log)
 	}
+	if n.Gap {
+		c.follower.topic.missed()
+		c.fresh = true
+	}
 }
 
 func (c *connection) publish(e *sse.Event) {

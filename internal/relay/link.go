@@ -12,7 +12,7 @@ import (
 // that of the request, brought tells whether it came from the client that opened the
 // topic, and blamed is the id of the request before, which got no stream.
 func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (nth int, without time.Duration) {
-	followers := t.Subscribers() - int(t.unsettled.Load())
+	followers := t.followers()
 	t.mu.Lock()
 	if !t.IsConnected() {
 		without = time.Since(t.awaySince)
@@ -26,10 +26,7 @@ func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (n
 	case t.connects > 0 && id == "", o.Gap && t.log.Newest().Cursor > 0:
 		// Events may have been sent while nobody listened, and nothing tells
 		// which: whoever follows the log comes past this.
-		t.relay.stats.Gaps.Add(uint64(max(0, followers)))
-		end := t.log.Newest()
-		t.notice, t.noticeID = end.Cursor+1, end.ID
-		t.log.Append(hub.Entry{Gap: true})
+		t.miss(followers)
 	}
 	if blamed != "" {
 		t.blamedID, t.blamedAt, t.blamedSince = blamed, t.log.Newest().Cursor, time.Now()
@@ -51,6 +48,27 @@ func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (n
 		t.catchups.wake()
 	}
 	return nth, without
+}
+
+// followers is how many subscribers read the log.
+func (t *Topic) followers() int { return max(0, t.Subscribers()-int(t.unsettled.Load())) }
+
+// miss puts a notice of a gap into the log. t.mu must be held.
+func (t *Topic) miss(followers int) {
+	t.relay.stats.Gaps.Add(uint64(followers))
+	end := t.log.Newest()
+	t.notice, t.noticeID = end.Cursor+1, end.ID
+	t.log.Append(hub.Entry{Gap: true})
+}
+
+// missed is called when a source says that events are missing before what comes next.
+func (t *Topic) missed() {
+	followers := t.followers()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.log.Newest().Cursor > 0 {
+		t.miss(followers)
+	}
 }
 
 // disconnected is called when the nth connection has ended, which may have been

@@ -91,6 +91,10 @@ type Note struct {
 
 	// Run says that what comes next begins the origin's stream anew.
 	Run bool
+
+	// Gap says that events are missing before what comes next. What comes before Accept has
+	// no other way to say so.
+	Gap bool
 }
 
 // An Outcome is how a call of Follow ended.
