@@ -127,7 +127,7 @@ func TestMultiplexReloadOfTheHandlerLosesNothing(t *testing.T) {
 		back.cancel()
 	}
 	slices.Sort(delays)
-	if len(slices.Compact(delays)) < n/2 {
+	if len(slices.Compact(slices.Clone(delays))) < n/2 {
 		t.Errorf("clients come back after %v ms", delays)
 	}
 }

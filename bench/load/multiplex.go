@@ -33,7 +33,7 @@ func runMultiplex(args []string) error {
 		size    = flags.Int("size", 200, "bytes of an event")
 		window  = flags.Duration("window", 12*time.Second, "how long is measured")
 		settle  = flags.Duration("settle", 3*time.Second, "how long all are connected before that")
-		direct  = flags.String("direct", "on", "the option direct of sse_fanout")
+		direct  = flags.String("direct", "on", "the option direct of sse_fanout and sse_multiplex")
 	)
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -242,8 +242,8 @@ func startMultiplexCaddy(binary, origin, direct string) (address string, pid int
 	}
 	address = l.Addr().String()
 	_ = l.Close()
-	config := fmt.Sprintf("{\n\tadmin off\n\tpersist_config off\n\tlog {\n\t\tlevel ERROR\n\t}\n}\nhttp://%s {\n\thandle /streams* {\n\t\tsse_multiplex\n\t}\n\thandle {\n\t\tsse_fanout %s {\n\t\t\tdirect %s\n\t\t}\n\t}\n}\n",
-		address, origin, direct)
+	config := fmt.Sprintf("{\n\tadmin off\n\tpersist_config off\n\tlog {\n\t\tlevel ERROR\n\t}\n}\nhttp://%s {\n\thandle /streams* {\n\t\tsse_multiplex {\n\t\t\tdirect %s\n\t\t}\n\t}\n\thandle {\n\t\tsse_fanout %s {\n\t\t\tdirect %s\n\t\t}\n\t}\n}\n",
+		address, direct, origin, direct)
 	file := filepath.Join(dir, "Caddyfile")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return "", 0, nil, err
