@@ -229,9 +229,8 @@ func (c *candidate) failed(err error) {
 
 // resign gives the lease up.
 func (c *candidate) resign() {
-	held := false
-	c.update(func() { held, c.reign = c.reign != 0, 0 })
-	if !held {
+	c.update(func() { c.reign = 0 })
+	if !c.lease.mayHold() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.lease.duration/2)

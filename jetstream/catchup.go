@@ -133,10 +133,10 @@ func (q *question) take(msg *nats.Msg) (out relay.Outcome, over bool, err error)
 	switch {
 	case err != nil: // or nobody listens for requests
 		return out, false, err
-	case m.kind == kindAsked:
-		return out, false, nil
 	case m.index != firstIndex+uint64(q.got):
 		return out, false, errHolderLost
+	case m.kind == kindAsked: // nothing has come since
+		return out, false, nil
 	}
 	if q.got++; q.got%(errandWindow/2) == 0 {
 		if err := q.send(false); err != nil {

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
@@ -13,29 +14,31 @@ func TestACatchUpThatTheStreamHas(t *testing.T) {
 	t.Parallel()
 	o := newOrigin()
 	s := startServer(t)
-	short := options{engine: func(cfg *relay.Config) { cfg.History.Events = 20 }}
+	short := options{engine: func(cfg *relay.Config) { cfg.History.Bytes = 4 << 10 }}
 	a, b := newNode(t, s, o, "a", short), newNode(t, s, o, "b", short)
 	clients := []*client{newClient(a, ""), newClient(b, "")}
 	eventually(t, "both are connected", func() bool { return a.isConnected() && b.isConnected() })
-	o.send(500)
-	for _, c := range clients {
-		c.await("500")
+	for n := range 10 {
+		o.send(50) // less than the log has, or clients are too slow for it
+		for _, c := range clients {
+			c.await(strconv.Itoa(50*n + 50))
+		}
 	}
 	var late []*client
 	for _, n := range []*node{a, b} {
-		for _, id := range []string{"1", "250", "479"} {
+		for _, id := range []string{"1", "250", "499"} {
 			late = append(late, newClient(n, id))
 		}
 	}
 	for i, c := range late {
-		c.await("500").sequence([]int{2, 251, 480}[i%3], 500)
+		c.await("500").sequence([]int{2, 251, 500}[i%3], 500)
 	}
 	if asked := o.fetches(); len(asked) > 0 {
 		t.Errorf("the origin was asked for %v", asked)
 	}
 	o.send(1)
 	for i, c := range late {
-		c.await("501").sequence([]int{2, 251, 480}[i%3], 501)
+		c.await("501").sequence([]int{2, 251, 500}[i%3], 501)
 	}
 }
 
@@ -64,7 +67,11 @@ func TestACatchUpIsAskedForOnce(t *testing.T) {
 			t.Parallel()
 			o := newOrigin()
 			o.text = func(n int) string { return strconv.Itoa(n) + text }
-			nodes := missing(t, o, 100)
+			last := 1000 // more than are on their way at once
+			if text != "" {
+				last = 100
+			}
+			nodes := missing(t, o, last)
 			var clients []*client
 			for range 2 {
 				for _, n := range nodes {
@@ -72,11 +79,11 @@ func TestACatchUpIsAskedForOnce(t *testing.T) {
 				}
 			}
 			for _, c := range clients {
-				c.await(o.text(100))
+				c.await(o.text(last))
 			}
 			o.send(1)
 			for _, c := range clients {
-				got := c.await(o.text(101)).all()
+				got := c.await(o.text(last + 1)).all()
 				for i, g := range got {
 					if g != o.text(51+i) {
 						t.Fatalf("event %d is %.10s", 51+i, g)
@@ -137,5 +144,54 @@ func TestACatchUpThatTheHolderDoesNotAnswer(t *testing.T) {
 		if strings.HasPrefix(asked, first.name) {
 			t.Errorf("a catch-up was asked for by the holder")
 		}
+	}
+}
+
+// An origin that has nothing to send is not asked again for as long as the holder is there.
+func TestACatchUpThatTheOriginHasNothingFor(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes := missing(t, o, 100)
+	_, rest, _ := others(holder(nodes...), nodes, make([]*client, len(nodes)))
+	c := newClient(rest[0], "100")
+	time.Sleep(testLease + testLease/2)
+	if asked := o.fetches(); len(asked) != 1 {
+		t.Errorf("the origin was asked for %v", asked)
+	}
+	o.send(1)
+	c.await("101").sequence(101, 101)
+}
+
+// Messages of a catch-up that the network loses are missed, also if nothing comes behind them.
+func TestACatchUpOfWhichMessagesAreLost(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	nodes := missing(t, o, 100)
+	first := holder(nodes...)
+	_, rest, _ := others(first, nodes, make([]*client, len(nodes)))
+	c := newClient(rest[0], "50")
+	c.await("100")
+	first.link.cut(true)
+	o.send(1)
+	eventually(t, "the holder has lost NATS", func() bool { return !first.conn.IsConnected() })
+	time.Sleep(testLease / 10)
+	first.link.cut(false)
+	c.await("101").sequence(51, 101)
+}
+
+// A recall ends where what comes next does not follow what it has given.
+func TestARecallEndsWhereTheStreamIsNotToBeFollowed(t *testing.T) {
+	for name, m := range map[string]message{
+		"a new run": {kind: kindRun},
+		"a gap":     {kind: kindOpened, body: encodeOpening(&relay.Opening{}, "", true)},
+	} {
+		if r := (recall{found: true}); r.read(&m, 1) {
+			t.Errorf("it goes on behind %s", name)
+		}
+	}
+	missed := recall{found: true}
+	missed.order.take(&message{kind: kindMarker, epoch: epoch{1, 1}})
+	if missed.take(&delivery{message: message{kind: kindEvent, epoch: epoch{1, 1}, index: 9, acked: 9}}) {
+		t.Error("it goes on behind a hole")
 	}
 }

@@ -14,6 +14,9 @@ type opening struct {
 	Header  map[string][]string `json:"header,omitempty"`
 	Address string              `json:"address,omitempty"`
 
+	// From is the id that the origin was asked with.
+	From string `json:"from,omitempty"`
+
 	// Gap says that events may be missing before the connection's first: the origin was
 	// asked without an id, and the stream had events already.
 	Gap bool `json:"gap,omitempty"`
@@ -44,8 +47,8 @@ func decodeResumed(body []byte) (before place, o *opening, err error) {
 	return before, o, err
 }
 
-func encodeOpening(o *relay.Opening, gap bool) []byte {
-	return encodeJSON(opening{Header: o.Header, Address: o.Address, Gap: gap})
+func encodeOpening(o *relay.Opening, from string, gap bool) []byte {
+	return encodeJSON(opening{Header: o.Header, Address: o.Address, From: from, Gap: gap})
 }
 
 func decodeOpening(body []byte) (o opening, err error) {

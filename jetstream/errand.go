@@ -109,7 +109,7 @@ func (e *errand) batches(pause time.Duration) map[string][]message {
 			batches[inbox] = e.told[a.sent:next:next]
 			a.sent = next
 		case time.Since(a.since) >= pause:
-			batches[inbox] = []message{{kind: kindAsked, index: firstIndex, part: 1, parts: 1}}
+			batches[inbox] = []message{{kind: kindAsked, index: firstIndex + uint64(a.sent), part: 1, parts: 1}}
 		default:
 			continue
 		}
@@ -196,7 +196,7 @@ func (*errand) Heard() {}
 
 // Accept implements relay.Sink.
 func (e *errand) Accept(o relay.Opening) (tell func()) {
-	e.add(kindOpened, encodeOpening(&o, false))
+	e.add(kindOpened, encodeOpening(&o, e.from.ID, false))
 	return nil
 }
 

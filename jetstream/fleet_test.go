@@ -336,8 +336,8 @@ func TestABucketMadeAnew(t *testing.T) {
 	}
 }
 
-// TestAStreamMadeAnew deletes the stream: what was in it is told as a gap, and what comes
-// next is not lost.
+// TestAStreamMadeAnew deletes the stream. Who had all that was in it misses nothing, and is
+// told of nothing. Who had not is told of a gap.
 func TestAStreamMadeAnew(t *testing.T) {
 	t.Parallel()
 	o := newOrigin()
@@ -346,26 +346,45 @@ func TestAStreamMadeAnew(t *testing.T) {
 	for _, c := range clients {
 		c.await("10")
 	}
-	if err := nodes[0].fleet.store.js.DeleteStream(t.Context(), "FLEET"); err != nil {
+	first := holder(nodes...)
+	_, rest, restClients := others(first, nodes, clients)
+	behind := restClients[0]
+	rest[0].link.cut(true)
+	o.send(10)
+	for _, c := range clients {
+		if c != behind {
+			c.await("20")
+		}
+	}
+	if err := first.fleet.store.js.DeleteStream(t.Context(), "FLEET"); err != nil {
 		t.Fatal(err)
+	}
+	rest[0].link.cut(false)
+	o.send(10)
+	for _, c := range clients {
+		c.await("30")
 	}
 	o.send(10)
 	for _, c := range clients {
-		c.await("20")
-	}
-	o.send(10)
-	for i, c := range clients {
-		got := c.await("30").all()
-		if !slices.Contains(got, "gap") {
-			t.Errorf("client %d was told of no gap", i)
-		}
-		got = slices.DeleteFunc(got, func(what string) bool { return what == "gap" })
-		for j, what := range got {
-			if what != fmt.Sprint(j+1) {
-				t.Fatalf("client %d has got %s in the place of %d", i, what, j+1)
-			}
+		c.await("40")
+		if c != behind {
+			c.sequence(1, 40)
 		}
 	}
+	got := behind.all()
+	if gap := slices.Index(got, "gap"); gap < 0 {
+		t.Errorf("the client that was behind was told of no gap: %v", got)
+	} else if before := got[:gap]; len(before) != 10 || !slices.Equal(got[gap+1:], numbers(21, 40)) {
+		t.Errorf("the client that was behind has got %v", got)
+	}
+}
+
+// numbers returns the events from one to another.
+func numbers(from, to int) (all []string) {
+	for n := from; n <= to; n++ {
+		all = append(all, fmt.Sprint(n))
+	}
+	return all
 }
 
 func TestTheLeaseOfANodeThatExitsIsFree(t *testing.T) {

@@ -167,15 +167,15 @@ func (f *following) resumption() relay.Resumption {
 
 // take takes what the feed has read.
 func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
-	missed := d.renewed && f.eventful
+	anew := d.renewed && (f.given || f.accepted)
 	if d.renewed {
 		f.begin()
 	}
 	wasCaughtUp := f.caughtUp
 	f.caughtUp = f.caughtUp || d.caughtUp && d.generation == f.generation
 	if d.empty {
-		if missed && f.accepted {
-			return again, true // to tell of the gap
+		if anew {
+			return again, true
 		}
 		return out, false
 	}
@@ -185,8 +185,7 @@ func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
 		}
 		return out, false
 	}
-	counts, skipped := f.order.take(&d.message)
-	missed = missed || skipped
+	counts, missed := f.order.take(&d.message)
 	f.gap = f.gap || missed
 	if f.lead != nil {
 		f.lead.hasRead(d, counts, &f.order)
@@ -198,7 +197,7 @@ func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
 		f.contest.heard()
 	}
 	r := &read{&d.message, d.seq, !d.caughtUp}
-	if missed && (f.given || f.accepted) {
+	if anew || missed && (f.given || f.accepted) {
 		f.pushed = r
 		return again, true
 	}
@@ -207,10 +206,27 @@ func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
 
 // begin forgets what was known of a stream that is no more.
 func (f *following) begin() {
-	f.order, f.gap, f.open, f.ended, f.told, f.caughtUp = order{}, f.eventful, nil, nil, false, false
+	f.order, f.renewed, f.open, f.ended, f.told, f.caughtUp = order{}, f.eventful, nil, nil, false, false
 	f.parts.reset()
 	if f.lead != nil {
 		f.lead.renew()
+	}
+}
+
+// compare decides whether events are missing between what the topic has and a stream that was
+// made anew. It begins with what the origin had behind an id, if that is known.
+func (f *following) compare(id string) {
+	if !f.renewed {
+		return
+	}
+	f.renewed = false
+	switch {
+	case id == "" || f.from.ID == "" || !f.topic.Has(id):
+		f.gap, f.skipTo = true, ""
+	case id == f.from.ID:
+		f.skipTo = ""
+	default:
+		f.skipTo, f.skipUntil = f.from.ID, time.Now().Add(skipTime)
 	}
 }
 
@@ -237,6 +253,7 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 		if o, err = decodeOpening(m.body); err == nil {
 			f.open, f.ended, f.told, f.endedCleanly = &o, nil, true, false
 			f.gap = f.gap || o.Gap
+			f.compare(o.From)
 			f.sink.Note(relay.Note{Opened: true})
 		}
 	case kindBegun:
@@ -247,6 +264,7 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 	case kindRun:
 		f.sink.Note(relay.Note{Run: true})
 	case kindEvent:
+		f.compare("")
 		err = f.event(r)
 	case kindEnded:
 		out, over, err = f.end(m)

@@ -36,9 +36,9 @@ func TestAGapInTheHistoryIsTold(t *testing.T) {
 	}
 	publish(kindMarker, []byte("earlier"))
 	publish(kindResumed, encodeResumed(place{}, nil))
-	publish(kindOpened, encodeOpening(&relay.Opening{}, false))
+	publish(kindOpened, encodeOpening(&relay.Opening{}, "", false))
 	events(1, 5)
-	publish(kindOpened, encodeOpening(&relay.Opening{}, true))
+	publish(kindOpened, encodeOpening(&relay.Opening{}, "", true))
 	events(11, 15)
 	o.send(15)
 

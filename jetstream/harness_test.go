@@ -374,6 +374,7 @@ type options struct {
 	replicas int
 	secret   string
 	stream   string
+	lease    time.Duration
 	engine   func(*relay.Config)
 }
 
@@ -397,8 +398,11 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 	if opts.stream == "" {
 		opts.stream = "FLEET"
 	}
+	if opts.lease == 0 {
+		opts.lease = testLease
+	}
 	n.fleet, err = New(n.conn, name, []byte(opts.secret), Settings{
-		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: true, Lease: testLease, HistoryEvents: 10000, HistoryAge: 5 * time.Minute,
+		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: true, Lease: opts.lease, HistoryEvents: 10000, HistoryAge: 5 * time.Minute,
 	}, zap.New(core).With(zap.String("node", name)))
 	if err != nil {
 		t.Fatal(err)
@@ -491,12 +495,24 @@ func (n *node) isConnected() bool {
 	return false
 }
 
-// join returns a client of the node, which was not admitted yet.
-func (n *node) join(id string) *relay.Reader {
+// leads returns how many leases the node holds.
+func (n *node) leads() (leases int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.sources {
+		if s.contest.look().reign != 0 {
+			leases++
+		}
+	}
+	return leases
+}
+
+// join returns a client of a topic of the node, which was not admitted yet.
+func (n *node) join(topic, id string) *relay.Reader {
 	n.t.Helper()
 	r, rejected, err := n.relay.Join(&relay.Visit{
-		Key:  "topic",
-		Name: func() string { return "topic" },
+		Key:  topic,
+		Name: func() string { return topic },
 		Open: func(t *relay.Topic) relay.Source {
 			s := n.fleet.Source(fleet.Topic{
 				Topic: t, Definition: "definition", AssignIDs: n.assign, MaxEventSize: 2 << 20,
@@ -517,13 +533,14 @@ func (n *node) join(id string) *relay.Reader {
 
 // A client reads the stream of a topic.
 type client struct {
-	t    testing.TB
-	mu   sync.Mutex
-	got  []string // data of events, and "gap"
-	id   string
-	more chan struct{}
-	over chan struct{} // closed when the stream has ended
-	stop context.CancelFunc
+	t     testing.TB
+	topic string
+	mu    sync.Mutex
+	got   []string // data of events, and "gap"
+	id    string
+	more  chan struct{}
+	over  chan struct{} // closed when the stream has ended
+	stop  context.CancelFunc
 
 	served atomic.Bool
 }
@@ -531,9 +548,12 @@ type client struct {
 func (c *client) isServed() bool { return c.served.Load() }
 
 // newClient joins a node, and reads until it is closed or the node ends its stream.
-func newClient(n *node, id string) *client {
+func newClient(n *node, id string) *client { return newClientOf(n, "topic", id) }
+
+// newClientOf is newClient for one of several topics.
+func newClientOf(n *node, topic, id string) *client {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &client{t: n.t, id: id, more: make(chan struct{}), over: make(chan struct{}), stop: cancel}
+	c := &client{t: n.t, topic: topic, id: id, more: make(chan struct{}), over: make(chan struct{}), stop: cancel}
 	c.serve(ctx, n)
 	n.t.Cleanup(c.close)
 	return c
@@ -556,7 +576,7 @@ func (c *client) serve(ctx context.Context, n *node) {
 	c.mu.Lock()
 	id := c.id
 	c.mu.Unlock()
-	r := n.join(id)
+	r := n.join(c.topic, id)
 	over := c.over
 	go func() {
 		defer close(over)
@@ -646,7 +666,7 @@ func (c *client) await(what string) *client {
 		select {
 		case <-more:
 		case <-deadline:
-			c.t.Fatalf("has not got %s but %v", what, tail(got))
+			c.t.Fatalf("has not got %.20s but %.20v", what, tail(got))
 		}
 	}
 }

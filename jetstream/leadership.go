@@ -119,10 +119,12 @@ func (l *leadership) hasRead(d *delivery, counts bool, o *order) {
 	l.publisher.resume(resumption{epoch: l.epoch, before: o.before, marker: d.seq})
 }
 
-// renew is called when the stream was made anew, without the marker.
+// renew is called when the stream was made anew, without the marker. What was on its way is
+// lost, be it stored or not: the origin is asked for it again.
 func (l *leadership) renew() {
+	l.silence(errRenewed)
 	l.ready, l.marked = false, time.Time{}
-	l.publisher.stop(errRenewed)
+	l.publisher.restart(errRenewed)
 }
 
 var errRenewed = errors.New("the stream was made anew")
@@ -133,7 +135,7 @@ func (l *leadership) ask(from relay.Resumption, sink relay.Sink) {
 	a := &asking{cancel: cancel, done: make(chan struct{})}
 	a.sink.Store(&sink)
 	l.inner = a
-	t := &tee{leadership: l, asking: a, gap: from.ID == "" && l.source.eventful}
+	t := &tee{leadership: l, asking: a, from: from.ID, gap: from.ID == "" && l.source.eventful}
 	t.sieve = l.source.topic.Sieve(relay.Question{ID: from.ID, Anew: l.source.endedCleanly, Ahead: l.source.skipTo != ""})
 	l.helpers.Go(func() {
 		defer cancel(nil)
@@ -191,6 +193,7 @@ type tee struct {
 	leadership *leadership
 	asking     *asking
 	sieve      *relay.Sieve
+	from       string // the id that the origin was asked with
 	gap        bool
 }
 
@@ -202,7 +205,7 @@ func (t *tee) Heard() { (*t.asking.sink.Load()).Heard() }
 
 // Accept implements relay.Sink.
 func (t *tee) Accept(o relay.Opening) (tell func()) {
-	t.leadership.publisher.add(kindOpened, encodeOpening(&o, t.gap))
+	t.leadership.publisher.add(kindOpened, encodeOpening(&o, t.from, t.gap))
 	return nil
 }
 

@@ -31,6 +31,7 @@ type lease struct {
 	// Guarded by mu.
 	revision uint64    // of the key; 0 if the lease is not held
 	until    time.Time // when it is over
+	unsure   bool      // a request has had no answer: the key may have another revision
 }
 
 // margin is the part of a lease's duration, as a divisor, by which the holder stops early: no
@@ -57,7 +58,21 @@ func (l *lease) deadline() time.Time {
 func (l *lease) set(revision uint64, sent time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.revision, l.until = revision, sent.Add(l.duration-l.duration/margin)
+	l.revision, l.until, l.unsure = revision, sent.Add(l.duration-l.duration/margin), false
+}
+
+// doubt records that a request has had no answer.
+func (l *lease) doubt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unsure = true
+}
+
+// mayHold reports whether the key may be there.
+func (l *lease) mayHold() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.revision != 0 || l.unsure
 }
 
 func (l *lease) current() uint64 {
@@ -70,7 +85,7 @@ func (l *lease) current() uint64 {
 func (l *lease) drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.revision, l.until = 0, time.Time{}
+	l.revision, l.until, l.unsure = 0, time.Time{}, false
 }
 
 // acquire takes the lease if nobody holds it, and returns its revision. The error is
@@ -90,6 +105,7 @@ func (l *lease) acquire(ctx context.Context) (revision uint64, err error) {
 		// An attempt whose answer was lost has succeeded, some time ago.
 		return l.renewAt(ctx, revision)
 	case err != nil:
+		l.doubt()
 		return 0, fmt.Errorf("taking a lease: %w", explain(err))
 	}
 	l.set(revision, sent)
@@ -121,6 +137,7 @@ func (l *lease) renewAt(ctx context.Context, revision uint64) (uint64, error) {
 		return 0, errTaken
 	}
 	if err != nil {
+		l.doubt()
 		return 0, fmt.Errorf("renewing a lease: %w", explain(err))
 	}
 	l.set(revision, sent)
@@ -142,18 +159,24 @@ func (l *lease) own(ctx context.Context) uint64 {
 
 // release gives the lease up, if it is held, so that another node need not wait for its end.
 func (l *lease) release(ctx context.Context) error {
-	revision := l.current()
-	l.drop()
-	if revision == 0 {
+	if !l.mayHold() {
 		return nil
 	}
+	revision := l.current()
+	l.drop()
 	bucket, err := l.bucket(ctx)
 	if err != nil {
 		return err
 	}
-	err = bucket.Delete(ctx, l.key, jetstream.LastRevision(revision))
-	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-		return nil // it was over already, or a renewal has come in between: it ends by itself
+	if revision != 0 {
+		err = bucket.Delete(ctx, l.key, jetstream.LastRevision(revision))
+		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+			return err
+		}
 	}
-	return err
+	// It is over, or a request whose answer nobody has waited for was the last.
+	if revision = l.own(ctx); revision == 0 {
+		return nil
+	}
+	return bucket.Delete(ctx, l.key, jetstream.LastRevision(revision))
 }

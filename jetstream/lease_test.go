@@ -105,6 +105,43 @@ func TestALeaseSurvivesLostAnswers(t *testing.T) {
 	}
 }
 
+// A node that exits in the middle of a request gives up what it has got by that.
+func TestALeaseIsGivenUpAfterALostAnswer(t *testing.T) {
+	t.Parallel()
+	s, o, ctx := startServer(t), newOrigin(), t.Context()
+	for name, request := range map[string]func(l *lease) error{
+		"acquired": func(l *lease) error { _, err := l.acquire(ctx); return err },
+		"renewed":  func(l *lease) error { _, err := l.renew(ctx); return err },
+	} {
+		a := newLease(newNode(t, s, o, name, options{}), name)
+		sound := a.bucket
+		if name == "renewed" {
+			if _, err := a.acquire(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.bucket = func(ctx context.Context) (jetstream.KeyValue, error) {
+			bucket, err := sound(ctx)
+			return deaf{bucket}, err
+		}
+		if err := request(a); !errors.Is(err, errLost) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		a.bucket = sound
+		if err := a.release(ctx); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if b := newLease(newNode(t, s, o, name+" next", options{}), name); !isFree(ctx, b) {
+			t.Errorf("%s: the lease is not free", name)
+		}
+	}
+}
+
+func isFree(ctx context.Context, l *lease) bool {
+	_, err := l.acquire(ctx)
+	return err == nil
+}
+
 // TestTheHoldersDeadlineCountsFromTheRequest has a renewal that takes half a lease.
 func TestTheHoldersDeadlineCountsFromTheRequest(t *testing.T) {
 	t.Parallel()

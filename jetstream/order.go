@@ -23,10 +23,19 @@ import (
 //     the holder knows that the messages in it were stored, and says so in later ones. The
 //     reader has missed them, and goes on behind the hole.
 //
-// A reader that has not read the newest marker, because the stream has it no more, may take
-// messages behind a loss, or those that a stale holder has published since that marker, for
-// the holder's. There are as many of them as can be on their way at once, and such a reader
-// is one that begins, or that is told of a gap.
+// A reader that begins cannot tell whether its first messages count if the stream has the
+// marker no more that would say so: they may stand behind a loss, or be a stale holder's. It
+// takes them for the holder's, and this is left as it is:
+//
+//   - Nothing is lost unseen. What it reads next has a higher epoch without a marker, or tells
+//     of another place: either is a gap.
+//   - An event can be in the log of that node twice, at its very beginning: once as the stale
+//     holder has published it, and once as the next holder has. A client that resumes goes on
+//     behind the newer, which has all that follows. Only one that begins with the oldest
+//     history there is (first_event oldest) gets it twice, before that is too old.
+//
+// To know better, a reader would have to hold its first messages back until a marker comes,
+// which may be never.
 type order struct {
 	at     place // behind the last message that counts
 	before place // what at was when the last marker came that follows anything else

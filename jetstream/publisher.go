@@ -30,6 +30,7 @@ type publisher struct {
 	failure error      // why nothing more is taken
 	stall   error      // why nothing is sent until resume
 	stalled chan struct{}
+	emptied bool          // what was sent is of no more use, which run has not seen yet
 	resumed *resumption   // that run has not seen yet
 	stored  uint64        // how many messages are, since the last resumption
 	flushed chan struct{} // closed when nothing waits any more, or nothing is sent
@@ -223,6 +224,12 @@ func (p *publisher) send() {
 func (p *publisher) take() (o outgoing, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.emptied {
+		p.emptied, p.sent, p.open, p.bytes = false, nil, nil, 0
+		for _, o := range p.waiting {
+			p.bytes += len(o.body)
+		}
+	}
 	if r := p.resumed; r != nil {
 		p.resumed = nil
 		p.begin(r)
@@ -297,6 +304,15 @@ func (p *publisher) stop(why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.halt(why)
+}
+
+// restart forgets all that was added, and makes the publisher send nothing until it is resumed.
+func (p *publisher) restart(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting, p.emptied = nil, true
+	p.halt(why)
+	p.signal()
 }
 
 func (p *publisher) halt(why error) {

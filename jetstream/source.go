@@ -52,6 +52,7 @@ type state struct {
 	lastID       string         // in force at the place that was read
 	eventful     bool           // the stream has brought events
 	gap          bool           // events are missing before what comes next
+	renewed      bool           // the stream was made anew, and it is not known yet whether any are
 	isApart      bool           // the topic has had events that the stream has not brought
 	skipAll      bool           // what the stream has so far, the topic may have had
 	skipTo       string         // the id behind which the stream has what the topic has not

@@ -67,3 +67,21 @@ func TestASourceMayKnowOfAGap(t *testing.T) {
 		}
 	})
 }
+
+// The claim of the client that opens a topic must not decide what the clients of other nodes
+// get.
+func TestNoClaimOpensASharedConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.Catchups = -1
+		for shared, want := range map[bool]string{false: "5", true: ""} {
+			cfg.Shared = shared
+			b := newBench(t, cfg)
+			r := b.join("192.0.2.1", "5")
+			defer r.Close()
+			if from := b.next().from.ID; from != want {
+				t.Errorf("shared %t: the source is asked for what follows %q, want %q", shared, from, want)
+			}
+		}
+	})
+}

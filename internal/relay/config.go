@@ -36,6 +36,9 @@ type Config struct {
 	GreetingEvents int
 	GreetingType   string
 
+	// Shared says that other nodes share the connections: no client's id opens one.
+	Shared bool
+
 	// AssignIDs gives ids to events that have none.
 	AssignIDs bool
 

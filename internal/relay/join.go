@@ -60,7 +60,7 @@ func (r *Relay) open(v *Visit) *Topic {
 	t.seat = r.all.add(t)
 	t.entry = r.ledger.Open(t, v.Address)
 
-	if r.cfg.Catchups < 0 && v.Claim.Usable() && !t.assigned(v.Claim.ID) {
+	if r.cfg.Catchups < 0 && !r.cfg.Shared && v.Claim.Usable() && !t.assigned(v.Claim.ID) {
 		t.opener = v.Claim
 	}
 	before := r.closing[v.Key]

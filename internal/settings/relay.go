@@ -14,6 +14,7 @@ import (
 func (s *Settings) Relay(compressors *gzip.Budget) relay.Config {
 	cfg := relay.Config{
 		Guarded:   s.Wrapping,
+		Shared:    s.Fleet,
 		Heartbeat: time.Duration(s.Heartbeat.Interval),
 		Words:     s.Words[:],
 		History: hub.Limits{
