@@ -1,22 +1,9 @@
 package relay
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 )
-
-// A Misfit is an event that is impossible in a state (see transitions.go). Each is a bug of
-// this package.
-type Misfit struct {
-	Of    string // what kind of state it is
-	State string // that it was in, and has stayed in
-	Event string
-}
-
-func (m Misfit) String() string {
-	return fmt.Sprintf("%s: %q is impossible in the state %q", m.Of, m.Event, m.State)
-}
 
 // Misfits of a relay occur with locks held. So another goroutine tells the observer of them,
 // which runs while there are any, and for which Observer.Retired waits.

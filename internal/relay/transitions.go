@@ -54,6 +54,17 @@ func (l *life[S, E]) now() S { return S(l.state.Load()) }
 
 func (l *life[S, E]) is(s S) bool { return l.now() == s }
 
+// A Misfit is an event that is impossible in a state. Each is a bug of this package.
+type Misfit struct {
+	Of    string // what kind of state it is
+	State string // that it was in, and has stayed in
+	Event string
+}
+
+func (m Misfit) String() string {
+	return fmt.Sprintf("%s: %q is impossible in the state %q", m.Of, m.Event, m.State)
+}
+
 // A reporter is told of impossible events, by the goroutine that brings them about.
 type reporter interface{ misfit(m Misfit) }
 
