@@ -49,7 +49,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	    fleet        [on|off]
 //
 //	    # what clients get
-//	    heartbeat   off|<duration> [comment <text> | event <name>]
+//	    heartbeat   off|<duration> [event <name>]
 //	    primer      auto|on|off
 //	    history     <events> [<age> [<size>]]
 //	    first_event newest|oldest|<n>

@@ -269,7 +269,7 @@ func runChronicle(t *testing.T, seed uint64, origin nature) {
 		case 14:
 			if rng.IntN(3) == 0 {
 				old := s
-				opts.Heartbeat.Comment += "x" // another configuration
+				opts.Heartbeat.Interval-- // off, and another configuration
 				s = old.reload(opts, s.origin)
 				old.cleanup()
 			}

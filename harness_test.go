@@ -126,15 +126,11 @@ func (o *fakeOrigin) await() *conn {
 	}
 }
 
-// maxDenials is how often in a row the origin must have denied a stream to an id that it has
-// given out before it is asked without one.
-const maxDenials = 3
-
 // denyID gives the same answer to all requests with the id in force that come before the
 // next one without.
 func (o *fakeOrigin) denyID(answer func(*conn)) {
 	o.t.Helper()
-	for range maxDenials {
+	for range relay.MaxDenials {
 		c := o.await()
 		if c.request.Header.Get("Last-Event-Id") == "" {
 			o.t.Fatal("the origin was asked without an id")

@@ -283,7 +283,6 @@ func TestHeartbeatForms(t *testing.T) {
 		want string
 	}{
 		{"default", Heartbeat{}, heartbeat},
-		{"comment", Heartbeat{Comment: "still here"}, ": still here\n\n"},
 		{"event", Heartbeat{Event: "ping"}, "event: ping\ndata: \n\n"},
 		{"off", Heartbeat{Interval: -1}, ""},
 	} {

@@ -369,3 +369,40 @@ func TestEventTooLargeIsWarnedOfOnce(t *testing.T) {
 		}
 	})
 }
+
+// An impossible change of state is told at most once a minute for each kind, with all that an
+// operator can report.
+func TestMisfitsAreLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetup(t, Options{})
+		s.get("/events")
+		s.origin.next().accept()
+		topics, _ := s.pool.relay.Topics()
+		seen := 0
+		lines := func(want ...string) {
+			t.Helper()
+			var got []string
+			news := s.logs.FilterMessageSnippet("impossible change of state").All()[seen:]
+			seen += len(news)
+			for _, line := range news {
+				is := line.ContextMap()
+				if line.Level != zapcore.ErrorLevel || is["topic"] != topics[0].Name() || !strings.Contains(fmt.Sprint(is["hint"]), "report this line") {
+					t.Errorf("the log has %s %v", line.Level, is)
+				}
+				got = append(got, fmt.Sprint(is["of"], " ", is["state"], " ", is["event"], " ", is["times"]))
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("the log has %q, want %q", got, want)
+			}
+		}
+		link, phase := relay.Misfit{Of: "link", State: "connected", Event: "refuses"}, relay.Misfit{Of: "phase", State: "live", Event: "enters"}
+		s.pool.Misfit(topics[0], link, 2)
+		s.pool.Misfit(topics[0], phase, 1)
+		s.pool.Misfit(topics[0], link, 3)
+		lines("link connected refuses 2", "phase live enters 1")
+		time.Sleep(time.Minute)
+		lines()
+		s.pool.Misfit(topics[0], link, 1)
+		lines("link connected refuses 4")
+	})
+}

@@ -117,7 +117,7 @@ func TestIDThatTheOriginChokesOnIsUsedOnce(t *testing.T) {
 // an id that the origin itself has given out.
 func TestIDThatAnInstanceChokesOnIsUsedAgain(t *testing.T) {
 	for name, choke := range chokes {
-		for odd := 1; odd < maxDenials; odd++ {
+		for odd := 1; odd < relay.MaxDenials; odd++ {
 			t.Run(fmt.Sprint(name, ", ", odd), func(t *testing.T) {
 				bothWriters(t, func(t *testing.T) {
 					s := newSetup(t, Options{})

@@ -218,8 +218,7 @@ func await(t *testing.T, apps []*app, what string, holds func(*app) bool) {
 }
 
 const (
-	heartbeat    = ": hb\n"
-	quietOptions = "heartbeat 300ms comment hb"
+	quietOptions = "heartbeat 300ms"
 	toldGap      = ": gap:"
 	primer       = ": sse_fanout\nretry: 200\n" // of browsers
 )
@@ -320,9 +319,9 @@ func TestClientLibraries(t *testing.T) {
 		t.Helper()
 		want := make(map[*app]int)
 		for _, a := range apps {
-			want[a] = a.tap.count(heartbeat) + 3
+			want[a] = a.tap.heartbeats() + 3
 		}
-		await(t, apps, "three heartbeats", func(a *app) bool { return a.passes() || a.tap.count(heartbeat) >= want[a] })
+		await(t, apps, "three heartbeats", func(a *app) bool { return a.passes() || a.tap.heartbeats() >= want[a] })
 	}
 
 	runAll := func(id string) []*app {
@@ -460,6 +459,13 @@ func TestClientLibraries(t *testing.T) {
 	}
 }
 
+var (
+	gapComment       = regexp.MustCompile(`(?m)^` + toldGap + `.*\n`)
+	heartbeatAndLine = regexp.MustCompile(`(?m)^:\n\n?`)
+)
+
+func withoutHeartbeats(body []byte) []byte { return heartbeatAndLine.ReplaceAll(body, nil) }
+
 var firstField = regexp.MustCompile(`(?m)^(id|event|data)`)
 
 // summary is what an application has been told besides events.
@@ -468,33 +474,29 @@ func (a *app) summary() string {
 	if len(bodies) == 0 {
 		return fmt.Sprintf("%v: nothing", a)
 	}
-	quiet := bytes.ReplaceAll(bodies[0], []byte(heartbeat+"\n"), nil)
-	quiet = bytes.ReplaceAll(quiet, []byte(heartbeat), nil)
+	quiet := withoutHeartbeats(bodies[0])
 	start := quiet
 	if at := firstField.FindIndex(quiet); at != nil {
 		start = quiet[:at[0]]
 	}
-	beat, gap := "none", "none"
-	for _, told := range []struct {
-		what *string
-		line string
-	}{{&beat, heartbeat}, {&gap, toldGap}} {
-		if _, after, ok := bytes.Cut(bodies[0], []byte(told.line)); ok {
-			_, after, _ = bytes.Cut(append([]byte(strings.TrimPrefix(told.line, toldGap)), after...), []byte("\n"))
-			*told.what = "a comment"
-			if bytes.HasPrefix(after, []byte("\n")) {
-				*told.what += " and a blank line"
-			}
+	form := func(comment *regexp.Regexp) string {
+		at := comment.FindIndex(bodies[0])
+		switch {
+		case at == nil:
+			return "none"
+		case bytes.HasPrefix(bodies[0][at[1]:], []byte("\n")):
+			return "a comment and a blank line"
 		}
+		return "a comment"
 	}
 	// The last stream through Caddy was ended by it.
 	end := bodies[len(bodies)-1]
 	end = end[bytes.LastIndex(end, []byte("data: "))+1:]
 	_, end, _ = bytes.Cut(end, []byte("\n\n"))
-	end = bytes.ReplaceAll(bytes.ReplaceAll(end, []byte(heartbeat+"\n"), nil), []byte(heartbeat), nil)
+	end = withoutHeartbeats(end)
 	header := a.tap.firstRequest()
 	return fmt.Sprintf("%v: %d events and %d rests of %d streams, begun %d times by the application; "+
 		"start %q, heartbeat: %s, gap: %s, end %q; Accept %q, Cache-Control %q, Pragma %q, User-Agent %.20q",
-		a, a.count, a.rests, len(bodies), a.followed, start, beat, gap, end,
+		a, a.count, a.rests, len(bodies), a.followed, start, form(heartbeat), form(gapComment), end,
 		header.Get("Accept"), header.Get("Cache-Control"), header.Get("Pragma"), header.Get("User-Agent"))
 }

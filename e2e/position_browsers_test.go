@@ -34,7 +34,7 @@ func TestBrowsersResumeBeforeTheirFirstEvent(t *testing.T) {
 	for _, form := range forms {
 		keepers = append(keepers, join(library{name: "keeper", follow: followHTTPX}, form, 2))
 	}
-	await(t, keepers, "connected", func(a *app) bool { return a.tap.count(heartbeat[:4]) > 0 })
+	await(t, keepers, "connected", func(a *app) bool { return a.tap.heartbeats() > 0 })
 	newest := origin.publish()
 	at := func(newest int) func(*app) bool {
 		return func(a *app) bool {
@@ -57,7 +57,7 @@ func TestBrowsersResumeBeforeTheirFirstEvent(t *testing.T) {
 		}
 	}
 	await(t, pages, "told a position", func(a *app) bool {
-		return a.tap.count(fmt.Sprintf("id: %d\n", newest)) > 0 && a.tap.count(heartbeat) > 0
+		return a.tap.count(fmt.Sprintf("id: %d\n", newest)) > 0 && a.tap.heartbeats() > 0
 	})
 	for _, a := range pages {
 		a.tap.cut()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"sync"
 	"testing"
@@ -171,6 +172,19 @@ func (p *tap) count(what string) (n int) {
 	defer p.mu.Unlock()
 	for _, s := range p.streams {
 		n += bytes.Count(s.body, []byte(what))
+	}
+	return n
+}
+
+// heartbeat is an empty comment.
+var heartbeat = regexp.MustCompile(`(?m)^:\n`)
+
+// heartbeats is how many the client was sent.
+func (p *tap) heartbeats() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.streams {
+		n += len(heartbeat.FindAllIndex(s.body, -1))
 	}
 	return n
 }

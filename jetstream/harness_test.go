@@ -744,16 +744,17 @@ func (idle) Cut()   {}
 // silent is an observer that does nothing.
 type silent struct{}
 
-func (silent) Connected(*relay.Topic, relay.Connected) {}
-func (silent) Lost(*relay.Topic, relay.Lost)           {}
-func (silent) Closed(*relay.Topic, relay.Closed)       {}
-func (silent) Stayed(*relay.Topic, *relay.Outcome)     {}
-func (silent) Drained(*relay.Topic, *relay.Outcome)    {}
-func (silent) Refused(*relay.Topic, *relay.Outcome)    {}
-func (silent) Restricted(*relay.Topic, *relay.Outcome) {}
-func (silent) CaughtUp(*relay.Topic, relay.CaughtUp)   {}
-func (silent) Dropped(uint64, int)                     {}
-func (silent) Yielded(*relay.Topic)                    {}
-func (silent) Left(*relay.Subscriber, relay.Left)      {}
-func (silent) Delivered(time.Duration)                 {}
-func (silent) Retired()                                {}
+func (silent) Connected(*relay.Topic, relay.Connected)   {}
+func (silent) Lost(*relay.Topic, relay.Lost)             {}
+func (silent) Closed(*relay.Topic, relay.Closed)         {}
+func (silent) Stayed(*relay.Topic, *relay.Outcome)       {}
+func (silent) Drained(*relay.Topic, *relay.Outcome)      {}
+func (silent) Refused(*relay.Topic, *relay.Outcome)      {}
+func (silent) Restricted(*relay.Topic, *relay.Outcome)   {}
+func (silent) CaughtUp(*relay.Topic, relay.CaughtUp)     {}
+func (silent) Dropped(uint64, int)                       {}
+func (silent) Yielded(*relay.Topic)                      {}
+func (silent) Left(*relay.Subscriber, relay.Left)        {}
+func (silent) Delivered(time.Duration)                   {}
+func (silent) Retired()                                  {}
+func (silent) Misfit(*relay.Topic, relay.Misfit, uint64) {}

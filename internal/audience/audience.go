@@ -71,12 +71,12 @@ func dispatchesIDs(agent string) bool {
 	return has("Firefox/") || has("AppleWebKit/") && has("Safari/") && !has("Chrome/") && !has("Chromium/")
 }
 
-// Words returns what each audience is told besides events: the text of heartbeats, and
-// the types of the events that are sent in their place and for a gap, if they are.
-func Words(heartbeat, heartbeatEvent, gapEvent string) (w [Count]relay.Words) {
+// Words returns what each audience is told besides events. The types are of the events that
+// are sent in place of a heartbeat's comment and for a gap. Empty ones stand for none.
+func Words(heartbeatEvent, gapEvent string) (w [Count]relay.Words) {
 	for a := range Count {
 		w[a] = relay.Words{
-			Heartbeat: sse.AppendComment(nil, heartbeat),
+			Heartbeat: sse.AppendComment(nil, ""),
 			Gap:       sse.AppendComment(nil, GapComment),
 			Primer:    a == Browsers || a == Dispatchers || a == Multiplexed,
 			Retry:     a == Libraries,

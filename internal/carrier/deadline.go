@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 )
 
 // A deadline is that of a session's writes. It is shortened when Caddy exits,
@@ -30,17 +32,10 @@ type deadline struct {
 	watched bool      // the timer is running
 	writing bool      // a write is under way
 	since   time.Time // when it began, or the client was last seen to take something
-	before  int       // what the kernel held at the last look at this write, or unseen
+	uptake  direct.Uptake
 	timeout time.Duration
 	expired bool // a write has waited too long
 }
-
-// unseen is what the kernel held before the first look at a write.
-const unseen = -1
-
-// looks is how often the kernel is asked in the time that a client may take nothing. A
-// client that has stopped is cut that much later at most.
-const looks = 4
 
 // newDeadline returns what bounds the writes to w. Caddy's own idle timeouts, which
 // are set anew for every write and every flush, are suspended until resume is called,
@@ -78,7 +73,8 @@ func (d *deadline) set(timeout time.Duration, exiting bool) {
 	case !d.exitBy.IsZero():
 		_ = d.control.SetWriteDeadline(d.exitBy)
 	default:
-		d.writing, d.since, d.before, d.timeout = true, now, unseen, timeout
+		d.writing, d.since, d.timeout = true, now, timeout
+		d.uptake.Begin()
 		d.watchFor(timeout)
 	}
 }
@@ -109,7 +105,7 @@ func (d *deadline) last(timeout time.Duration) {
 // d.mu must be held.
 func (d *deadline) watchFor(t time.Duration) {
 	if d.known {
-		t = min(t, max(d.timeout/looks, time.Millisecond))
+		t = min(t, direct.LookEvery(d.timeout))
 	}
 	switch {
 	case d.watched:
@@ -142,14 +138,12 @@ func (d *deadline) look() {
 	_ = d.control.SetWriteDeadline(now)
 }
 
-// taking reports whether the client has taken something since the last look. The first
-// look tells only what there is to take. If the kernel is not full, it is not what a
-// stream of several waits for, but the client's flow control. d.mu must be held.
+// taking reports whether the client has taken something since the last look. If the kernel
+// is not full, it is not what a stream of several waits for, but the client's flow control.
+// d.mu must be held.
 func (d *deadline) taking() bool {
 	bytes, full, _ := d.held()
-	before := d.before
-	d.before = bytes
-	return bytes > 0 && bytes != before && (d.alone || full)
+	return d.uptake.Look(bytes) && (d.alone || full)
 }
 
 // clear is called after a write.

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/direct"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 )
 
@@ -159,7 +160,7 @@ func TestAClientThatStopsReadingIsCut(t *testing.T) {
 				default:
 				}
 				// What it read last is seen at the next look, or has ended a piece.
-				time.Sleep(timeout + timeout/looks)
+				time.Sleep(timeout + direct.LookEvery(timeout))
 				synctest.Wait()
 				select {
 				case err := <-result:

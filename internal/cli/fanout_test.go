@@ -33,10 +33,10 @@ func TestFanoutConfig(t *testing.T) {
 			`{"handler":"sse_fanout","source":{"handler":"reverse_proxy","upstreams":[{"dial":"a:1"},{"dial":"a:2"},{"dial":"a:3"}]}}`, ""},
 		{
 			[]string{
-				"--from", ":80", "--to", "localhost:9000", "--history", "50 1h 2MiB", "--heartbeat", `10s comment "still here"`,
+				"--from", ":80", "--to", "localhost:9000", "--history", "50 1h 2MiB", "--heartbeat", `10s event "still here"`,
 				"--vary", "Cookie", "--vary", "Authorization", "--cors-origins", "*", "--max-event-size", "1MiB", "--stream-timeout", "off",
 			},
-			`{"cors_origins":["*"],"handler":"sse_fanout","heartbeat":{"comment":"still here","interval":10000000000},` +
+			`{"cors_origins":["*"],"handler":"sse_fanout","heartbeat":{"event":"still here","interval":10000000000},` +
 				`"history":{"age":3600000000000,"events":50,"size":2097152},"max_event_size":1048576,` + proxy + `,"vary":["Cookie","Authorization"]}`,
 			"",
 		},

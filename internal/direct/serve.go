@@ -72,20 +72,14 @@ func (s *shard) flush(k *Socket) bool {
 
 // patience gives the client of a socket with a rest the time that it may take nothing.
 func (s *shard) patience(k *Socket) {
-	k.rest.held = unset
+	k.rest.uptake.Begin()
 	s.extend(k, s.writer.now())
 }
 
-// looks is how often the kernel is asked about a socket with a rest in the time that its
-// client may take nothing. A client that has stopped is cut that much later at most.
-const looks = 4
-
 // look extends the patience with a socket if its client has taken something since the
-// last look. The first look tells only what there is to take.
+// last look.
 func (s *shard) look(k *Socket, now time.Duration) {
-	before := k.rest.held
-	k.rest.held = s.network.Held(k.fd)
-	if k.rest.held > 0 && k.rest.held != before {
+	if k.rest.uptake.Look(s.network.Held(k.fd)) {
 		s.extend(k, now)
 		return
 	}
@@ -98,7 +92,7 @@ func (s *shard) extend(k *Socket, now time.Duration) {
 }
 
 func (s *shard) lookAgain(k *Socket, now time.Duration) {
-	k.rest.lookAt = now + max(s.writer.opts.Timeout/looks, time.Millisecond)
+	k.rest.lookAt = now + LookEvery(s.writer.opts.Timeout)
 	k.schedule()
 }
 

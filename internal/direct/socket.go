@@ -50,7 +50,7 @@ type rest struct {
 	done     chan<- error // told when it is taken, or never will be; nil: nobody waits
 
 	lookAt time.Duration // when to ask the kernel whether the client takes anything
-	held   int           // what the kernel held at the last look; unset before the first
+	uptake Uptake
 }
 
 const (

@@ -104,7 +104,7 @@ func HarmlessNames() iter.Seq[string] { return maps.Keys(harmlessNames) }
 // variants. By all others that are harmless, each client would get a topic.
 func SelectsVariant(name string) bool {
 	begins := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
-	return variantNames[name] || slices.ContainsFunc(variantPrefixes, begins)
+	return variantNames[name] || slices.Contains(Countries, name) || slices.ContainsFunc(variantPrefixes, begins)
 }
 
 var variantPrefixes = []string{
@@ -118,9 +118,6 @@ var variantNames = set(`
 	DNT Save-Data Sec-GPC Upgrade-Insecure-Requests User-Agent
 
 	Device-Memory Downlink DPR ECT RTT Viewport-Width Width
-
-	CF-IPCountry CloudFront-Viewer-Country X-Appengine-Country
-	X-Vercel-IP-Country
 `)
 
 // SameForAll reports whether a request header, in canonical form, is the same in

@@ -81,23 +81,24 @@ func (o *origin) send(n int, padding ...string) {
 // An observer is told of much, and keeps nothing.
 type observer struct{}
 
-func (observer) Connected(*relay.Topic, relay.Connected) {}
-func (observer) Lost(*relay.Topic, relay.Lost)           {}
-func (observer) Closed(*relay.Topic, relay.Closed)       {}
-func (observer) Stayed(*relay.Topic, *relay.Outcome)     {}
-func (observer) Drained(*relay.Topic, *relay.Outcome)    {}
-func (observer) Refused(*relay.Topic, *relay.Outcome)    {}
-func (observer) Restricted(*relay.Topic, *relay.Outcome) {}
-func (observer) CaughtUp(*relay.Topic, relay.CaughtUp)   {}
-func (observer) Dropped(uint64, int)                     {}
-func (observer) Yielded(*relay.Topic)                    {}
-func (observer) Left(*relay.Subscriber, relay.Left)      {}
-func (observer) Delivered(time.Duration)                 {}
-func (observer) Retired()                                {}
+func (observer) Connected(*relay.Topic, relay.Connected)   {}
+func (observer) Lost(*relay.Topic, relay.Lost)             {}
+func (observer) Closed(*relay.Topic, relay.Closed)         {}
+func (observer) Stayed(*relay.Topic, *relay.Outcome)       {}
+func (observer) Drained(*relay.Topic, *relay.Outcome)      {}
+func (observer) Refused(*relay.Topic, *relay.Outcome)      {}
+func (observer) Restricted(*relay.Topic, *relay.Outcome)   {}
+func (observer) CaughtUp(*relay.Topic, relay.CaughtUp)     {}
+func (observer) Dropped(uint64, int)                       {}
+func (observer) Yielded(*relay.Topic)                      {}
+func (observer) Left(*relay.Subscriber, relay.Left)        {}
+func (observer) Delivered(time.Duration)                   {}
+func (observer) Misfit(*relay.Topic, relay.Misfit, uint64) {}
+func (observer) Retired()                                  {}
 
 // newWorld returns a world, in which nothing must be left at the end of the test.
 func newWorld(t *testing.T, change ...func(*relay.Config)) *world {
-	words := audience.Words("", "", "")
+	words := audience.Words("", "")
 	cfg := relay.Config{
 		Heartbeat:      10 * time.Second,
 		Words:          words[:],

@@ -178,6 +178,19 @@ func (o *Observer) Yielded(t *relay.Topic) {
 	}
 }
 
+// Misfit implements relay.Observer.
+func (o *Observer) Misfit(t *relay.Topic, m relay.Misfit, times uint64) {
+	if n, due := o.notices.Count(m, times); due {
+		o.Log().Error("refusing an impossible change of state, which is a bug of sse_fanout",
+			zap.String("topic", t.Name()),
+			zap.String("of", m.Of),
+			zap.String("state", m.State),
+			zap.String("event", m.Event),
+			zap.Uint64("times", n),
+			zap.String("hint", "report this line, with those of the topic before it; if its clients get nothing, end the topic through the admin API: they come back to a new one"))
+	}
+}
+
 // Left implements relay.Observer.
 func (o *Observer) Left(s *relay.Subscriber, l relay.Left) {
 	if c := o.Log().Check(zapcore.DebugLevel, "subscriber ended"); c != nil {

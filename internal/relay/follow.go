@@ -37,9 +37,9 @@ func (f *follower) run(ctx context.Context) {
 	f.closed(reason, 0, false)
 }
 
-// maxDenials is how often in a row the origin must have denied a stream to an id that it has
+// MaxDenials is how often in a row the origin must have denied a stream to an id that it has
 // given out before it is asked without one.
-const maxDenials = 3
+const MaxDenials = 3
 
 // isToBlame reports whether the id that a connection was asked with seems to be why it has
 // brought nothing: then the origin is asked without it. An id that a client has brought may
@@ -56,7 +56,7 @@ func (f *follower) isToBlame(c *connection) bool {
 	}
 	f.denials++
 	isBelieved := !f.noSince.IsZero() && time.Since(f.noSince) >= BeliefTime
-	if !c.brought && !isBelieved && f.denials < maxDenials {
+	if !c.brought && !isBelieved && f.denials < MaxDenials {
 		return false
 	}
 	f.denials = 0

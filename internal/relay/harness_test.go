@@ -94,7 +94,7 @@ func (c *call) refuse() {
 // one without.
 func (b *bench) denyID() {
 	b.t.Helper()
-	for range maxDenials {
+	for range MaxDenials {
 		(<-b.source.calls).refuse() // after a backoff
 	}
 }
@@ -111,10 +111,20 @@ func (c *call) finish() {
 	synctest.Wait()
 }
 
-// An observer takes note of catch-ups, and of nothing else.
+// An observer takes note of catch-ups, of misfits and of the end, and of nothing else.
 type observer struct {
+	misfits chan sighted // nil but in the test of misfits
+	retired atomic.Bool
+
 	mu     sync.Mutex
 	caught []CaughtUp // guarded by mu
+}
+
+// sighted is what an observer is told of misfits.
+type sighted struct {
+	topic  *Topic
+	misfit Misfit
+	times  uint64
 }
 
 func (*observer) Connected(*Topic, Connected) {}
@@ -133,7 +143,10 @@ func (*observer) Dropped(uint64, int)     {}
 func (*observer) Yielded(*Topic)          {}
 func (*observer) Left(*Subscriber, Left)  {}
 func (*observer) Delivered(time.Duration) {}
-func (*observer) Retired()                {}
+func (o *observer) Retired()              { o.retired.Store(true) }
+func (o *observer) Misfit(t *Topic, m Misfit, times uint64) {
+	o.misfits <- sighted{t, m, times}
+}
 
 // A bench is a relay with one source for all of its topics.
 type bench struct {

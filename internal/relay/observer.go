@@ -42,6 +42,11 @@ type Observer interface {
 	// Left tells that a subscriber has ended.
 	Left(s *Subscriber, l Left)
 
+	// Misfit tells that a state of a topic, of one of its catch-ups or of one of its readers was
+	// to change in a way that is impossible, and has stayed as it was; how often that has
+	// happened since Misfit told of this kind last; and the topic of the last time.
+	Misfit(t *Topic, m Misfit, times uint64)
+
 	// Delivered is told of some deliveries how long they took.
 	Delivered(d time.Duration)
 

@@ -34,7 +34,7 @@ const RefusalMemory = time.Second
 
 // New returns a relay. Its counters are those in stats.
 func New(cfg Config, observer Observer, stats *Stats) *Relay {
-	return &Relay{
+	r := &Relay{
 		cfg:      cfg,
 		observer: observer,
 		stats:    stats,
@@ -44,12 +44,14 @@ func New(cfg Config, observer Observer, stats *Stats) *Relay {
 		backlogs: newBacklogs(&cfg),
 		futile:   relayDebts{debts: debts{allowance: futileInRelay}},
 	}
+	r.misfits.relay = r
+	return r
 }
 
 // retire tells once that the relay is over and that nothing is left.
 func (r *Relay) retire() {
 	r.mu.Lock()
-	now := !r.retired && r.over != nil && r.all.len() == 0 && r.running == 0
+	now := !r.retired && r.over != nil && r.all.len() == 0 && r.running == 0 && !r.misfits.isTelling()
 	r.retired = r.retired || now
 	r.mu.Unlock()
 	if now {

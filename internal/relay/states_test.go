@@ -16,7 +16,7 @@ var taken struct {
 }
 
 func init() {
-	onMisfit = func(text string) { panic(text) }
+	onMisfit = func(m Misfit) { panic(m.String()) }
 	observe(&links)
 	observe(&trusts)
 	observe(&standings)
@@ -462,19 +462,17 @@ func expectAll[S, E named](t *testing.T, table *table[S, E], seen map[string]boo
 // changes nothing.
 func expectMisfit[S, E named](t *testing.T, table *table[S, E], from S, on E) {
 	t.Helper()
-	var (
-		l      life[S, E]
-		report misfits
-	)
+	var l life[S, E]
 	l.begin(from)
+	r := New(testConfig(), new(observer), new(Stats))
 	defer func() {
 		seen := recover()
 		want := fmt.Sprintf("%s: %q is impossible in the state %q", table.of, on, from)
-		if seen != want || strings.Join(report.all(), "") != want || !l.is(from) {
-			t.Errorf("got %v, %v and the state %s; want %q", seen, report.all(), l.now(), want)
+		if seen != want || strings.Join(r.misfits.all(), "") != want || !l.is(from) {
+			t.Errorf("got %v, %v and the state %s; want %q", seen, r.misfits.all(), l.now(), want)
 		}
 	}()
-	l.on(on, table, &report)
+	l.on(on, table, &Topic{relay: r})
 }
 
 func guarded(cfg *Config) { cfg.Guarded = true }

@@ -217,13 +217,16 @@ func (t *Topic) signal() {
 func (t *Topic) Subscribers() int { return int(t.subscribers.Load()) }
 
 // linkOn changes the link of t. t.mu must be held.
-func (t *Topic) linkOn(e linkEvent) { t.link.on(e, &links, &t.relay.misfits) }
+func (t *Topic) linkOn(e linkEvent) { t.link.on(e, &links, t) }
 
 // trustOn changes the trust of t. t.mu must be held.
-func (t *Topic) trustOn(e trustEvent) { t.trust.on(e, &trusts, &t.relay.misfits) }
+func (t *Topic) trustOn(e trustEvent) { t.trust.on(e, &trusts, t) }
 
 // standingOn changes the standing of t. relay.mu must be held.
-func (t *Topic) standingOn(e standingEvent) { t.standing.on(e, &standings, &t.relay.misfits) }
+func (t *Topic) standingOn(e standingEvent) { t.standing.on(e, &standings, t) }
+
+// misfit implements reporter.
+func (t *Topic) misfit(m Misfit) { t.relay.misfits.add(t, m) }
 
 // CountCompressed counts bytes that were sent, and what they were before compression.
 func (t *Topic) CountCompressed(compressed, of uint64) {

@@ -54,17 +54,31 @@ func (l *life[S, E]) now() S { return S(l.state.Load()) }
 
 func (l *life[S, E]) is(s S) bool { return l.now() == s }
 
+// A Misfit is an event that is impossible in a state. Each is a bug of this package.
+type Misfit struct {
+	Of    string // what kind of state it is
+	State string // that it was in, and has stayed in
+	Event string
+}
+
+func (m Misfit) String() string {
+	return fmt.Sprintf("%s: %q is impossible in the state %q", m.Of, m.Event, m.State)
+}
+
+// A reporter is told of impossible events, by the goroutine that brings them about.
+type reporter interface{ misfit(m Misfit) }
+
 // on changes the state as an event does, and returns the states before and after. An
 // impossible event leaves the state as it is, and is reported.
-func (l *life[S, E]) on(e E, t *table[S, E], report *misfits) (from, to S) {
-	from = l.now()
-	to, ok := t.next(from, e)
+func (l *life[S, E]) on(e E, t *table[S, E], to reporter) (before, after S) {
+	before = l.now()
+	after, ok := t.next(before, e)
 	if !ok {
-		report.add(fmt.Sprintf("%s: %q is impossible in the state %q", t.of, e, from))
-		return from, from
+		to.misfit(Misfit{Of: t.of, State: before.String(), Event: e.String()})
+		return before, before
 	}
-	l.state.Store(uint32(to))
-	return from, to
+	l.state.Store(uint32(after))
+	return before, after
 }
 
 // count is for those who count what is in some of the states.
@@ -73,26 +87,4 @@ func count(is bool) int32 {
 		return 1
 	}
 	return 0
-}
-
-// misfits are impossible events. In production, the first of a relay is kept for
-// Relay.Holdings. In the tests of this package, each panics (see states_test.go).
-type misfits struct{ first atomic.Pointer[string] }
-
-// onMisfit is set by tests.
-var onMisfit func(text string)
-
-func (m *misfits) add(text string) {
-	m.first.CompareAndSwap(nil, &text)
-	if onMisfit != nil {
-		onMisfit(text)
-	}
-}
-
-// all returns what was reported.
-func (m *misfits) all() []string {
-	if text := m.first.Load(); text != nil {
-		return []string{*text}
-	}
-	return nil
 }

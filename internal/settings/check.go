@@ -78,15 +78,11 @@ func (o *Options) checkWords(c *complaints) {
 		c.add("ask_from: %q is not an IP address", o.AskFrom)
 	}
 	c.oneLine("name", o.Name)
-	c.oneLine("heartbeat comment", o.Heartbeat.Comment)
 	c.oneLine("heartbeat event", o.Heartbeat.Event)
 	c.oneLine("gap_event", o.GapEvent)
 	c.oneLine("greeting", o.Greeting)
 	if n, err := strconv.Atoi(o.Greeting); err == nil && n < 1 {
 		c.add("greeting: %d is not a positive number of events", n)
-	}
-	if o.Heartbeat.Comment != "" && o.Heartbeat.Event != "" {
-		c.add("heartbeat: it is a comment or an event, not both")
 	}
 }
 

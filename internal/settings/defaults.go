@@ -76,7 +76,7 @@ func New(o Options, wrapping bool) (*Settings, error) {
 		Strip:        o.Credentials == "strip" || o.Credentials == "" && !wrapping,
 		Reject:       o.Unavailable == "reject",
 		BacklogBytes: DefaultBacklogBytes,
-		Words:        audience.Words(o.Heartbeat.Comment, o.Heartbeat.Event, o.GapEvent),
+		Words:        audience.Words(o.Heartbeat.Event, o.GapEvent),
 	}
 	if err := s.deriveFirst(); err != nil {
 		return nil, err

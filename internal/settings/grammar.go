@@ -48,15 +48,13 @@ var Grammar = map[string]Option{
 	}},
 
 	// what clients get
-	"heartbeat": {"off|<duration> [comment <text> | event <name>]", func(o *Options, args *arguments.Arguments) {
+	"heartbeat": {"off|<duration> [event <name>]", func(o *Options, args *arguments.Arguments) {
 		if args.Next("off") {
 			o.Heartbeat.Interval = -1
 			return
 		}
 		o.Heartbeat.Interval = args.Duration()
-		if args.Next("comment") {
-			o.Heartbeat.Comment = args.Text()
-		} else if args.Next("event") {
+		if args.Next("event") {
 			o.Heartbeat.Event = args.Text()
 		}
 	}},

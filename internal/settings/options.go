@@ -186,11 +186,8 @@ type Heartbeat struct {
 	// heartbeats off. Default: 15s.
 	Interval caddy.Duration `json:"interval,omitempty"`
 
-	// The text of the comment that is sent. Default: empty.
-	Comment string `json:"comment,omitempty"`
-
 	// If set, an event of this type, with empty data and without an id, is
-	// sent in place of the comment, so that scripts in a page can see it.
+	// sent in place of an empty comment, so that scripts in a page can see it.
 	Event string `json:"event,omitempty"`
 }
 
