@@ -280,12 +280,12 @@ func (c *catchup) result() (over, spliced bool, at hub.Cursor, why error) {
 
 // progressOn changes the progress of c. c.mu must be held.
 func (c *catchup) progressOn(e progressEvent) {
-	c.progress.on(e, &progresses, c.group.topic)
+	c.progress.on(e, &progresses, c.group.topic.misfit)
 }
 
 // stageOn changes the stage of c, and counts. g.mu must be held.
 func (g *catchups) stageOn(c *catchup, e stageEvent) {
-	from, to := c.stage.on(e, &stages, g.topic)
+	from, to := c.stage.on(e, &stages, g.topic.misfit)
 	g.queued.Add(count(to.isQueued()) - count(from.isQueued()))
 	g.started.Add(count(to.isStarted()) - count(from.isStarted()))
 }

@@ -8,8 +8,9 @@ import (
 // Misfits of a relay occur with locks held. So another goroutine tells the observer of them,
 // which runs while there are any, and for which Observer.Retired waits.
 type misfits struct {
-	relay *Relay
-	first atomic.Pointer[string] // for Holdings
+	observer Observer
+	told     func()                 // is called when the observer was told of all
+	first    atomic.Pointer[string] // for Holdings
 
 	mu sync.Mutex // no other lock is taken while it is held
 
@@ -47,10 +48,10 @@ func (m *misfits) add(t *Topic, what Misfit) {
 
 // tell tells the observer of all misfits.
 func (m *misfits) tell() {
-	defer m.relay.retire()
+	defer m.told()
 	for untold := m.take(); untold != nil; untold = m.take() {
 		for what, seen := range untold {
-			m.relay.observer.Misfit(seen.topic, what, seen.times)
+			m.observer.Misfit(seen.topic, what, seen.times)
 		}
 	}
 }

@@ -235,7 +235,7 @@ func (s *Reader) position() (cursor uint64, ok bool) {
 // on changes the phase of s, and counts those that are unsettled. It returns the phase
 // before.
 func (s *Reader) on(e phaseEvent) (from phase) {
-	from, to := s.phase.on(e, &phases, s.topic)
+	from, to := s.phase.on(e, &phases, s.topic.misfit)
 	if n := count(to.isUnsettled()) - count(from.isUnsettled()); n != 0 {
 		s.topic.unsettled.Add(n)
 	}

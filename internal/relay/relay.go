@@ -44,7 +44,7 @@ func New(cfg Config, observer Observer, stats *Stats) *Relay {
 		backlogs: newBacklogs(&cfg),
 		futile:   relayDebts{debts: debts{allowance: futileInRelay}},
 	}
-	r.misfits.relay = r
+	r.misfits.observer, r.misfits.told = observer, r.retire
 	return r
 }
 
@@ -215,3 +215,6 @@ func (t *Topic) use() quota.Use {
 	}
 	return quota.InUse
 }
+
+// misfit takes note of a change of state of t that is impossible.
+func (r *Relay) misfit(t *Topic, m Misfit) { r.misfits.add(t, m) }

@@ -472,7 +472,7 @@ func expectMisfit[S, E named](t *testing.T, table *table[S, E], from S, on E) {
 			t.Errorf("got %v, %v and the state %s; want %q", seen, r.misfits.all(), l.now(), want)
 		}
 	}()
-	l.on(on, table, &Topic{relay: r})
+	l.on(on, table, (&Topic{relay: r}).misfit)
 }
 
 func guarded(cfg *Config) { cfg.Guarded = true }

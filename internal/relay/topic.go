@@ -217,16 +217,16 @@ func (t *Topic) signal() {
 func (t *Topic) Subscribers() int { return int(t.subscribers.Load()) }
 
 // linkOn changes the link of t. t.mu must be held.
-func (t *Topic) linkOn(e linkEvent) { t.link.on(e, &links, t) }
+func (t *Topic) linkOn(e linkEvent) { t.link.on(e, &links, t.misfit) }
 
 // trustOn changes the trust of t. t.mu must be held.
-func (t *Topic) trustOn(e trustEvent) { t.trust.on(e, &trusts, t) }
+func (t *Topic) trustOn(e trustEvent) { t.trust.on(e, &trusts, t.misfit) }
 
 // standingOn changes the standing of t. relay.mu must be held.
-func (t *Topic) standingOn(e standingEvent) { t.standing.on(e, &standings, t) }
+func (t *Topic) standingOn(e standingEvent) { t.standing.on(e, &standings, t.misfit) }
 
-// misfit implements reporter.
-func (t *Topic) misfit(m Misfit) { t.relay.misfits.add(t, m) }
+// misfit takes note of a change of state that is impossible.
+func (t *Topic) misfit(m Misfit) { t.relay.misfit(t, m) }
 
 // CountCompressed counts bytes that were sent, and what they were before compression.
 func (t *Topic) CountCompressed(compressed, of uint64) {

@@ -65,16 +65,13 @@ func (m Misfit) String() string {
 	return fmt.Sprintf("%s: %q is impossible in the state %q", m.Of, m.Event, m.State)
 }
 
-// A reporter is told of impossible events, by the goroutine that brings them about.
-type reporter interface{ misfit(m Misfit) }
-
 // on changes the state as an event does, and returns the states before and after. An
 // impossible event leaves the state as it is, and is reported.
-func (l *life[S, E]) on(e E, t *table[S, E], to reporter) (before, after S) {
+func (l *life[S, E]) on(e E, t *table[S, E], report func(Misfit)) (before, after S) {
 	before = l.now()
 	after, ok := t.next(before, e)
 	if !ok {
-		to.misfit(Misfit{Of: t.of, State: before.String(), Event: e.String()})
+		report(Misfit{Of: t.of, State: before.String(), Event: e.String()})
 		return before, before
 	}
 	l.state.Store(uint32(after))
