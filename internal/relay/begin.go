@@ -270,3 +270,10 @@ func (t *Topic) oldestOf(id string, newest hub.Cursor) (oldest hub.Position, sev
 		return oldest.Cursor <= start && start < newest
 	})
 }
+
+func (s *Reader) leaveCatchup() {
+	if s.catchup != nil {
+		s.catchup.leave(s)
+		s.catchup = nil
+	}
+}

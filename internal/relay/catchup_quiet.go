@@ -63,21 +63,6 @@ func (g *catchups) park(c *catchup) {
 	}
 }
 
-// unpark starts what was parked. came says that the topic's log has got an event: what
-// was parked is then not found quiet again before it has got one.
-func (g *catchups) unpark(came bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.anyParked.Store(false)
-	g.end.Store(nil)
-	now := time.Now()
-	for c := range g.parked {
-		c.tried = came
-		g.resume(c, now)
-	}
-	g.startNext()
-}
-
 // resume makes a catch-up that was parked wait for its turn. g.mu must be held.
 func (g *catchups) resume(c *catchup, now time.Time) {
 	for ip := range c.askers {

@@ -128,22 +128,6 @@ func (s *Reader) Enter(c Carrier) {
 	}
 }
 
-// Close is called last, also for a client that was not admitted. It leaves the topic
-// unless the client was handed over.
-func (s *Reader) Close() {
-	was := s.on(phaseCloses)
-	s.leaveCatchup()
-	s.timer.Stop()
-	switch was {
-	case phaseCarried, phaseClosed:
-		return
-	case phaseJoined:
-	default:
-		s.topic.roster.leave(s.Subscriber)
-	}
-	s.topic.relay.leave(s.topic, s.address)
-}
-
 // Ended says how the stream has ended, unless the client was handed over.
 func (s *Reader) Ended(reason EndReason) { s.ended(reason, s.events.Load(), s.bytes.Load()) }
 
@@ -240,11 +224,4 @@ func (s *Reader) on(e phaseEvent) (from phase) {
 		s.topic.unsettled.Add(n)
 	}
 	return from
-}
-
-func (s *Reader) leaveCatchup() {
-	if s.catchup != nil {
-		s.catchup.leave(s)
-		s.catchup = nil
-	}
 }

@@ -115,3 +115,19 @@ func (s *Reader) isLeftOut() bool {
 	interval := s.topic.relay.cfg.Heartbeat
 	return interval > 0 && time.Since(s.spoken) >= interval
 }
+
+// Close is called last, also for a client that was not admitted. It leaves the topic
+// unless the client was handed over.
+func (s *Reader) Close() {
+	was := s.on(phaseCloses)
+	s.leaveCatchup()
+	s.timer.Stop()
+	switch was {
+	case phaseCarried, phaseClosed:
+		return
+	case phaseJoined:
+	default:
+		s.topic.roster.leave(s.Subscriber)
+	}
+	s.topic.relay.leave(s.topic, s.address)
+}
