@@ -547,8 +547,11 @@ func TestACarriedClientIsStalled(t *testing.T) {
 				w.origin("/a").send(1)
 			}
 			time.Sleep(9 * time.Second)
-			if v.ended != "" {
-				t.Errorf("ended early, for %s", v.ended)
+			v.mu.Lock()
+			early := v.ended
+			v.mu.Unlock()
+			if early != "" {
+				t.Errorf("ended early, for %s", early)
 			}
 			time.Sleep(4 * time.Second)
 			v.expectEnded(relay.EndStalled, false)
