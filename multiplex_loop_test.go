@@ -64,10 +64,9 @@ func TestMultiplexedConnectionMayBeShared(t *testing.T) {
 	for range 2 {
 		open(t, s.client, s.url+"/edge/streams?a=/a&b=/b")
 	}
-	waitFor(t, "both streams", func() bool { return origin.open() == 2 })
-	if conns := multiplexConns(); len(conns) != 1 || counted.Multiplex.Private() != 2 {
-		t.Errorf("there are %d connections with %d private streams, want one with two", len(conns), counted.Multiplex.Private())
-	}
+	waitFor(t, "one connection with two private streams", func() bool {
+		return origin.open() == 2 && len(multiplexConns()) == 1 && counted.Multiplex.Private() == 2
+	})
 	c := open(t, s.client, s.url+"/edge/streams?a=/a&b=/b")
 	origin.send(numbered(1, 1))
 	for got := ""; !strings.Contains(got, "event: a/message\ndata: event 1\n") || !strings.Contains(got, "event: b/message\ndata: event 1\n"); {

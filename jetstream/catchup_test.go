@@ -44,12 +44,12 @@ func TestACatchUpThatTheStreamHas(t *testing.T) {
 
 // missing returns nodes whose stream has nothing of what the origin has sent, so that clients
 // which come back need catch-ups.
-func missing(t *testing.T, o *origin, events int) (nodes []*node) {
+func missing(t *testing.T, o *origin, events int, lease time.Duration) (nodes []*node) {
 	t.Helper()
 	s := startServer(t)
 	o.send(events)
 	for _, name := range []string{"a", "b", "c"} {
-		n := newNode(t, s, o, name, options{})
+		n := newNode(t, s, o, name, options{lease: lease})
 		newClient(n, "")
 		nodes = append(nodes, n)
 	}
@@ -71,7 +71,7 @@ func TestACatchUpIsAskedForOnce(t *testing.T) {
 			if text != "" {
 				last = 100
 			}
-			nodes := missing(t, o, last)
+			nodes := missing(t, o, last, time.Minute) // a holder that is silent for a quarter of it is not waited for
 			var clients []*client
 			for range 2 {
 				for _, n := range nodes {
@@ -108,7 +108,7 @@ func TestACatchUpIsAskedForOnce(t *testing.T) {
 func TestACatchUpGoesOnWithoutTheHolder(t *testing.T) {
 	t.Parallel()
 	o := newOrigin()
-	nodes := missing(t, o, 100)
+	nodes := missing(t, o, 100, testLease)
 	first := holder(nodes...)
 	var clients []*client
 	for _, n := range nodes {
@@ -130,7 +130,7 @@ func TestACatchUpGoesOnWithoutTheHolder(t *testing.T) {
 func TestACatchUpThatTheHolderDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	o := newOrigin()
-	nodes := missing(t, o, 100)
+	nodes := missing(t, o, 100, testLease)
 	first := holder(nodes...)
 	goOn := first.link.stop()
 	defer goOn()
@@ -151,7 +151,7 @@ func TestACatchUpThatTheHolderDoesNotAnswer(t *testing.T) {
 func TestACatchUpThatTheOriginHasNothingFor(t *testing.T) {
 	t.Parallel()
 	o := newOrigin()
-	nodes := missing(t, o, 100)
+	nodes := missing(t, o, 100, testLease)
 	_, rest, _ := others(holder(nodes...), nodes, make([]*client, len(nodes)))
 	c := newClient(rest[0], "100")
 	time.Sleep(testLease + testLease/2)
@@ -166,7 +166,7 @@ func TestACatchUpThatTheOriginHasNothingFor(t *testing.T) {
 func TestACatchUpOfWhichMessagesAreLost(t *testing.T) {
 	t.Parallel()
 	o := newOrigin()
-	nodes := missing(t, o, 100)
+	nodes := missing(t, o, 100, testLease)
 	first := holder(nodes...)
 	_, rest, _ := others(first, nodes, make([]*client, len(nodes)))
 	c := newClient(rest[0], "50")
