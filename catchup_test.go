@@ -350,7 +350,7 @@ func TestCatchupWaitsForTheSharedUpstream(t *testing.T) {
 		up.abort()
 		c := s.get("/events", "Last-Event-ID", "8")
 		c.expect(primer("8"))
-		time.Sleep(999 * time.Millisecond)
+		time.Sleep(time.Second)
 		again := s.origin.next()
 		s.origin.idle()
 		time.Sleep(4 * time.Second)

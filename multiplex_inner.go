@@ -82,8 +82,15 @@ func (h *Multiplex) newInnerRequests(r *http.Request) (*innerRequests, error) {
 	for name, values := range r.Header {
 		canonical := fields.Canonical(name)
 		known := before.Unknown == "" || fields.Harmless(canonical) || canonical == "Cookie" || canonical == "Authorization"
-		if known && !ownFields[canonical] && !fields.HasToken(r.Header["Connection"], canonical) && !before.Changed(canonical) {
+		if known && !ownFields[canonical] && !before.Changed(canonical) {
 			in.header[canonical] = values
+		}
+	}
+	// A field that is named here is seen by the site, and by no origin: its judgement must
+	// not depend on that.
+	for name := range fields.Items(r.Header["Connection"]) {
+		if _, has := in.header[fields.Canonical(name)]; has {
+			in.header["Connection"] = append(in.header["Connection"], name)
 		}
 	}
 	in.header["Accept"] = []string{"text/event-stream"}

@@ -214,6 +214,28 @@ func TestMultiplexAsksWithTheClientsOwnHeader(t *testing.T) {
 	}
 }
 
+// What a client names in Connection hides nothing from the site.
+func TestMultiplexShowsTheSiteWhatConnectionNames(t *testing.T) {
+	origin := newLiveOrigin(t)
+	s := run(t, fmt.Sprintf(`
+	handle /streams* {
+		sse_multiplex
+	}
+	@external header X-External *
+	respond @external 403
+	handle /tenants/* {
+		sse_fanout %[1]s {
+			vary X-Tenant
+		}
+	}
+	reverse_proxy %[1]s`, origin.addr))
+	s.multiplexed("a=/events", "Connection", "x-external", "X-External", "1").expectAll(`a/error {"status":403}`)
+	s.multiplexed("a=/tenants/1", "Connection", "X-Tenant", "X-Tenant", "blue").expectAll("a/open {}")
+	if asked := origin.asked(); len(asked) != 1 || asked[0].Header.Get("X-Tenant") != "blue" {
+		t.Errorf("the origin was asked with %v", asked)
+	}
+}
+
 // Each stream passes the access control of its own path, and that of no other.
 func TestMultiplexPassesTheFrontOfEachStream(t *testing.T) {
 	origin := newLiveOrigin(t)

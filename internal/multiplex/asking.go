@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -111,8 +112,8 @@ func (a *Asking) look() news {
 // decide is called with the header of the answer.
 func (a *Asking) decide(status int, header http.Header) {
 	admitted := status == http.StatusOK && fields.IsEventStream(header) &&
-		header.Get("Content-Encoding") == "" && a.conn.options.Admits(header)
-	if status != http.StatusOK && !a.conn.options.Admits(header) {
+		!isCoded(header) && a.conn.options.Admits(header)
+	if !a.conn.options.Admits(header) {
 		// A page of another site learns nothing of what it may not read.
 		status = http.StatusForbidden
 	}
@@ -131,6 +132,17 @@ func (a *Asking) decide(status int, header http.Header) {
 		a.cancel() // it may be an endless stream
 	}
 	a.conn.notify()
+}
+
+// isCoded reports whether a body has a content coding. Some servers name identity, which is
+// none (RFC 9110, section 8.4.1).
+func isCoded(header http.Header) bool {
+	for coding := range fields.Items(header["Content-Encoding"]) {
+		if !strings.EqualFold(coding, "identity") {
+			return true
+		}
+	}
+	return false
 }
 
 // An answer takes what the site answers.
