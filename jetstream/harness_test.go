@@ -136,7 +136,7 @@ type origin struct {
 	most    int // connections at once
 	asked   []string
 	refuses map[string]bool // nodes that do not reach it
-	held    map[string]bool // nodes that hear nothing of it for now
+	held    map[string]bool // nodes that it sends nothing to, until the test lets it
 	noIDs   bool
 	ignores bool               // the id that it is asked with: it sends all that it has
 	text    func(n int) string // the data of an event
