@@ -43,7 +43,7 @@ type view struct {
 	changed <-chan struct{}
 }
 
-// A standpoint is what of a view those who wait for a change are told.
+// A standpoint is the part of a view whose change wakes those who wait.
 type standpoint struct {
 	reign, newest uint64
 	away, taken   bool

@@ -139,7 +139,7 @@ type origin struct {
 	asked   []string
 	fetched []string        // what was asked for catch-ups
 	refuses map[string]bool // nodes that do not reach it
-	held    map[string]bool // nodes that hear nothing of it for now
+	held    map[string]bool // nodes that it sends nothing to, until the test lets it
 	noIDs   bool
 	ignores bool               // the id that it is asked with: it sends all that it has
 	greets  bool               // each connection begins with an event that tells how many there were

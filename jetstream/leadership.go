@@ -78,9 +78,9 @@ func (l *leadership) isFutile() bool {
 	return !l.futile.IsZero() && time.Since(l.futile) >= l.source.fleet.store.settings.Lease
 }
 
-// mark begins an epoch with the newest revision of the lease. If that has had an epoch, the
-// lease is renewed first. After an error the marker may be stored all the same: then it is
-// read, and counts.
+// mark begins an epoch with the newest revision of the lease. If that revision has had an
+// epoch, mark renews the lease first. NATS may have stored the marker although mark returns an
+// error: then the nodes read it, and it counts.
 func (l *leadership) mark(ctx context.Context, newest uint64) error {
 	e := epoch{l.term, newest}
 	if !l.epoch.less(e) {

@@ -25,7 +25,7 @@ const header = "Sse-Fanout"
 // version changes when older nodes would misread newer messages. They ignore those.
 const version = "1"
 
-// A kind is what a message is.
+// A kind is what a message is. It is a letter from a to z.
 type kind byte
 
 const (
@@ -109,6 +109,9 @@ func decodeMessage(h nats.Header, body []byte) (message, error) {
 		return message{}, errMessage
 	}
 	m := message{kind: kind(fields[1][0]), body: body}
+	if m.kind < 'a' || m.kind > 'z' {
+		return message{}, errMessage
+	}
 	term, revision, _ := strings.Cut(fields[2], ".")
 	part, parts, _ := strings.Cut(fields[5], "/")
 	numbers := [6]uint64{}

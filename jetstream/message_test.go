@@ -124,6 +124,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add("1 o 0.1 2 1 1/1", []byte(`{"header":{"X":["y"]}}`))
 	f.Add("1 x 0.1 2 1 1/1", []byte(`{"verdict":4}`))
 	f.Add("1 e 0.1 2 1 1/1", []byte("\x03\x80"))
+	f.Add("1 \xb0 0.1 2 1 1/1", []byte("0")) // it was encoded as two bytes
 	f.Fuzz(func(t *testing.T, value string, body []byte) {
 		m, err := decodeMessage(nats.Header{header: {value}}, body)
 		if err != nil {

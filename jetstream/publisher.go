@@ -189,7 +189,7 @@ func (p *publisher) run(ctx context.Context) {
 		case ack := <-ok:
 			p.acknowledged(ack)
 		case err := <-failed:
-			// It may be stored all the same, and so may those behind it.
+			// NATS may have stored this message, and those behind it, although no ack has come.
 			p.sent[0].future = nil
 			p.stop(fmt.Errorf("publishing to %s: %w", p.subject, explain(err)))
 		}

@@ -163,8 +163,8 @@ func (s *store) leases(ctx context.Context) (jetstream.KeyValue, error) {
 	return bucket, nil
 }
 
-// reopen makes the next call of leases look whether the bucket is there, after a request has
-// failed.
+// reopen is called after a request to the bucket has failed. The next call of leases looks
+// whether the bucket is there.
 func (s *store) reopen() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

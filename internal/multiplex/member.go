@@ -139,7 +139,7 @@ func (m *member) ask(now time.Time) {
 	})
 }
 
-// hear takes note of how a request was answered, if it was.
+// hear looks whether the request for the stream was answered, and does what the answer says.
 func (m *member) hear() {
 	news := m.asking.look()
 	switch {
