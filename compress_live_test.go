@@ -19,6 +19,7 @@ func TestCompressedStreamOverReloads(t *testing.T) {
 			if tc.name == "direct" {
 				needsDirect(t)
 			}
+			awaitNoCompressor(t)
 			origin := newResumingOrigin(t)
 			s := newSite(t)
 			config := func(header, heartbeat string) {

@@ -25,6 +25,7 @@ func TestCompressedOverEachCarrier(t *testing.T) {
 		{name: "HTTP/3", version: "HTTP/3.0"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			awaitNoCompressor(t)
 			origin := newLiveOrigin(t)
 			s := run(t, "encode gzip zstd\nsse_fanout "+origin.addr+" {\ncompress gzip from 1\nheartbeat 50ms\n"+tc.directives+"\n}")
 			url, client := s.over(tc.version)
@@ -52,6 +53,14 @@ func TestCompressedOverEachCarrier(t *testing.T) {
 			}
 		})
 	}
+}
+
+// awaitNoCompressor waits at the end of a test until all compressors of the process are given
+// back: Caddy notices some time after that clients have gone.
+func awaitNoCompressor(t *testing.T) {
+	t.Cleanup(func() {
+		waitFor(t, "all compressors are given back", func() bool { return compressors.InUse() == 0 })
+	})
 }
 
 // openCompressed asks for a stream in gzip.

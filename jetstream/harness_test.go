@@ -402,7 +402,7 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 		opts.lease = testLease
 	}
 	n.fleet, err = New(n.conn, name, []byte(opts.secret), Settings{
-		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: opts.replicas <= 1, Lease: opts.lease, HistoryEvents: 10000, HistoryAge: 5 * time.Minute,
+		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: true, Lease: opts.lease, HistoryEvents: 10000, HistoryAge: 5 * time.Minute,
 	}, zap.New(core).With(zap.String("node", name)))
 	if err != nil {
 		t.Fatal(err)

@@ -95,8 +95,8 @@ func TestWaitingForARestartPoint(t *testing.T) {
 			if n := len(c.sends); n != 30 {
 				t.Errorf("%d sends for 30 events", n)
 			}
-			if n := c.sent(); n < 4<<10 || n > 8<<10 {
-				t.Errorf("%d bytes were sent for %d, want those of 4 KiB as they are", n, len(wantLate))
+			if n := c.sent(); n < 1<<10 || n > 5<<10 {
+				t.Errorf("%d bytes were sent for %d, want those of 1 KiB as they are", n, len(wantLate))
 			}
 		}
 		s.end(direct.Ending{Reason: "drained", Drain: true})
@@ -106,6 +106,80 @@ func TestWaitingForARestartPoint(t *testing.T) {
 		}
 		if n := budget.InUse(); n != 0 {
 			t.Errorf("%d compressors are left", n)
+		}
+	})
+}
+
+// Of those that wait, some get in step and others do not, as they have come too late for that
+// restart point. All get each event at once.
+func TestComingTooLateForARestartPoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		s, r, _ := compressedStream()
+		random := rand.New(rand.NewPCG(1, 0))
+		type member struct {
+			*client
+			from int
+		}
+		members := []member{{h.joinGzip(s, r, 0), 0}}
+		var published []string
+		for n := range 100 {
+			wire := fmt.Sprintf("id: %d\ndata: %x %x\n\n", n, random.Uint64(), random.Uint64())
+			published = append(published, wire)
+			s.log.Publish(hub.Entry{Wire: []byte(wire)})
+			for _, m := range members {
+				m.sent()
+				if got, want := m.decoded(), strings.Join(published[m.from:], ""); got != want {
+					t.Fatalf("after event %d, a client that has come at %d read %d bytes, want %d", n, m.from, len(got), len(want))
+				}
+			}
+			if n%9 == 0 {
+				s.log.Beat()
+			}
+			members = append(members, member{h.joinGzip(s, r, hub.Cursor(n+1)), n + 1})
+			synctest.Wait()
+		}
+		if n := members[10].sent(); n > 5_500 {
+			t.Errorf("a client was sent %d bytes for 90 events of 45", n)
+		}
+	})
+}
+
+// A client that waits has had a heartbeat that the rendition does not have, as those in step did
+// not read then.
+func TestHeartbeatOfThoseThatWaitAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		s, r, _ := compressedStream()
+		random := rand.New(rand.NewPCG(1, 0))
+		n := 0
+		publish := func(events int) {
+			for range events {
+				s.log.Publish(hub.Entry{Wire: fmt.Appendf(nil, "id: %d\ndata: %x %x\n\n", n, random.Uint64(), random.Uint64())})
+				n++
+			}
+			synctest.Wait()
+		}
+		first := h.joinGzip(s, r, 0)
+		publish(10)
+		first.take(0)
+		publish(1)
+		late := h.joinGzip(s, r, 11)
+		publish(50)
+		s.log.Beat()
+		synctest.Wait()
+		publish(3)
+		first.take(-1)
+		synctest.Wait()
+		for range 30 {
+			publish(1)
+		}
+		text := first.decoded()
+		if got := late.decoded(); got != text[strings.Index(text, "id: 11\n"):] {
+			t.Error("they read different events")
+		}
+		if s.beaten == 0 {
+			t.Error("nobody has had a heartbeat")
 		}
 	})
 }
@@ -201,7 +275,7 @@ func TestManyRandomCompressedClients(t *testing.T) {
 		var published []string
 		wants := func(m member) string { return strings.Join(published[m.from:], "") }
 		publish := func(size int) {
-			wire := event(len(published)) + fmt.Sprintf("data: %s\n\n", strings.Repeat("x", size))
+			wire := event(len(published)) + fmt.Sprintf("data: %s\n\n", strings.Repeat(fmt.Sprintf("%x ", random.Uint32()), size/9))
 			published = append(published, wire)
 			s.log.Publish(hub.Entry{Wire: []byte(wire)})
 		}

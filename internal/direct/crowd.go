@@ -17,6 +17,8 @@ type crowd struct {
 	beat uint64  // heartbeats seen
 	mark gzip.Mark
 
+	oldest hub.Cursor // since which one of those that wait has had nothing but the log, before mark
+
 	// Guarded by group.mu, and by Socket.Progress read by anybody. Only run writes them.
 	cursor        hub.Cursor
 	events, bytes uint64
@@ -68,14 +70,22 @@ func (c *crowd) admit() (limit hub.Cursor) {
 	if len(c.live) == 0 || g.log.Look(c.cursor).Beat != c.beat {
 		return everything
 	}
-	limit, isDue := g.rendition.Await(c.cursor)
-	if isDue {
-		for _, k := range c.dropAll() {
-			g.shard.serve(k)
-		}
+	limit, isDue := g.rendition.Await(c.since(), c.cursor)
+	if !isDue {
+		return limit
 	}
+	for _, k := range c.dropAll() {
+		g.shard.serve(k)
+	}
+	if len(c.live) == 0 {
+		return everything
+	}
+	limit, _ = g.rendition.Await(c.since(), c.cursor) // those who wait for another restart point
 	return limit
 }
+
+// since returns the cursor since which some of those that wait have had nothing but the log.
+func (c *crowd) since() hub.Cursor { return max(c.oldest, c.mark.Since()) }
 
 // part sends a large parcel to each in the crowd by itself, and takes them back as they
 // have got it.
@@ -113,7 +123,10 @@ func (c *crowd) advance(p *parcel, events, bytes int) {
 func (c *crowd) skip() {
 	g := c.group
 	newest := g.log.Newest().Cursor
-	if g.rendition != nil && !c.waits() {
+	switch {
+	case c.waits():
+		c.mark = c.mark.Jump(newest)
+	case g.rendition != nil:
 		c.mark = g.rendition.Newest()
 		newest = c.mark.Cursor()
 	}
@@ -196,6 +209,10 @@ func (c *crowd) rejoin(k *Socket) {
 	k.bytes -= c.bytes
 	g.mu.Unlock()
 	if c.waits() {
+		if len(c.live) == 0 {
+			c.oldest = everything
+		}
+		c.oldest = min(c.oldest, k.gzip.Since())
 		k.gzip.Share(c.mark)
 	}
 	c.live = append(c.live, k)

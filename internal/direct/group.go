@@ -41,7 +41,7 @@ func (s *shard) join(h *Handover) *group {
 		g.current = crowd{group: g, cursor: h.Cursor, beat: h.Log.Look(h.Cursor).Beat}
 		if h.Gzip != nil {
 			g.rendition, g.current.mark = h.Gzip.Rendition(), h.Gzip.Mark()
-			g.waiting = &crowd{group: g, cursor: h.Cursor, beat: g.current.beat}
+			g.waiting = &crowd{group: g, cursor: h.Cursor, beat: g.current.beat, mark: gzip.Mark{}.Jump(h.Cursor)}
 		}
 		g.stop = h.Log.Listen(g.wake)
 		s.groups[h.Stream] = g

@@ -73,7 +73,11 @@ func (g *group) look(waits bool, at, limit hub.Cursor, mark gzip.Mark) parcel {
 func (p *parcel) seal(mark gzip.Mark) {
 	if p.stored && len(p.bytes) > 0 {
 		p.delivery.Compressed = gzip.StoredSize(len(p.bytes))
-		p.delivery.leg = &leg{mark, mark.Stored(p.bytes)}
+		behind := mark.Entries(p.bytes, p.next)
+		if p.isBeat {
+			behind = mark.Words(p.bytes)
+		}
+		p.delivery.leg = &leg{mark, behind}
 	}
 }
 

@@ -53,9 +53,9 @@ type compressor struct {
 
 // newCompressor returns a compressor of a level in [MinLevel, MaxLevel], at a restart point.
 //
-// Below 7, klauspost's algorithms forget all that they have seen whenever they are flushed
-// after less than 128 bytes, as they are after a small event or a heartbeat. Those of the
-// standard library do so at level 1 alone, so that level is its level 2.
+// Below 7, klauspost's algorithms make 3 to 16 % more of events of 60 bytes to 2 KiB than those
+// of the standard library. Those forget all that they have seen whenever they are flushed after
+// less than 128 bytes at level 1, so that level is their level 2.
 func newCompressor(level int) *compressor {
 	c := new(compressor)
 	// The constructors complain of nothing but the level.
@@ -84,6 +84,14 @@ func (c *compressor) compress(p []byte) []byte {
 	return b
 }
 
-// restart makes what follows refer to nothing before it. Behind a flush, the output stands at
-// a whole byte, and the state of a fresh compressor fits behind it.
-func (c *compressor) restart() { c.deflate.Reset(&c.out) }
+// restart makes what follows refer to nothing but known, which stands in front of it in the
+// uncompressed stream. Behind a flush, the output stands at a whole byte, and the state of a
+// compressor that has seen nothing else fits behind it.
+func (c *compressor) restart(known []byte) {
+	c.deflate.Reset(&c.out)
+	if len(known) > 0 {
+		_, _ = c.deflate.Write(known)
+		_ = c.deflate.Flush()
+		c.out.Reset()
+	}
+}

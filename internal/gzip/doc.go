@@ -2,12 +2,13 @@
 // gzip (RFC 1952) of its own.
 //
 // A Rendition makes pieces of a log: each is a run of entries, deflated (RFC 1951) and
-// flushed to a whole byte. Pieces refer to what was sent before them, except where the
-// compressor has started afresh: at a restart point. A reader that begins between two of
-// them gets stored blocks, which say the same without compression and cost no more than a
-// copy. At the next restart point it is in step: from there on it gets the shared pieces. So
-// a reader has sent nobody else's history, and a piece is compressed once however many read
-// it.
+// flushed to a whole byte. Pieces refer to what was sent before them. At a restart point, the
+// compressor starts afresh, and is shown the last entries before it: what follows refers to
+// these and to nothing older. A reader that begins between two restart points gets stored
+// blocks, which say the same without compression and cost no more than a copy. At the first
+// restart point of which it has had those entries it is in step: from there on it gets the
+// shared pieces. So a reader has sent nobody else's history, and a piece is compressed once
+// however many read it.
 //
 // What only one reader is told goes into a stored block as well. It moves what the next
 // piece would refer to, so that the reader is out of step until the next restart point. The

@@ -22,7 +22,7 @@ func (r *Rendition) extend(m Mark, limit hub.Cursor) (made, lags bool) {
 		return made, lags
 	}
 	if d.restart {
-		d.compressor.restart()
+		d.compressor.restart(r.text(d.known, d.from.cursor))
 	}
 	d.bytes = d.compressor.compress(d.text)
 	r.append(d, d.from.sum.Add(d.text))
@@ -52,12 +52,17 @@ func (r *Rendition) draft(m Mark, limit hub.Cursor) (d *draft, made, lags bool) 
 	case len(text) == 0:
 		text = r.heartbeat
 	}
+	if r.sinceStart >= maxDistance && r.cut == uncut && !r.isFresh {
+		r.refresh()
+	}
 	return &draft{
 		piece: piece{
 			from:    r.end,
 			plain:   len(text),
 			since:   batch.Since,
-			restart: r.isFresh || r.sinceStart >= maxDistance && r.cut == uncut,
+			isWord:  batch.Gap || len(batch.Bytes) == 0,
+			restart: r.isFresh,
+			known:   r.known,
 		},
 		compressor: r.compressor,
 		text:       text,
@@ -79,11 +84,27 @@ func (r *Rendition) append(d *draft, sum Sum) {
 		r.wasted += (r.readers - r.inStep) * max(0, d.plain-len(d.bytes))
 	}
 	r.pieces = append(r.pieces, d.piece)
-	r.end = Mark{r.end.seq + 1, d.next, sum}
+	r.end = Mark{seq: r.end.seq + 1, cursor: d.next, sum: sum}
 	r.beat = d.beat
 	r.sinceStart += d.plain
 	if r.end.cursor == r.cut {
-		r.isFresh, r.cut = true, uncut
+		r.refresh()
 	}
 	r.trim()
 }
+
+// text returns the end of what the log has between two cursors, or nothing if it no longer has
+// all of that.
+func (r *Rendition) text(from, to hub.Cursor) (text []byte) {
+	for from < to {
+		batch := r.log.LookUntil(from, to)
+		if batch.Lagged {
+			return nil
+		}
+		text = append(text, lastOf(batch.Bytes)...)
+		from = batch.Next
+	}
+	return lastOf(text)
+}
+
+func lastOf(text []byte) []byte { return text[max(0, len(text)-maxKnown):] }

@@ -12,13 +12,23 @@ import (
 // those that wait for it stored blocks. So it is due when those that wait have been sent as many
 // bytes more than in step as it costs the others. More of them would cost more, and fewer, too.
 const (
-	// restartCost is how many bytes a reader is sent more for a restart: 250 to 400 for JSON
-	// objects of 200 bytes and of 2 KiB.
-	restartCost = 400
+	// restartCost is how many bytes a reader is sent more for a restart: 10 to 75 for JSON objects
+	// of 2 KiB and of 200 bytes.
+	restartCost = 60
+
+	// minKnown is how many bytes in front of a restart point the compressor is shown at least, if
+	// there are as many. With none, a restart costs 150 to 300 bytes; with more, readers wait for
+	// longer.
+	minKnown = 1 << 10
+
+	// maxKnown is how many bytes it is shown at most.
+	maxKnown = 4 << 10
 
 	// minDistance is how far apart restart points are at least, in bytes before compression,
-	// if any reader is in step: clients that ask for gzip and do not read wait for ever.
-	minDistance = 4 << 10
+	// if any reader is in step: clients that ask for gzip and do not read wait for ever. It is not
+	// below minKnown: what the compressor is shown is behind the last restart point, and so all
+	// who were in step have had it.
+	minDistance = 2 << 10
 
 	// maxDistance is how far apart they are at most: what a reader that waits is sent as it is.
 	maxDistance = 64 << 10
@@ -53,6 +63,7 @@ type Rendition struct {
 	end        Mark        // behind the last piece
 	beat       uint64      // heartbeats of the log by then
 	isFresh    bool        // the next piece is a restart point
+	known      hub.Cursor  // from where on it refers to the log, if it is
 	cut        hub.Cursor  // where a restart point will be, if it is ahead of end; else uncut
 	sinceStart int         // bytes since the last restart point, before compression
 	wasted     int         // bytes that those who wait were sent more than others since then
@@ -67,14 +78,17 @@ type piece struct {
 	bytes   []byte
 	plain   int // bytes before compression
 	since   time.Time
+	isWord  bool // it is a heartbeat, or in place of a gap
 	restart bool
+	known   hub.Cursor // from where on it refers to the log, if it is a restart point
 }
 
 // A Mark is a place between two pieces, or behind stored blocks that several readers share.
 type Mark struct {
-	seq    uint64 // of the next piece
+	seq    uint64 // of the next piece; 0 behind stored blocks
 	cursor hub.Cursor
-	sum    Sum // of all that is before it
+	since  hub.Cursor // behind stored blocks: what is between here and cursor was of the log
+	sum    Sum        // of all that is before it
 }
 
 // Cursor returns the place in the log.
@@ -83,8 +97,23 @@ func (m Mark) Cursor() hub.Cursor { return m.cursor }
 // Is reports whether two marks are the same place between pieces.
 func (m Mark) Is(other Mark) bool { return m.seq == other.seq }
 
-// Stored returns the mark behind one for readers that were sent p in stored blocks.
-func (m Mark) Stored(p []byte) Mark { return Mark{sum: m.sum.Add(p)} }
+// Since returns the cursor since which readers behind stored blocks have had nothing but the log.
+func (m Mark) Since() hub.Cursor { return m.since }
+
+// Entries returns the mark behind one for readers that were sent p in stored blocks, which the
+// log has up to next.
+func (m Mark) Entries(p []byte, next hub.Cursor) Mark {
+	return Mark{cursor: next, since: m.since, sum: m.sum.Add(p)}
+}
+
+// Words returns the mark behind one for readers that were sent p in stored blocks, which is not
+// in the log.
+func (m Mark) Words(p []byte) Mark {
+	return Mark{cursor: m.cursor, since: m.cursor, sum: m.sum.Add(p)}
+}
+
+// Jump returns the mark for readers that go on elsewhere.
+func (m Mark) Jump(to hub.Cursor) Mark { return Mark{cursor: to, since: to, sum: m.sum} }
 
 // A Batch is what a reader gets next.
 type Batch struct {
@@ -219,7 +248,7 @@ func (r *Rendition) at(m Mark) (Batch, bool) {
 // r.mu must be held.
 func (r *Rendition) begin(at hub.Cursor) {
 	r.pieces = nil
-	r.end = Mark{r.end.seq + 1, at, r.end.sum}
-	r.isFresh, r.cut, r.sinceStart, r.wasted = true, uncut, 0, 0
+	r.end = Mark{seq: r.end.seq + 1, cursor: at, sum: r.end.sum}
+	r.isFresh, r.known, r.cut, r.sinceStart, r.wasted = true, at, uncut, 0, 0
 	r.beat = r.log.Look(at).Beat
 }

@@ -10,9 +10,10 @@ import "github.com/sse-fanout/caddy-sse-fanout/internal/hub"
 type Stream struct {
 	rendition *Rendition
 	isInStep  bool
-	mark      Mark // where the reader is, between pieces or behind stored blocks
-	start     Sum  // of the mark where it got there
-	own       Sum  // of what it got before
+	mark      Mark       // where the reader is, between pieces or behind stored blocks
+	since     hub.Cursor // before the mark was shared, it had nothing but the log since here
+	start     Sum        // of the mark where it got there
+	own       Sum        // of what it got before
 }
 
 // Rendition returns that which the stream is of, or nil.
@@ -24,6 +25,10 @@ func (s *Stream) IsInStep() bool { return s.isInStep }
 // Mark returns where a reader is.
 func (s *Stream) Mark() Mark { return s.mark }
 
+// Since returns the cursor since which a reader that waits has had nothing but the log, for
+// Rendition.Await.
+func (s *Stream) Since() hub.Cursor { return max(s.since, s.mark.since) }
+
 // MoveTo says where a reader is: at a mark that follows from the one where it was, or that it
 // comes back to.
 func (s *Stream) MoveTo(m Mark) { s.mark = m }
@@ -32,6 +37,7 @@ func (s *Stream) MoveTo(m Mark) { s.mark = m }
 // on. They are at a mark.
 func (s *Stream) Share(m Mark) {
 	s.own = s.own.Then(s.mark.sum.since(s.start))
+	s.since = s.Since()
 	s.mark, s.start = m, m.sum
 }
 
@@ -39,7 +45,7 @@ func (s *Stream) Share(m Mark) {
 func (s *Stream) Private(p []byte) {
 	if len(p) > 0 {
 		s.Leave()
-		s.mark = s.mark.Stored(p)
+		s.mark = s.mark.Words(p)
 	}
 }
 
@@ -57,7 +63,7 @@ func (s *Stream) Next(at hub.Cursor) Batch {
 		b.Stored = r.gap
 	}
 	b.Plain, b.Events = len(b.Stored), int(b.Next-at) //nolint:gosec // of one segment
-	b.mark = s.mark.Stored(b.Stored)
+	b.mark = s.mark.Entries(b.Stored, b.Next)
 	return b
 }
 
@@ -91,7 +97,10 @@ func (s *Stream) tryToEnter(at hub.Cursor, beat *uint64) (limit hub.Cursor, ok b
 	r := s.rendition
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m, ok, limit := r.await(at)
+	if s.mark.cursor != at {
+		s.mark = s.mark.Jump(at)
+	}
+	m, ok, limit := r.await(s.Since(), at)
 	if !ok {
 		return limit, false
 	}

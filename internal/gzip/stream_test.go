@@ -277,10 +277,10 @@ func TestAllGetOnePiece(t *testing.T) {
 func TestJoinersGetInStep(t *testing.T) {
 	const size = 1000
 	for _, tc := range []struct{ inStep, wait, least, most int }{
-		{inStep: 1, wait: 1, least: minDistance, most: minDistance + 2*size},
-		{inStep: 1, wait: 20, least: minDistance, most: minDistance + 2*size},
-		{inStep: 60, wait: 1, least: 24_000, most: 60_000},
-		{inStep: 60, wait: 6, least: minDistance, most: 10_000},
+		{inStep: 1, wait: 1, least: minKnown, most: minDistance + 2*size},
+		{inStep: 1, wait: 20, least: minKnown, most: minDistance + 2*size},
+		{inStep: 60, wait: 1, least: 4_000, most: 10_000},
+		{inStep: 60, wait: 6, least: minKnown, most: minDistance + 2*size},
 		{inStep: 1000, wait: 1, least: maxDistance, most: maxDistance + 2*size},
 	} {
 		t.Run(fmt.Sprintf("%d beside %d", tc.wait, tc.inStep), func(t *testing.T) {
@@ -331,6 +331,61 @@ func TestJoinAtARestartPoint(t *testing.T) {
 	}
 	old.end("")
 	late.end("")
+}
+
+// What the compressor is shown at a restart point has no words that are not in the log, and a
+// reader that was told some since does not get in step there.
+func TestRestartBehindWords(t *testing.T) {
+	for name, words := range map[string]func(p *play, waiting *reader){
+		"none":        func(*play, *reader) {},
+		"a heartbeat": func(p *play, _ *reader) { p.log.Beat() },
+		"a gap":       func(p *play, _ *reader) { p.gap() },
+		"its own":     func(_ *play, waiting *reader) { waiting.tell("retry: 1\n\n") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for behind := range 40 { // events
+				p := newPlay(t, DefaultLevel)
+				random := rand.New(rand.NewPCG(1, 0)) //nolint:gosec // repeatable
+				first := p.join(0)
+				publish := func(n int) {
+					for range n {
+						p.publish(wire(random, len(p.published), 100))
+						for _, r := range p.readers {
+							r.readAll()
+						}
+					}
+				}
+				publish(10)
+				waiting := p.join(0)
+				publish(40 - behind)
+				words(p, waiting)
+				first.readAll()
+				publish(behind + 60)
+				if waiting.pieces == 0 {
+					t.Errorf("with %d events behind it, the reader does not get in step", behind)
+				}
+				first.end("")
+				waiting.end("")
+			}
+		})
+	}
+}
+
+// The first reader after all others have left gets pieces at once.
+func TestNextReaderGetsPieces(t *testing.T) {
+	p := newPlay(t, DefaultLevel)
+	first, second := p.join(0), p.join(0)
+	for n := range 100 {
+		p.publish(wire(rand.New(rand.NewPCG(1, 0)), n, 100)) //nolint:gosec // repeatable
+		first.readAll()
+	}
+	first.end("")
+	p.publish("data: x\n\n")
+	second.readAll()
+	if second.pieces == 0 {
+		t.Error("it gets none")
+	}
+	second.end("")
 }
 
 // However long nobody waits, the distance of restart points is bounded.
