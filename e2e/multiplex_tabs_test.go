@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/url"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -193,7 +194,7 @@ func TestClientFallsBackToNative(t *testing.T) {
 			caddy := runCaddy(t, "", tabbedSite(t, origin, brief))
 			b := startTabs(t, dir, browser, program(t, binary[0], binary[1:]...))
 			page := caddy.localhost() + "/multiplex.html"
-			b.open(1, page)
+			b.open(1, page+"?from="+url.QueryEscape(fmt.Sprintf("&last_event_id=%d", now()-20))) // which is not where it goes on
 			b.awaitEvent("opened", now()+10, 0)
 			caddy.awaitConnections(t, 1)
 			if err := caddy.load(t, "", tabbedSite(t, origin, module)); err != nil {

@@ -341,8 +341,9 @@ export class EventSource extends EventTarget {
   #own() {
     let url = this.#url;
     if (this.#mark && this.#mark[0] !== '~') {
-      const at = new URL(url);
-      at.search += (at.search && '&') + 'lastEventId=' + encodeURIComponent(this.#id);
+      const at = new URL(url), ids = /^(lastEventI[dD]|last_event_id|Last-Event-ID)=/;
+      const query = at.search.slice(1).split('&').filter(p => p && !ids.test(p));
+      at.search = [...query, 'lastEventId=' + encodeURIComponent(this.#id)].join('&');
       url = at.href;
     }
     this.#native = new Native(url, {withCredentials: this.#cred});
