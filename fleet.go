@@ -22,9 +22,9 @@ func (h *Handler) joinFleet(ctx caddy.Context, definition string) error {
 	if !h.settings.Fleet {
 		return nil
 	}
-	if h.wraps() {
-		return errors.New("joining the fleet: only a handler with upstreams or a source can take part; " +
-			"name upstreams behind sse_fanout, or take the option fleet away")
+	if h.wraps() && h.settings.Name == "" {
+		return errors.New("joining the fleet: what stands behind this handler does not tell which handler of another node " +
+			"it is; give it the option name, with the same name on all nodes, or name upstreams behind sse_fanout")
 	}
 	value, err := ctx.AppIfConfigured(fleet.AppID)
 	if err != nil {

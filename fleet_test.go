@@ -10,7 +10,7 @@ import (
 func TestAHandlerWithoutAFleetSaysWhatIsMissing(t *testing.T) {
 	for name, tc := range map[string]struct{ config, want string }{
 		"no app":            {`{"fleet": true, "source": {"handler": "static_response"}}`, "xcaddy build --with"},
-		"the wrapping form": {`{"fleet": true}`, "only a handler with upstreams or a source"},
+		"the wrapping form": {`{"fleet": true}`, "the option name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, err := caddy.ProvisionContext(&caddy.Config{})

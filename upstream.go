@@ -42,10 +42,35 @@ func upstreamOf(t *relay.Topic) *upstream { return t.Source().(*upstream) }
 
 // Follow implements relay.Source.
 func (u *upstream) Follow(ctx context.Context, from relay.Resumption, sink relay.Sink) relay.Outcome {
-	if u.shared != nil {
-		return u.shared.Follow(ctx, from, sink)
+	if u.shared == nil {
+		return u.ask(ctx, from, sink)
 	}
-	return u.ask(ctx, from, sink)
+	// Another node may ask the origin. Whether this one's site leads strangers here is not for
+	// that node to say.
+	if out, leads := u.rehearse(ctx, sink); !leads {
+		return out
+	}
+	return u.shared.Follow(ctx, from, sink)
+}
+
+// rehearse sends a stranger as far as to the handler, in the wrapping form. It reports whether
+// it gets there, and if not, what has come of it.
+func (u *upstream) rehearse(ctx context.Context, sink relay.Sink) (out relay.Outcome, leads bool) {
+	if !u.pool.opts.Wrapping {
+		return out, true
+	}
+	src, ok := u.pool.source()
+	if !ok {
+		return relay.Outcome{Err: relay.ErrClosing}, false
+	}
+	q := &inquiry{upstream: u, settles: true, rehearses: true}
+	q.answer = origin.NewAnswer(origin.Options{Restricts: u.restrictionOf}, sink)
+	out, err := origin.Ask(ctx, caller{u}, q.answer, func(ctx context.Context) error { return src.serve(ctx, q) })
+	if err != nil || !q.HasArrived() {
+		return u.complete(ctx, out, err, q), false
+	}
+	u.homes.Connected(q.via)
+	return out, true
 }
 
 // ask is Follow for a node that asks the origin itself.
@@ -179,6 +204,9 @@ type inquiry struct {
 	// stranger reaches becomes the topic's home, and via is the route to it.
 	settles bool
 	via     site.Route
+
+	// rehearses says that the source is not asked.
+	rehearses bool
 }
 
 // inquiryKey is where the context of a stranger's request has its inquiry.
@@ -206,7 +234,7 @@ func (q *inquiry) serve(h *instance, r *http.Request, next caddyhttp.Handler) er
 		return q.Misled()
 	}
 	return q.Arrive(r, func() error {
-		if err := q.arrive(h, r); err != nil {
+		if err := q.arrive(h, r); err != nil || q.rehearses {
 			return err
 		}
 		q.upstream.request.Apply(r)

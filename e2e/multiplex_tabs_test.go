@@ -2,9 +2,9 @@ package e2e
 
 import (
 	"fmt"
-	"net/url"
 	"io"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"strconv"

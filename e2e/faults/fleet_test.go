@@ -29,7 +29,7 @@ const (
 	reunion = 40 * time.Second
 )
 
-var fleetTopics = []string{"/fleet/1", "/fleet/2", "/fleet/3", "/fleet/4", "/fleet/" + origins.Offsets, "/fleet/" + origins.Text}
+var fleetTopics = []string{"/fleet/1", "/fleet/2", "/fleet/3", "/wrapping/1", "/fleet/" + origins.Offsets, "/fleet/" + origins.Text}
 
 // A fleet is all that takes part in the test of one.
 type fleet struct {

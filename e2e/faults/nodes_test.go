@@ -48,6 +48,21 @@ func (n *node) caddyfile() string {
 	for _, p := range n.toBrokers {
 		servers = append(servers, "nats://"+p.Addr())
 	}
+	options := fmt.Sprintf(`
+			fleet
+			history 4000 1m
+			gap_event %s
+			heartbeat %dms
+			linger 2s
+			reconnect 100ms 1s
+			idle_timeout 3s
+			dispatch_timeout 5s
+			wait 3s
+			direct %s`, gapEvent, n.heartbeat, *direct)
+	const transport = `
+			transport http {
+				keepalive 5s
+			}`
 	return fmt.Sprintf(`{
 	admin 127.0.0.1:%d
 	auto_https off
@@ -70,25 +85,20 @@ func (n *node) caddyfile() string {
 http://:%d {
 	handle /fleet/* {
 		sse_fanout %s {
-			name fleet
-			fleet
-			history 4000 1m
-			gap_event %s
-			heartbeat %dms
-			linger 2s
-			reconnect 100ms 1s
-			idle_timeout 3s
-			dispatch_timeout 5s
-			wait 3s
-			direct %s
-			transport http {
-				keepalive 5s
-			}
+			name fleet%s%s
+		}
+	}
+	handle /wrapping/* {
+		sse_fanout {
+			name wrapping%s
+		}
+		reverse_proxy %s {%s
 		}
 	}
 	respond %q
 }
-`, n.admin, strings.Join(servers, " "), n.title, lease, n.http, n.toOrigin.Addr(), gapEvent, n.heartbeat, *direct, n.greeting)
+`, n.admin, strings.Join(servers, " "), n.title, lease, n.http, n.toOrigin.Addr(), options, transport,
+		options, n.toOrigin.Addr(), transport, n.greeting)
 }
 
 // A share is what a node is for a topic.

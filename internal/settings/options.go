@@ -71,9 +71,9 @@ type Options struct {
 	IDs string `json:"ids,omitempty"`
 
 	// Whether the nodes of the fleet open one connection to the origin for all of
-	// them together. It needs the app sse_fanout_fleet, and upstreams or a source.
-	// Nodes share topics of handlers that are configured alike, or that have the same
-	// Name, which is then the definition. Default: no.
+	// them together. It needs the app sse_fanout_fleet. Nodes share topics of handlers
+	// that are configured alike, or that have the same Name, which is then the
+	// definition. The wrapping form needs a Name. Default: no.
 	Fleet bool `json:"fleet,omitempty"`
 
 	// How the events that a resuming client has missed are fetched when the
