@@ -21,9 +21,10 @@ const (
 	// lease is how long a node of the fleet may be silent.
 	lease = 3 * time.Second
 
-	// fleetLookback is how far the origin's store reaches back: further than a node is away
-	// from the fleet, and not as far as the stream.
-	fleetLookback = 20 * time.Second
+	// fleetLookback is how far the origin's store reaches back: further than the stream may get
+	// nothing, and not as far as the stream. Faults of the origin and of NATS that followed on
+	// each other have kept events from the stream for 22 s.
+	fleetLookback = 40 * time.Second
 
 	// reunion is how long nodes may take to be with the fleet again.
 	reunion = 40 * time.Second

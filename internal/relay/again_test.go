@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"strconv"
 	"testing"
 	"testing/synctest"
 )
@@ -64,6 +65,41 @@ func TestASourceMayKnowOfAGap(t *testing.T) {
 		second.events(5, 5)
 		if text, _ := read(r); text != ": gap\n\n"+numbered(5, 5) {
 			t.Errorf("got %q", text)
+		}
+	})
+}
+
+// TestAnIDThatWasDeniedIsNotTheLast has a source that is asked without an id, as the origin has
+// denied that, and that says later that another connection begins. Once it had answered with
+// ids of its own, it was asked without one for as long as it did so: all clients missed events.
+func TestAnIDThatWasDeniedIsNotTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, testConfig())
+		r := b.join("192.0.2.1", "")
+		defer r.Close()
+		first := b.next().accept()
+		b.begin(r)
+		first.events(1, 4).fail()
+		b.denyID()
+		unanswered := b.next()
+		if unanswered.from.ID != "" {
+			t.Errorf("the source is asked for what follows %q, which was denied", unanswered.from.ID)
+		}
+		unanswered.again()
+		second := b.next()
+		if second.from.ID != "" {
+			t.Errorf("the source is asked for what follows %q, which was denied", second.from.ID)
+		}
+		second.accept().events(8, 9).again()
+		for last, from := 9, b.next(); last < 12; last++ {
+			if want := strconv.Itoa(last); from.from.ID != want {
+				t.Errorf("the source is asked for what follows %q, want %q", from.from.ID, want)
+			}
+			from.accept().events(last+1, last+1).again()
+			from = b.next()
+		}
+		if text, _ := read(r); text != numbered(1, 4)+": gap\n\n"+numbered(8, 12) {
+			t.Errorf("the client has got:\n%s", text)
 		}
 	})
 }

@@ -70,6 +70,7 @@ func (c *connection) Accept(o Opening) (tell func()) {
 	hasHistory := t.log.Newest().Cursor > 0
 	told := Connected{Address: o.Address, LastEventID: c.ID, Attempt: f.failures + 1, Reloaded: c.replaces != nil}
 	c.nth, told.Without = t.connected(c.ID, c.brought, f.suspectID, &o)
+	f.suspectID = "" // the topic knows by now
 	if !o.News {
 		c.sieve.begin(c.nth > 1 || hasHistory)
 	} else if !c.sieve.whole {

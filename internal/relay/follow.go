@@ -18,7 +18,7 @@ func (f *follower) run(ctx context.Context) {
 			f.suspectID = c.ID
 			f.doubted = f.doubted || errors.Is(c.outcome.Err, errSilentToID)
 			f.topic.disconnected(c.nth)
-			c = f.attempt(ctx, func() beginning { return beginning{} })
+			c = f.attempt(ctx, f.nextWithout)
 			f.suspectID = ""
 		}
 		if ctx.Err() != nil {
@@ -35,6 +35,15 @@ func (f *follower) run(ctx context.Context) {
 		reason = string(e.Reason) // why there are none
 	}
 	f.closed(reason, 0, false)
+}
+
+// nextWithout is next without the id that is suspected. Once the topic has another one, it is asked
+// for what follows that: the source may come again before the attempt is over.
+func (f *follower) nextWithout() beginning {
+	if b := f.next(); b.ID != f.suspectID {
+		return b
+	}
+	return beginning{}
 }
 
 // MaxDenials is how often in a row the origin must have denied a stream to an id that it has
