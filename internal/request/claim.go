@@ -26,7 +26,7 @@ func ClaimOf(r *http.Request) relay.Claim {
 		unescaped, err := url.QueryUnescape(value)
 		switch id := relay.TrimBlanks(unescaped); {
 		case err != nil && malformed.ID == "":
-			malformed = relay.Claim{ID: value, Param: name}
+			malformed = relay.Claim{ID: relay.TrimBlanks(value), Param: name}
 		case err == nil && id != "":
 			return relay.Claim{ID: id, Param: name}
 		}

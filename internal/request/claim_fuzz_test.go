@@ -16,6 +16,7 @@ func FuzzLastEventID(f *testing.F) {
 	f.Add("1", "")
 	f.Add("", "lastEventId=%31&x=y")
 	f.Add("\xff", "last_event_id=a%0ab&&=&")
+	f.Add("", "lastEventId=% ")
 	f.Fuzz(func(t *testing.T, header, query string) {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header["Last-Event-Id"] = []string{header}
