@@ -20,7 +20,6 @@ import (
 // The names that a fleet has for what it keeps in JetStream.
 const (
 	streamName = "SSE_FANOUT"
-	bucketName = "SSE_FANOUT_LEASES"
 )
 
 // A broker is a NATS server, a member of a cluster of JetStream.
@@ -122,15 +121,10 @@ func (s storehouse) consumers(ctx context.Context) (int, error) {
 	return stream.CachedInfo().State.Consumers, nil
 }
 
-// delete deletes the stream, or the bucket of the leases. It may be gone already.
-func (s storehouse) delete(ctx context.Context, stream bool) error {
-	var err error
-	if stream {
-		err = s.DeleteStream(ctx, streamName)
-	} else {
-		err = s.DeleteKeyValue(ctx, bucketName)
-	}
-	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) {
+// delete deletes the stream. It may be gone already.
+func (s storehouse) delete(ctx context.Context) error {
+	err := s.DeleteStream(ctx, streamName)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil
 	}
 	return err

@@ -15,7 +15,8 @@ var (
 	clients  = flag.Int("clients", 500, "how many clients there are")
 	seed     = flag.Uint64("seed", 0, "decides the schedule; 0: a new one")
 	direct   = flag.String("direct", "on", "on, or off: direct delivery")
-	only     = flag.String("only", "", "names of the faults to have, by semicolons; empty: all")
+	only     = flag.String("only", "", "names of the faults to have, by semicolons; empty: all but those of -deletions")
+	loses    = flag.Bool("deletions", false, "fleet: delete the stream, too, of which docs/fleet.md says what is lost")
 
 	caddyBinary = flag.String("caddy", "", "the Caddy to test; empty: cmd/caddy of the parent directory, built now")
 )
