@@ -19,7 +19,7 @@ const (
 
 const deletion = "the stream is deleted"
 
-func fleetKinds(deletions bool) []kind {
+func fleetKinds(except part, deletions bool) []kind {
 	const ms = time.Millisecond
 	kinds := []kind{
 		{"kill -9 of the holder", partNodes, 0, 2000 * ms, 1},
@@ -51,7 +51,7 @@ func fleetKinds(deletions bool) []kind {
 	if deletions {
 		kinds = append(kinds, kind{deletion, partNATS, 0, 0, 1})
 	}
-	return kinds
+	return slices.DeleteFunc(kinds, func(k kind) bool { return k.part == except })
 }
 
 // deal makes a schedule in which each part has its faults in turn, each as often as it weighs,
