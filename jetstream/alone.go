@@ -74,11 +74,11 @@ func (f *following) rejoin() {
 		f.skipAll, f.gap = f.eventful, f.eventful
 	case f.lastID:
 	default:
-		f.skipTo, f.skipUntil = f.from.ID, time.Now().Add(skipTime)
+		f.skipTo, f.skipUntil = f.from.ID, time.Time{}
 	}
 }
 
-// skipTime is for how long the stream may not come to where the topic is.
+// skipTime is for how long events of the stream may come without the one where the topic is.
 const skipTime = 10 * time.Second
 
 func (f *following) isAway() bool { return f.contest.look().away || time.Now().Before(f.shunned) }

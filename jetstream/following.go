@@ -226,7 +226,7 @@ func (f *following) compare(id string) {
 	case id == f.from.ID:
 		f.skipTo = ""
 	default:
-		f.skipTo, f.skipUntil = f.from.ID, time.Now().Add(skipTime)
+		f.skipTo, f.skipUntil = f.from.ID, time.Time{}
 	}
 }
 
@@ -343,6 +343,9 @@ func (f *following) skips(e *sse.Event, id string) bool {
 	case e.HasID && id == f.skipTo:
 		f.skipTo = ""
 		return true
+	case f.skipUntil.IsZero():
+		// Not before: the stream may have got nothing for long.
+		f.skipUntil = time.Now().Add(skipTime)
 	case time.Now().After(f.skipUntil):
 		f.skipTo, f.gap = "", true
 		return false

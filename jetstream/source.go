@@ -56,7 +56,7 @@ type state struct {
 	isApart      bool           // the topic has had events that the stream has not brought
 	skipAll      bool           // what the stream has so far, the topic may have had
 	skipTo       string         // the id behind which the stream has what the topic has not
-	skipUntil    time.Time      // when that is given up
+	skipUntil    time.Time      // when that is given up; zero until an event has come
 	lead         *leadership    // while this node holds the lease
 	shunned      time.Time      // until when JetStream is left alone
 	shunFor      time.Duration  // how long it was at last, or 0
