@@ -99,8 +99,7 @@ COLUMNS = {
     "W3": (STEADY, OVER),
     "W5": ([*STEADY, RSS_COLUMN], [OVER[0], MEMORY_OVER]),
     "W5h1": ([*STEADY, RSS_COLUMN], [OVER[0], MEMORY_OVER]),
-    **{name: ([("clients", figures.CLIENTS, 1), ("RSS MB with them", figures.RSS, 1e6), RSS_COLUMN], [MEMORY_OVER])
-       for name in ("Z-idle", "Z-idle-18k")},
+    "Z-idle": ([("clients", figures.CLIENTS, 1), ("RSS MB with them", figures.RSS, 1e6), RSS_COLUMN], [MEMORY_OVER]),
     **{f"Z{size}{churn}": ([*STEADY[:2], ("bytes a delivery", figures.WIRE, 1), *STEADY[2:], RSS_COLUMN],
                            [("bytes: plain ours / its", figures.WIRE), ("CPU: ours / its", figures.CPU)])
        for size in ("200", "2K") for churn in ("", "-churn")},
