@@ -46,9 +46,11 @@ func (u *upstream) Follow(ctx context.Context, from relay.Resumption, sink relay
 		return u.ask(ctx, from, sink)
 	}
 	// Another node may ask the origin. Whether this one's site leads strangers here is not for
-	// that node to say.
-	if out, leads := u.rehearse(ctx, sink); !leads {
-		return out
+	// that node to say. A catch-up is for those who share the topic already.
+	if sink.Shared() {
+		if out, leads := u.rehearse(ctx, sink); !leads {
+			return out
+		}
 	}
 	return u.shared.Follow(ctx, from, sink)
 }

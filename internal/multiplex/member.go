@@ -139,7 +139,7 @@ func (m *member) ask(now time.Time) {
 	})
 }
 
-// hear looks whether the request for the stream was answered, and does what the answer says.
+// hear does what the answer to the request for the stream says, once there is one.
 func (m *member) hear() {
 	news := m.asking.look()
 	switch {

@@ -216,5 +216,5 @@ func (t *Topic) use() quota.Use {
 	return quota.InUse
 }
 
-// misfit takes note of a change of state of t that is impossible.
+// misfit records an impossible change of the state of t.
 func (r *Relay) misfit(t *Topic, m Misfit) { r.misfits.add(t, m) }

@@ -225,7 +225,7 @@ func (t *Topic) trustOn(e trustEvent) { t.trust.on(e, &trusts, t.misfit) }
 // standingOn changes the standing of t. relay.mu must be held.
 func (t *Topic) standingOn(e standingEvent) { t.standing.on(e, &standings, t.misfit) }
 
-// misfit takes note of a change of state that is impossible.
+// misfit records an impossible change of state.
 func (t *Topic) misfit(m Misfit) { t.relay.misfit(t, m) }
 
 // CountCompressed counts bytes that were sent, and what they were before compression.
