@@ -43,6 +43,41 @@ func TestASourceMayHaveAHistory(t *testing.T) {
 	})
 }
 
+// TestAHistoryThatTheOriginHasForgotten has a source that brings earlier events, of which the
+// origin has forgotten the newest. What it sends then does not follow on these: readers of the
+// history were not told of the gap, and a catch-up that met the first event took what was
+// between them for missing.
+func TestAHistoryThatTheOriginHasForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, testConfig())
+		old, newer := b.join("192.0.2.1", "2"), b.join("192.0.2.1", "6")
+		defer old.Close()
+		defer newer.Close()
+		b.next().events(1, 4).again()
+		b.denyID()
+		live := b.next()
+		if live.from.ID != "" {
+			t.Errorf("the source is asked for what follows %q, which was denied", live.from.ID)
+		}
+		live.accept()
+		b.begin(old)
+		b.begin(newer)
+		fetch := b.next()
+		if fetch.from.ID != "6" {
+			t.Errorf("the source is asked for what follows %q, and a client has missed what follows 6", fetch.from.ID)
+		}
+		fetch.accept().events(7, 7)
+		live.events(8, 9)
+		fetch.events(8, 9)
+		if text, _ := read(newer); text != numbered(7, 9) {
+			t.Errorf("the client that resumes with 6 has got:\n%s", text)
+		}
+		if text, _ := read(old); text != numbered(3, 4)+": gap\n\n"+numbered(8, 9) {
+			t.Errorf("the client that resumes with 2 has got:\n%s", text)
+		}
+	})
+}
+
 // TestASourceMayKnowOfAGap has a source that tells what its topic cannot know: that events
 // are missing although it was asked with an id.
 func TestASourceMayKnowOfAGap(t *testing.T) {

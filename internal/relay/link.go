@@ -23,9 +23,10 @@ func (t *Topic) connected(id string, brought bool, blamed string, o *Opening) (n
 	switch {
 	case brought && !t.isOpened:
 		t.isOpened, t.openedAt = true, t.log.Newest().Cursor
-	case t.connects > 0 && id == "", o.Gap && t.log.Newest().Cursor > 0:
+	case t.connects > 0 && id == "", (o.Gap || !o.News && id == "") && t.log.Newest().Cursor > 0:
 		// Events may have been sent while nobody listened, and nothing tells
-		// which: whoever follows the log comes past this.
+		// which: whoever follows the log comes past this. The log may have had
+		// events before the first connection, from a source that remembers them.
 		t.miss(followers)
 	}
 	if blamed != "" {
