@@ -12,8 +12,10 @@ var errReturned = errors.New("JetStream is back")
 
 // alone asks the origin without the fleet, until JetStream is back.
 func (f *following) alone(why error) relay.Outcome {
-	f.fleet.fallen(f.source, why)
-	f.isApart = true
+	if !f.isApart {
+		f.isApart = true
+		f.fleet.fallen(f.source, why)
+	}
 	ctx, cancel := context.WithCancelCause(f.ctx)
 	watched := make(chan struct{})
 	go func() {
@@ -56,30 +58,6 @@ func (f *following) await(ctx context.Context, back func()) {
 		}
 	}
 }
-
-// rejoin begins to read the stream behind what the topic has. While it was apart, the topic
-// has got events that the stream may have, or is to get.
-func (f *following) rejoin() {
-	if f.lead != nil && f.lead.inner != nil {
-		f.lead.inner.sink.Store(&f.sink)
-	}
-	if !f.isApart || f.isAway() {
-		return
-	}
-	f.isApart, f.caughtUp, f.skipTo, f.skipAll = false, false, "", false
-	f.generation = f.feed.restart()
-	switch f.from.ID {
-	case "":
-		// Nothing tells which of the events in the stream the topic has had.
-		f.skipAll, f.gap = f.eventful, f.eventful
-	case f.lastID:
-	default:
-		f.skipTo, f.skipUntil = f.from.ID, time.Time{}
-	}
-}
-
-// skipTime is for how long events of the stream may come without the one where the topic is.
-const skipTime = 10 * time.Second
 
 func (f *following) isAway() bool { return f.contest.look().away || time.Now().Before(f.shunned) }
 

@@ -14,6 +14,7 @@ type candidate struct {
 	lease   *lease
 	trouble func() error // why the holder could not go on, or nil
 	failing func()       // called after a request has failed
+	back    func()       // called when JetStream was away, and is not any more; must not wait
 
 	nudged chan struct{} // has one if run is to look at once
 
@@ -32,8 +33,11 @@ type candidate struct {
 	err     error         // of the last request that failed, while away
 }
 
-func newCandidate(l *lease, trouble func() error, failing func()) *candidate {
-	return &candidate{lease: l, trouble: trouble, failing: failing, nudged: make(chan struct{}, 1), changed: make(chan struct{}), contact: time.Now()}
+func newCandidate(l *lease, trouble func() error, failing, back func()) *candidate {
+	return &candidate{
+		lease: l, trouble: trouble, failing: failing, back: back,
+		nudged: make(chan struct{}, 1), changed: make(chan struct{}), contact: time.Now(),
+	}
 }
 
 // A view is what a candidate knows.
@@ -70,9 +74,13 @@ func (c *candidate) update(change func()) {
 	defer c.mu.Unlock()
 	before := c.standpoint()
 	change()
-	if c.standpoint() != before {
+	after := c.standpoint()
+	if after != before {
 		close(c.changed)
 		c.changed = make(chan struct{})
+	}
+	if before.away && !after.away {
+		c.back()
 	}
 }
 
@@ -132,7 +140,7 @@ func (c *candidate) run(ctx context.Context) {
 // turn does what is to be done now, and returns when there is more to do.
 func (c *candidate) turn(ctx context.Context) time.Duration {
 	c.mu.Lock()
-	reign, wanted, pause := c.reign, c.wanted, time.Until(c.pausing)
+	reign, wanted, away, pause := c.reign, c.wanted, c.away, time.Until(c.pausing)
 	quiet := time.Since(c.contact)
 	c.mu.Unlock()
 	d := c.lease.duration
@@ -149,6 +157,8 @@ func (c *candidate) turn(ctx context.Context) time.Duration {
 		return c.keep(ctx)
 	case pause > 0:
 		return pause
+	case !wanted && away:
+		return c.reconnoitre(ctx)
 	case !wanted:
 		return d // want nudges
 	case quiet < d/2 && c.isTaken() && !c.isEager():
@@ -191,6 +201,21 @@ func (c *candidate) contest(ctx context.Context) time.Duration {
 		c.reign, c.newest, c.taken, c.contact, c.away, c.err = revision, revision, false, time.Now(), false, nil
 	})
 	return d / 3
+}
+
+// reconnoitre finds out whether JetStream is back, where the lease cannot be made use of now.
+// Where the origin is away, too, a call of Follow lasts no longer than it takes to notice that.
+func (c *candidate) reconnoitre(ctx context.Context) time.Duration {
+	d := c.lease.duration
+	ctx, cancel := context.WithTimeout(ctx, d/2)
+	defer cancel()
+	err := c.lease.look(ctx)
+	if taken := errors.Is(err, errTaken); err == nil || taken {
+		c.update(func() { c.taken, c.contact, c.away, c.err = taken, time.Now(), false, nil })
+		return d
+	}
+	c.failed(err)
+	return d/10 + rand.N(d/10)
 }
 
 // keep renews the lease.

@@ -25,8 +25,14 @@ func (s *source) catchUp(ctx context.Context, from relay.Resumption, sink relay.
 		r.run(ctx)
 		from.ID = r.id
 	}
+	return s.ask(ctx, from, once)
+}
+
+// ask gives the sink what the origin has behind an id. The holder asks it, or this node does if
+// the holder says nothing.
+func (s *source) ask(ctx context.Context, from relay.Resumption, sink *acceptor) relay.Outcome {
 	if ctx.Err() == nil {
-		q := &question{source: s, from: from, sink: once, parts: assembler{limit: s.parts.limit}}
+		q := &question{source: s, from: from, sink: sink, parts: assembler{limit: s.parts.limit}}
 		if out, ok := q.run(ctx); ok {
 			return out
 		}
@@ -34,7 +40,7 @@ func (s *source) catchUp(ctx context.Context, from relay.Resumption, sink relay.
 	if ctx.Err() != nil {
 		return relay.Outcome{Err: context.Cause(ctx)}
 	}
-	return s.origin.Follow(ctx, from, once)
+	return s.origin.Follow(ctx, from, sink)
 }
 
 // An acceptor is the sink of a catch-up that has several sources in turn.

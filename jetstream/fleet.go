@@ -141,6 +141,17 @@ func (f *Fleet) stalled(s *source, why error) {
 		zap.String("topic", s.topic.Name()), zap.String("subject", s.subject), zap.Error(why))
 }
 
+// bridged logs what has become of events that the stream has not.
+func (f *Fleet) bridged(s *source, events int, found bool) {
+	if found {
+		f.logger.Info("events were missing in the stream, and the origin had them",
+			zap.String("topic", s.topic.Name()), zap.String("subject", s.subject), zap.Int("events", events))
+		return
+	}
+	f.logger.Warn("events are missing in the stream, and the origin has not sent them",
+		zap.String("topic", s.topic.Name()), zap.String("subject", s.subject))
+}
+
 // returned logs that a topic is with the fleet again.
 func (f *Fleet) returned(s *source) {
 	f.logger.Info("JetStream is back", zap.String("topic", s.topic.Name()), zap.String("subject", s.subject))

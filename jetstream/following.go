@@ -16,6 +16,7 @@ type following struct {
 	ctx  context.Context
 	from relay.Resumption
 	sink relay.Sink
+	at   string // the id in force where the topic is, if the origin can be asked with it
 
 	given     bool // events were given to the sink
 	unflushed int  // of these
@@ -206,27 +207,10 @@ func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
 
 // begin forgets what was known of a stream that is no more.
 func (f *following) begin() {
-	f.order, f.renewed, f.open, f.ended, f.told, f.caughtUp = order{}, f.eventful, nil, nil, false, false
+	f.order, f.renewed, f.unplaced, f.open, f.ended, f.told, f.caughtUp = order{}, f.eventful, false, nil, nil, false, false
 	f.parts.reset()
 	if f.lead != nil {
 		f.lead.renew()
-	}
-}
-
-// compare decides whether events are missing between what the topic has and a stream that was
-// made anew. It begins with what the origin had behind an id, if that is known.
-func (f *following) compare(id string) {
-	if !f.renewed {
-		return
-	}
-	f.renewed = false
-	switch {
-	case id == "" || f.from.ID == "" || !f.topic.Has(id):
-		f.gap, f.skipTo = true, ""
-	case id == f.from.ID:
-		f.skipTo = ""
-	default:
-		f.skipTo, f.skipUntil = f.from.ID, time.Time{}
 	}
 }
 
@@ -262,6 +246,9 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 			f.sink.Note(relay.Note{Began: &start})
 		}
 	case kindRun:
+		if f.skipTo == "" {
+			f.tellGap() // the ids of one run say nothing of another
+		}
 		f.sink.Note(relay.Note{Run: true})
 	case kindEvent:
 		f.compare("")
@@ -301,26 +288,44 @@ func (f *following) event(r *read) error {
 		f.lastID = id
 	}
 	f.eventful = true
+	f.place(&e, id)
 	if f.skips(&e, id) {
 		return nil
 	}
+	if f.gap && f.bridges(&e, id) {
+		f.gap = false
+	}
+	f.tellGap()
+	f.identify(&e, r.seq)
+	f.give(&e)
+	if !r.more || f.unflushed >= maxUnflushed {
+		f.flush()
+	}
+	return nil
+}
+
+// tellGap tells the topic if events are missing before what comes next. It need not have
+// accepted the origin's answer yet: the gap is for those, too, who resume in front of it.
+func (f *following) tellGap() {
 	if f.gap {
-		// Before Accept, for who resumes at an event in front of it.
 		f.gap = false
 		f.sink.Note(relay.Note{Gap: true})
 	}
-	f.identify(&e, r.seq)
+}
+
+// give gives the next event to the topic.
+func (f *following) give(e *sse.Event) {
+	if e.HasID {
+		f.at = relay.TrimBlanks(string(e.ID))
+	}
 	f.given = true
 	f.sink.Heard()
-	f.sink.Event(&e)
+	f.sink.Event(e)
 	if e.HasData && f.accepted && !f.decided {
 		f.decided = true
 		f.sink.Decided(false)
 	}
-	if f.unflushed++; !r.more || f.unflushed >= maxUnflushed {
-		f.flush()
-	}
-	return nil
+	f.unflushed++
 }
 
 // maxUnflushed is how many events readers may wait for at most while more come.
@@ -330,27 +335,6 @@ const maxUnflushed = 32
 func (f *following) flush() {
 	f.unflushed = 0
 	f.sink.Flush()
-}
-
-// skips reports whether the topic has an event already, which it got while it was apart.
-func (f *following) skips(e *sse.Event, id string) bool {
-	switch {
-	case f.skipAll && !f.caughtUp:
-		return true
-	case f.skipTo == "":
-		f.skipAll = false
-		return false
-	case e.HasID && id == f.skipTo:
-		f.skipTo = ""
-		return true
-	case f.skipUntil.IsZero():
-		// Not before: the stream may have got nothing for long.
-		f.skipUntil = time.Now().Add(skipTime)
-	case time.Now().After(f.skipUntil):
-		f.skipTo, f.gap = "", true
-		return false
-	}
-	return true
 }
 
 // Interface guards

@@ -9,8 +9,8 @@ import (
 )
 
 // TestAGapInTheHistoryIsTold has the stream hold events of an earlier holder, among which some
-// are missing. A node that begins then has them as history. Whoever resumes in front of the gap
-// must come past it.
+// are missing, which the origin has no longer. A node that begins then has them as history.
+// Whoever resumes in front of the gap must come past it.
 func TestAGapInTheHistoryIsTold(t *testing.T) {
 	t.Parallel()
 	s, o := startServer(t), newOrigin()
@@ -41,6 +41,7 @@ func TestAGapInTheHistoryIsTold(t *testing.T) {
 	publish(kindOpened, encodeOpening(&relay.Opening{}, "", true))
 	events(11, 15)
 	o.send(15)
+	o.forgot = 10
 
 	c := newClient(n, "3")
 	c.await("15")

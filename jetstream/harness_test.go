@@ -142,6 +142,7 @@ type origin struct {
 	held    map[string]bool // nodes that it sends nothing to, until the test lets it
 	noIDs   bool
 	ignores bool               // the id that it is asked with: it sends all that it has
+	forgot  int                // how many events, the oldest ones: it refuses to send what follows their ids
 	greets  bool               // each connection begins with an event that tells how many there were
 	says    *relay.Outcome     // what it answers with, instead of a stream
 	breaks  []chan error       // ends of the connections: with nil, as a stream should end
@@ -271,12 +272,17 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 		d.mu.Unlock()
 		return *says
 	}
+	if !sink.Shared() {
+		d.fetched = append(d.fetched, d.node+":"+from.ID)
+	}
+	if from.ID != "" && at < d.forgot {
+		d.mu.Unlock()
+		return relay.Outcome{Verdict: relay.No, Status: 410}
+	}
 	if sink.Shared() {
 		d.open[me] = struct{}{}
 		d.most = max(d.most, len(d.open))
 		d.asked = append(d.asked, d.node+":"+from.ID)
-	} else {
-		d.fetched = append(d.fetched, d.node+":"+from.ID)
 	}
 	if d.noIDs || from.ID == "" {
 		at = d.events

@@ -88,6 +88,24 @@ func (l *lease) drop() {
 	l.revision, l.until, l.unsure = 0, time.Time{}, false
 }
 
+// look returns errTaken if another node holds the lease, and nil if nobody does, or this one.
+func (l *lease) look(ctx context.Context) error {
+	bucket, err := l.bucket(ctx)
+	if err != nil {
+		return err
+	}
+	entry, err := bucket.Get(ctx, l.key)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading a lease: %w", explain(err))
+	case string(entry.Value()) == l.owner:
+		return nil
+	}
+	return errTaken
+}
+
 // acquire takes the lease if nobody holds it, and returns its revision. The error is
 // errTaken if somebody does.
 func (l *lease) acquire(ctx context.Context) (revision uint64, err error) {

@@ -53,6 +53,7 @@ type state struct {
 	eventful     bool           // the stream has brought events
 	gap          bool           // events are missing before what comes next
 	renewed      bool           // the stream was made anew, and it is not known yet whether any are
+	unplaced     bool           // as renewed, and its first event with an id is to tell
 	isApart      bool           // the topic has had events that the stream has not brought
 	skipAll      bool           // what the stream has so far, the topic may have had
 	skipTo       string         // the id behind which the stream has what the topic has not
@@ -81,7 +82,7 @@ func (f *Fleet) Source(t fleet.Topic, origin relay.Source) relay.Source {
 		owner:    f.node + " " + rand.Text(),
 		duration: f.store.settings.Lease,
 		now:      f.store.now,
-	}, s.feed.trouble, f.store.reopen)
+	}, s.feed.trouble, f.store.reopen, t.Reroute)
 	if time.Since(f.began) > f.store.settings.Lease && f.store.checkServer() != nil {
 		s.contest.contact = time.Time{} // nobody needs to wait until that is noticed
 	}
@@ -104,7 +105,7 @@ func (s *source) Follow(ctx context.Context, from relay.Resumption, sink relay.S
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.fleet.ctx, func() { cancel(relay.ErrClosing) })()
-	f := &following{source: s, ctx: ctx, from: from, sink: sink}
+	f := &following{source: s, ctx: ctx, from: from, sink: sink, at: from.ID}
 	return f.run()
 }
 

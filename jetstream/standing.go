@@ -75,8 +75,10 @@ func (f *following) accept() {
 		return
 	}
 	f.accepted = true
-	o := relay.Opening{Header: f.open.Header, Address: f.open.Address, Gap: f.gap, News: true}
-	f.gap = false
+	o := relay.Opening{Header: f.open.Header, Address: f.open.Address, News: true}
+	if !f.mayBridge() {
+		o.Gap, f.gap = f.gap, false
+	}
 	if tell := f.sink.Accept(o); tell != nil {
 		tell()
 	}

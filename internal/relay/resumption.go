@@ -43,6 +43,10 @@ func (t *Topic) lookup(brought Claim) (hub.Position, knowledge) {
 	return pos, idMissing
 }
 
+// MayFetch reports whether the origin may be asked for what follows an id, beside the shared
+// connection.
+func (t *Topic) MayFetch(id string) bool { return t.relay.cfg.Catchups >= 0 && t.askableID(id) != "" }
+
 // askableID returns id, unless the origin cannot be asked with it.
 func (t *Topic) askableID(id string) string {
 	t.mu.Lock()

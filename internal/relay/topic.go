@@ -91,7 +91,8 @@ func (t *Topic) Changed() {
 	t.signal()
 }
 
-// Reroute makes the topic look whether its source has moved.
+// Reroute makes the topic look whether its source has moved. A topic that waits before it asks
+// its source again asks at once.
 func (t *Topic) Reroute() {
 	select {
 	case t.follower.rerouted <- struct{}{}:

@@ -1,0 +1,95 @@
+package jetstream
+
+import (
+	"time"
+
+	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
+)
+
+// Where a topic goes on in the stream, if it does not just read on: it was apart and has had
+// events that the stream is yet to get, or the stream was made anew.
+
+// rejoin begins to read the stream behind what the topic has. While it was apart, the topic
+// has got events that the stream may have, or is to get.
+func (f *following) rejoin() {
+	if f.lead != nil && f.lead.inner != nil {
+		f.lead.inner.sink.Store(&f.sink)
+	}
+	if !f.isApart || f.isAway() {
+		return
+	}
+	f.isApart, f.caughtUp, f.skipTo, f.skipAll = false, false, "", false
+	f.generation = f.feed.restart()
+	switch f.from.ID {
+	case "":
+		// Nothing tells which of the events in the stream the topic has had.
+		f.skipAll, f.gap = f.eventful, f.eventful
+	case f.lastID:
+	default:
+		f.skipBehind(f.from.ID)
+	}
+}
+
+// compare decides how a stream that was made anew follows on what the topic has. The stream
+// begins with what the origin had behind an id, if that is known.
+func (f *following) compare(id string) {
+	if !f.renewed {
+		return
+	}
+	f.renewed = false
+	switch {
+	case id == "" || f.from.ID == "" || !f.topic.Has(id):
+		f.gap, f.unplaced, f.skipTo = true, true, ""
+	case id == f.from.ID:
+		f.skipTo = ""
+	default:
+		f.skipBehind(f.from.ID)
+	}
+}
+
+// place is compare by the first event of the stream that has an id: if the topic has that, it
+// has what comes up to its own last event.
+func (f *following) place(e *sse.Event, id string) {
+	if !f.unplaced || !e.HasID {
+		return
+	}
+	f.unplaced = false
+	if f.at != "" && f.topic.Has(id) {
+		f.gap = false
+		f.skipBehind(f.at)
+	}
+}
+
+// skipTime is for how long events of the stream may come without the one where the topic is.
+const skipTime = 10 * time.Second
+
+// skipBehind makes the topic be given what comes behind an id.
+func (f *following) skipBehind(id string) { f.skipTo, f.skipUntil = id, time.Time{} }
+
+// skips reports whether the topic has an event already.
+func (f *following) skips(e *sse.Event, id string) bool {
+	switch {
+	case f.skipAll && !f.caughtUp:
+		return true
+	case f.skipTo == "":
+		f.skipAll = false
+		return false
+	case e.HasID && id == f.skipTo:
+		f.skipTo, f.gap = "", false // what is missing before it, the topic has had
+		return true
+	case f.gap && e.HasID:
+		// The stream may have passed over where the topic is.
+		f.gap = false
+		if f.bridges(e, id) {
+			f.skipTo = ""
+			return false
+		}
+	case f.skipUntil.IsZero():
+		// Not before: the stream may have got nothing for long.
+		f.skipUntil = time.Now().Add(skipTime)
+	case time.Now().After(f.skipUntil):
+		f.skipTo, f.gap = "", true
+		return false
+	}
+	return true
+}
