@@ -50,6 +50,7 @@ func madeAnewByANewcomer(t *testing.T, o *origin, opts options) (clients []*clie
 func TestWhatTheStreamHasNotIsFetched(t *testing.T) {
 	t.Parallel()
 	o := newOrigin()
+	o.retries = true
 	clients := madeAnewByANewcomer(t, o, options{})
 	o.send(1)
 	for _, c := range clients {

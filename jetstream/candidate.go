@@ -28,6 +28,7 @@ type candidate struct {
 	pausing time.Time     // until when it leaves the lease to others
 	eager   time.Time     // until when the lease is expected to be free at any moment
 	contact time.Time     // when a request last succeeded, or a message came
+	vouched time.Time     // when the holder has last said that it has renewed the lease
 	away    bool          // none has for the duration of a lease
 	taken   bool          // another node held the lease at the last attempt
 	err     error         // of the last request that failed, while away
@@ -113,6 +114,14 @@ func (c *candidate) heard() {
 	c.update(func() { c.contact, c.away, c.err = time.Now(), false, nil })
 }
 
+// vouch is called when the holder has said that it has renewed the lease. That tells nothing of
+// whether this node reaches JetStream.
+func (c *candidate) vouch() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.vouched = time.Now()
+}
+
 // leave gives the lease up, and leaves it to others for a while.
 func (c *candidate) leave(pause time.Duration) {
 	c.mu.Lock()
@@ -141,12 +150,13 @@ func (c *candidate) run(ctx context.Context) {
 func (c *candidate) turn(ctx context.Context) time.Duration {
 	c.mu.Lock()
 	reign, wanted, away, pause := c.reign, c.wanted, c.away, time.Until(c.pausing)
-	quiet := time.Since(c.contact)
+	quiet := time.Since(c.heardOf())
 	c.mu.Unlock()
 	d := c.lease.duration
 	if err := c.trouble(); err != nil {
 		c.resign()
-		c.failed(err)
+		c.failing()
+		c.gone(err)
 		return d / 4
 	}
 	switch {
@@ -162,7 +172,7 @@ func (c *candidate) turn(ctx context.Context) time.Duration {
 	case !wanted:
 		return d // want nudges
 	case quiet < d/2 && c.isTaken() && !c.isEager():
-		// Its messages come: no need to ask.
+		// The holder is alive: no need to ask.
 		return d/2 - quiet + rand.N(d/8)
 	}
 	return c.contest(ctx)
@@ -185,7 +195,14 @@ func (c *candidate) contest(ctx context.Context) time.Duration {
 	d := c.lease.duration
 	ctx, cancel := context.WithTimeout(ctx, d/2)
 	defer cancel()
-	revision, err := c.lease.acquire(ctx)
+	var revision uint64
+	var err error
+	if c.isTaken() {
+		err = c.lease.look(ctx) // a third of what a futile attempt costs
+	}
+	if err == nil {
+		revision, err = c.lease.acquire(ctx)
+	}
 	switch {
 	case errors.Is(err, errTaken):
 		c.update(func() { c.taken, c.contact, c.away, c.err = true, time.Now(), false, nil })
@@ -241,15 +258,28 @@ func (c *candidate) keep(ctx context.Context) time.Duration {
 	return min(d/10, max(0, until.Sub(c.lease.now())))
 }
 
+// heardOf returns when the lease was last heard of. c.mu must be held.
+func (c *candidate) heardOf() time.Time {
+	if c.vouched.After(c.contact) {
+		return c.vouched
+	}
+	return c.contact
+}
+
 // failed records that a request has failed.
 func (c *candidate) failed(err error) {
 	c.failing()
-	c.update(func() {
-		if time.Since(c.contact) >= c.lease.duration {
-			c.away, c.taken = true, false
-			c.err = err
-		}
-	})
+	c.mu.Lock()
+	late := time.Since(c.heardOf()) >= c.lease.duration
+	c.mu.Unlock()
+	if late {
+		c.gone(err)
+	}
+}
+
+// gone records that JetStream is away.
+func (c *candidate) gone(err error) {
+	c.update(func() { c.away, c.taken, c.err = true, false, err })
 }
 
 // resign gives the lease up.

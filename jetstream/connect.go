@@ -1,7 +1,6 @@
 package jetstream
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -40,12 +39,6 @@ func (a *App) natsOptions(node string) ([]nats.Option, error) {
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				logger.Warn("lost the connection to NATS, trying the servers in turn", zap.Error(err))
-			}
-		}),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			// A feed that nobody follows leaves what comes for it; it reads that again later.
-			if !errors.Is(err, nats.ErrSlowConsumer) {
-				logger.Error("NATS has reported an error", zap.Error(explain(err)))
 			}
 		}),
 	}

@@ -59,6 +59,8 @@ func New(conn *nats.Conn, node string, key []byte, settings Settings, logger *za
 	f := &Fleet{node: node, logger: logger, began: time.Now(), sources: make(map[*source]struct{}), notices: make(map[string]time.Time)}
 	f.ctx, f.end = context.WithCancel(context.Background())
 	f.store = &store{conn: conn, js: js, name: settings.Stream, settings: settings, secret: key, noticed: f.noticed, now: time.Now}
+	conn.SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { f.reported(err) })
+	f.helpers.Go(f.callRolls)
 	return f, nil
 }
 
@@ -114,6 +116,14 @@ func (f *Fleet) noticed(what, subject string, err error) {
 		return
 	}
 	f.logger.Warn(what, zap.String("subject", subject), zap.Error(err))
+}
+
+// reported logs what NATS has said is wrong. What a feed has not taken, as nobody follows it, it
+// reads again later.
+func (f *Fleet) reported(err error) {
+	if !errors.Is(err, nats.ErrSlowConsumer) && f.isNews(err.Error()) {
+		f.logger.Error("NATS has reported an error", zap.Error(explain(err)))
+	}
 }
 
 // fallen logs that a topic goes on without the fleet.

@@ -292,10 +292,10 @@ func (f *following) event(r *read) error {
 	if f.skips(&e, id) {
 		return nil
 	}
-	if f.gap && f.bridges(&e, id) {
-		f.gap = false
+	if e.HasID || e.HasData { // a reconnection time alone has no place
+		f.gap = f.gap && !f.bridges(&e, id)
+		f.tellGap()
 	}
-	f.tellGap()
 	f.identify(&e, r.seq)
 	f.give(&e)
 	if !r.more || f.unflushed >= maxUnflushed {

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
 )
 
@@ -43,4 +44,14 @@ func TestSkippingBeginsWithAnEvent(t *testing.T) {
 			t.Errorf("event 20 is skipped, or there is no gap before it (%t)", f.gap)
 		}
 	})
+}
+
+// A gap of the stream before says nothing of one that was made anew, and begins where the topic
+// is.
+func TestAStreamMadeAnewForgetsTheGapOfTheLast(t *testing.T) {
+	f := &following{source: &source{state: state{renewed: true, gap: true, skipTo: "3"}}, from: relay.Resumption{ID: "5"}}
+	if f.compare("5"); f.gap || f.unplaced || f.skipTo != "" {
+		t.Errorf("the stream begins behind the topic's last event, but there is a gap (%t), or it is not known (%t), or the topic skips to %q",
+			f.gap, f.unplaced, f.skipTo)
+	}
 }

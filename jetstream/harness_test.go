@@ -143,6 +143,7 @@ type origin struct {
 	noIDs   bool
 	ignores bool               // the id that it is asked with: it sends all that it has
 	forgot  int                // how many events, the oldest ones: it refuses to send what follows their ids
+	retries bool               // each connection begins with a reconnection time
 	greets  bool               // each connection begins with an event that tells how many there were
 	says    *relay.Outcome     // what it answers with, instead of a stream
 	breaks  []chan error       // ends of the connections: with nil, as a stream should end
@@ -302,6 +303,9 @@ func (d *dial) Follow(ctx context.Context, from relay.Resumption, sink relay.Sin
 	sink.Heard()
 	if tell := sink.Accept(relay.Opening{Header: map[string][]string{"X-Origin": {"yes"}}}); tell != nil {
 		tell()
+	}
+	if d.retries {
+		sink.Event(&sse.Event{HasRetry: true, Retry: time.Second})
 	}
 	if d.greets {
 		sink.Event(&sse.Event{HasData: true, Data: fmt.Append(nil, "connection ", dials)})

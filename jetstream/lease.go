@@ -48,6 +48,13 @@ func (l *lease) holds() bool {
 	return l.revision != 0 && l.now().Before(l.until)
 }
 
+// isFresh reports whether the lease is held, and was renewed a moment ago.
+func (l *lease) isFresh() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.revision != 0 && l.now().Before(l.until.Add(-l.duration/2))
+}
+
 // deadline returns when the lease is over, unless it is renewed.
 func (l *lease) deadline() time.Time {
 	l.mu.Lock()

@@ -36,14 +36,13 @@ func (f *following) compare(id string) {
 	if !f.renewed {
 		return
 	}
-	f.renewed = false
+	f.renewed, f.gap, f.skipTo = false, false, ""
 	switch {
-	case id == "" || f.from.ID == "" || !f.topic.Has(id):
-		f.gap, f.unplaced, f.skipTo = true, true, ""
-	case id == f.from.ID:
-		f.skipTo = ""
-	default:
+	case id != "" && id == f.from.ID:
+	case id != "" && f.from.ID != "" && f.topic.Has(id):
 		f.skipBehind(f.from.ID)
+	default:
+		f.gap, f.unplaced = true, true
 	}
 }
 

@@ -121,11 +121,14 @@ func (s storehouse) consumers(ctx context.Context) (int, error) {
 	return stream.CachedInfo().State.Consumers, nil
 }
 
-// delete deletes the stream. It may be gone already.
-func (s storehouse) delete(ctx context.Context) error {
-	err := s.DeleteStream(ctx, streamName)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil
+// delete deletes the stream. It may be gone already, and may have no leader at first.
+func (s storehouse) delete(ctx context.Context) (err error) {
+	for began := time.Now(); time.Since(began) < reunion; {
+		err = s.DeleteStream(ctx, streamName)
+		if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	return err
+	return fmt.Errorf("deleting the stream: %w", err)
 }

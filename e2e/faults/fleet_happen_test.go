@@ -19,9 +19,9 @@ const (
 
 const deletion = "the stream is deleted"
 
-func fleetKinds(except part, deletions bool) []kind {
+func fleetKinds() []kind {
 	const ms = time.Millisecond
-	kinds := []kind{
+	return []kind{
 		{"kill -9 of the holder", partNodes, 0, 2000 * ms, 1},
 		{"kill -9 of a follower", partNodes, 0, 2000 * ms, 1},
 		{"the holder is stopped", partNodes, lease + 500*ms, lease + 4000*ms, 1},
@@ -35,6 +35,7 @@ func fleetKinds(except part, deletions bool) []kind {
 		{"partition between the holder and NATS", partNATS, 1000 * ms, 8000 * ms, 1},
 		{"connections between a node and NATS are half open", partNATS, 500 * ms, 4000 * ms, 1},
 		{"connections between all nodes and NATS are reset", partNATS, 0, 0, 1},
+		{deletion, partNATS, 0, 0, 1},
 
 		{"kill -9 of the origin", partOrigin, 0, 4000 * ms, 2},
 		{"the origin answers 503", partOrigin, 1000 * ms, 4000 * ms, 1},
@@ -48,10 +49,6 @@ func fleetKinds(except part, deletions bool) []kind {
 		{"clients are loaded anew", partClients, 0, 0, 1},
 		{"clients stop reading", partClients, 1000 * ms, 4000 * ms, 1},
 	}
-	if deletions {
-		kinds = append(kinds, kind{deletion, partNATS, 0, 0, 1})
-	}
-	return slices.DeleteFunc(kinds, func(k kind) bool { return k.part == except })
 }
 
 // deal makes a schedule in which each part has its faults in turn, each as often as it weighs,
@@ -179,10 +176,12 @@ func (f *fleet) happenToNATS(fault *fault, r *rand.Rand, topic string) error {
 		if time.Since(f.began) > *duration/2 {
 			return nil // the stream is to have a history at the end
 		}
+		if err := f.storehouse.delete(f.t.Context()); err != nil {
+			return err
+		}
 		f.mu.Lock()
 		f.deleted = time.Now()
 		f.mu.Unlock()
-		return f.storehouse.delete(f.t.Context())
 	case "partition between the holder and NATS":
 		n, err := f.find(r, topic, true)
 		if err != nil {
