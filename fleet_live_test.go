@@ -56,6 +56,11 @@ func TestWrappingFormThatFollows(t *testing.T) {
 header X-Version a
 @secret query secret=1
 respond @secret 403
+@strangers {
+	path /members
+	not header X-Member *
+}
+respond @strangers 401
 sse_fanout {
 	name events
 	fleet
@@ -101,10 +106,20 @@ sse_fanout {
 	for _, c := range []*stream{first, second, third} {
 		c.expectEvent("id: 3\ndata: of the fleet\n\n")
 	}
-	origin.mu.Lock()
-	defer origin.mu.Unlock()
-	if n := len(origin.requests); n != 0 {
+	if n := len(origin.asked()); n != 0 {
 		t.Errorf("the origin was asked %d times", n)
+	}
+
+	// A client that is led where a stranger is not gets what the origin has for it alone.
+	member := ask200(t, s.client, s.url+"/members", "X-Member", "yes")
+	origin.send("data: of the origin\n\n")
+	if got := member.next(); got != "data: of the origin\n" {
+		t.Errorf("a member has got %q", got)
+	}
+	select {
+	case <-follows:
+		t.Error("the topic of members was followed, and strangers have none")
+	default:
 	}
 
 	resp, err := s.client.Get(s.url + "/events?secret=1")

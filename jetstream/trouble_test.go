@@ -1,6 +1,9 @@
 package jetstream
 
 import (
+	"bufio"
+	"io"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -18,6 +21,35 @@ func TestOldServersAreRefused(t *testing.T) {
 			t.Errorf("version %q: %v", version, err)
 		}
 	}
+}
+
+// An oldServer is one that has had no JetStream that the fleet can use.
+type oldServer struct{}
+
+// InProcessConn implements nats.InProcessConnProvider.
+func (oldServer) InProcessConn() (net.Conn, error) {
+	conn, end := net.Pipe()
+	go func() {
+		defer end.Close()
+		const greeting = `INFO {"server_id":"old","version":"2.10.29","proto":1,"headers":true,"max_payload":1048576}` + "\r\n"
+		if _, err := io.WriteString(end, greeting); err != nil {
+			return
+		}
+		lines := bufio.NewScanner(end)
+		for lines.Scan() {
+			if lines.Text() == "PING" {
+				if _, err := io.WriteString(end, "PONG\r\n"); err != nil {
+					return
+				}
+			}
+		}
+	}()
+	return conn, nil
+}
+
+func TestWithAnOldServerEachNodeGoesOn(t *testing.T) {
+	t.Parallel()
+	goesOn(t, oldServer{}, "its version is 2.10.29, and the fleet needs 2.11 or newer: update the servers")
 }
 
 // runServer runs a server with options.
