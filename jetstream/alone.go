@@ -27,7 +27,6 @@ func (f *following) alone(why error) relay.Outcome {
 	cancel(nil)
 	<-watched
 	if returned {
-		f.fleet.returned(f.source)
 		return again
 	}
 	return out

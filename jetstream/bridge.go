@@ -15,6 +15,7 @@ type bridge struct {
 	following *following
 	cancel    context.CancelFunc
 	to        string // the id of the event that has come
+	limit     int    // of bytes
 
 	events []sse.Event // that come before it
 	bytes  int
@@ -26,7 +27,7 @@ const (
 	// the stream brings is given to the topic.
 	bridgeLeases = 2
 
-	// bridgeBytes is how much a bridge may bring.
+	// bridgeBytes is how much a bridge may bring, besides the largest event.
 	bridgeBytes = 8 << 20
 )
 
@@ -42,7 +43,7 @@ func (f *following) bridges(e *sse.Event, id string) bool {
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, bridgeLeases*f.fleet.store.settings.Lease)
 	defer cancel()
-	b := &bridge{following: f, cancel: cancel, to: id}
+	b := &bridge{following: f, cancel: cancel, to: id, limit: bridgeBytes + int(f.topic.MaxEventSize)}
 	f.sink.Heard()
 	f.ask(ctx, relay.Resumption{ID: f.at}, &acceptor{Sink: b})
 	f.fleet.bridged(f.source, len(b.events), b.met)
@@ -66,7 +67,7 @@ func (*bridge) Accept(relay.Opening) (tell func()) { return nil }
 
 // Event implements relay.Sink.
 func (b *bridge) Event(e *sse.Event) {
-	if b.met || b.bytes > bridgeBytes || !e.HasID && !e.HasData {
+	if b.met || b.bytes > b.limit || !e.HasID && !e.HasData {
 		return
 	}
 	if e.HasID && relay.TrimBlanks(string(e.ID)) == b.to {
@@ -77,7 +78,7 @@ func (b *bridge) Event(e *sse.Event) {
 	kept := *e
 	kept.ID, kept.Type, kept.Data = bytes.Clone(e.ID), bytes.Clone(e.Type), bytes.Clone(e.Data)
 	b.events = append(b.events, kept)
-	if b.bytes += len(e.ID) + len(e.Type) + len(e.Data) + eventOverhead; b.bytes > bridgeBytes {
+	if b.bytes += len(e.ID) + len(e.Type) + len(e.Data) + eventOverhead; b.bytes > b.limit {
 		b.cancel()
 	}
 }

@@ -18,6 +18,7 @@ func (f *following) rejoin() {
 	if !f.isApart || f.isAway() {
 		return
 	}
+	f.fleet.returned(f.source)
 	f.isApart, f.caughtUp, f.skipTo, f.skipAll = false, false, "", false
 	f.generation = f.feed.restart()
 	switch f.from.ID {
