@@ -203,6 +203,13 @@ func (o *origin) empty() {
 	o.events = 0
 }
 
+// forget makes the origin refuse to send what follows the oldest events.
+func (o *origin) forget(oldest int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forgot = oldest
+}
+
 // forbid makes a node not reach the origin.
 func (o *origin) forbid(node string, is bool) {
 	o.mu.Lock()
