@@ -32,8 +32,8 @@ const (
 )
 
 // mayBridge reports whether the origin can be asked for what follows the last event that the
-// topic has.
-func (f *following) mayBridge() bool { return !f.topic.AssignIDs && f.topic.MayFetch(f.at) }
+// topic has. A call of Follow that has given the topic anything ends before events are missing.
+func (f *following) mayBridge() bool { return !f.topic.AssignIDs && f.topic.MayFetch(f.from.ID) }
 
 // bridges reports whether the topic has been given all that is between its last event and one
 // with an id that has come from the stream. If not, it was given nothing.
@@ -45,7 +45,7 @@ func (f *following) bridges(e *sse.Event, id string) bool {
 	defer cancel()
 	b := &bridge{following: f, cancel: cancel, to: id, limit: bridgeBytes + int(f.topic.MaxEventSize)}
 	f.sink.Heard()
-	f.ask(ctx, relay.Resumption{ID: f.at}, &acceptor{Sink: b})
+	f.ask(ctx, relay.Resumption{ID: f.from.ID}, &acceptor{Sink: b})
 	f.fleet.bridged(f.source, len(b.events), b.met)
 	if !b.met {
 		return false

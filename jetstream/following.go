@@ -16,7 +16,6 @@ type following struct {
 	ctx  context.Context
 	from relay.Resumption
 	sink relay.Sink
-	at   string // the id in force where the topic is, if the origin can be asked with it
 
 	given     bool // events were given to the sink
 	unflushed int  // of these
@@ -315,9 +314,6 @@ func (f *following) tellGap() {
 
 // give gives the next event to the topic.
 func (f *following) give(e *sse.Event) {
-	if e.HasID {
-		f.at = relay.TrimBlanks(string(e.ID))
-	}
 	f.given = true
 	f.sink.Heard()
 	f.sink.Event(e)

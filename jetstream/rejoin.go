@@ -54,9 +54,9 @@ func (f *following) place(e *sse.Event, id string) {
 		return
 	}
 	f.unplaced = false
-	if f.at != "" && f.topic.Has(id) {
+	if f.from.ID != "" && f.topic.Has(id) {
 		f.gap = false
-		f.skipBehind(f.at)
+		f.skipBehind(f.from.ID)
 	}
 }
 

@@ -105,7 +105,7 @@ func (s *source) Follow(ctx context.Context, from relay.Resumption, sink relay.S
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.fleet.ctx, func() { cancel(relay.ErrClosing) })()
-	f := &following{source: s, ctx: ctx, from: from, sink: sink, at: from.ID}
+	f := &following{source: s, ctx: ctx, from: from, sink: sink}
 	return f.run()
 }
 
