@@ -96,6 +96,25 @@ func TestWhatTheStreamHasNotIsFetched(t *testing.T) {
 	}
 }
 
+// The origin may be away for a moment just when something is to be fetched.
+func TestFetchingWaitsForTheOrigin(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	r := renew(t, o, false, options{})
+	o.send(5)
+	r.fresh.await("20")
+	o.answer(&relay.Outcome{Verdict: relay.Unavailable, Status: 503})
+	for _, n := range r.nodes {
+		n.link.cut(false)
+	}
+	eventually(t, "the origin is asked twice in vain", func() bool {
+		return len(slices.DeleteFunc(o.questions(), func(asked string) bool { return asked != "c:10" })) > 1
+	})
+	o.answer(nil)
+	o.send(1)
+	r.all(21)
+}
+
 // Nodes that are ahead of a stream that was made anew do not give out twice what it brings.
 func TestNodesAreAheadOfAStreamMadeAnew(t *testing.T) {
 	t.Parallel()

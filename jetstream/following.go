@@ -17,8 +17,9 @@ type following struct {
 	from relay.Resumption
 	sink relay.Sink
 
-	given     bool // events were given to the sink
-	unflushed int  // of these
+	bridge    *bridge // to an event that has come, but is not given to the sink yet
+	given     bool    // events were given to the sink
+	unflushed int     // of these
 	accepted  bool
 	decided   bool
 	retry     <-chan time.Time // when to look again, if nothing happens before
@@ -29,6 +30,7 @@ var again = relay.Outcome{Again: true}
 
 // run follows until the call is over.
 func (f *following) run() relay.Outcome {
+	defer f.abandon()
 	f.rejoin()
 	alive := time.NewTicker(f.fleet.store.settings.Lease / 2)
 	defer alive.Stop()
@@ -38,9 +40,13 @@ func (f *following) run() relay.Outcome {
 		if out, over := f.advance(v); over {
 			return out
 		}
-		var stalled <-chan struct{}
+		var stalled, crossed <-chan struct{}
 		if f.lead != nil {
 			stalled, _ = f.lead.publisher.state()
+		}
+		feed := f.feed.out
+		if f.bridge != nil {
+			feed, crossed = nil, f.bridge.done
 		}
 		select {
 		case <-done:
@@ -53,8 +59,12 @@ func (f *following) run() relay.Outcome {
 			}
 			f.pause(why)
 			return relay.Outcome{Err: why}
-		case d := <-f.feed.out:
+		case d := <-feed:
 			if out, over := f.take(&d); over {
+				return out
+			}
+		case <-crossed:
+			if out, over := f.cross(); over {
 				return out
 			}
 		case <-v.changed:
@@ -86,6 +96,7 @@ func (f *following) advance(v view) (out relay.Outcome, over bool) {
 		if f.given || f.accepted {
 			return again, true
 		}
+		f.abandon()
 		return f.alone(v.err), true
 	case f.lead != nil && v.reign != f.lead.reign:
 		f.abdicate(errLeaseOver)
@@ -136,6 +147,8 @@ func (f *following) rule(v view) (out relay.Outcome, over bool) {
 		return out, false // it has ended, and the message that says so is on its way
 	case f.given || f.accepted:
 		return again, true // the topic knows by now what to resume with
+	case f.bridge != nil:
+		return out, false // the stream is further than the topic
 	}
 	l.ask(f.resumption(), f.sink)
 	return out, false
@@ -196,7 +209,7 @@ func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
 	if wasCaughtUp {
 		f.contest.heard()
 	}
-	r := &read{&d.message, d.seq, !d.caughtUp}
+	r := &read{message: &d.message, seq: d.seq, more: !d.caughtUp}
 	if anew || missed && (f.given || f.accepted) {
 		f.pushed = r
 		return again, true
@@ -274,6 +287,39 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 
 // event gives an event to the topic, once all its parts are there.
 func (f *following) event(r *read) error {
+	if err := f.assemble(r); err != nil || r.event == nil {
+		return err
+	}
+	e := r.event
+	id := relay.TrimBlanks(string(e.ID))
+	if e.HasID {
+		f.lastID = id
+	}
+	f.eventful = true
+	f.place(e, id)
+	if f.gap && e.HasID && id != f.skipTo && !r.bridged && f.mayBridge() {
+		f.build(r)
+		return nil
+	}
+	if f.skips(e, id) {
+		return nil
+	}
+	if e.HasID || e.HasData { // a reconnection time alone has no place
+		f.tellGap()
+	}
+	f.identify(e, r.seq)
+	f.give(e)
+	if !r.more || f.unflushed >= maxUnflushed {
+		f.flush()
+	}
+	return nil
+}
+
+// assemble finds out which event a message is, or completes.
+func (f *following) assemble(r *read) error {
+	if r.event != nil {
+		return nil
+	}
 	body, err := f.parts.add(r.message)
 	if err != nil || body == nil {
 		return err
@@ -282,24 +328,7 @@ func (f *following) event(r *read) error {
 	if err != nil {
 		return err
 	}
-	id := relay.TrimBlanks(string(e.ID))
-	if e.HasID {
-		f.lastID = id
-	}
-	f.eventful = true
-	f.place(&e, id)
-	if f.skips(&e, id) {
-		return nil
-	}
-	if e.HasID || e.HasData { // a reconnection time alone has no place
-		f.gap = f.gap && !f.bridges(&e, id)
-		f.tellGap()
-	}
-	f.identify(&e, r.seq)
-	f.give(&e)
-	if !r.more || f.unflushed >= maxUnflushed {
-		f.flush()
-	}
+	r.event = &e
 	return nil
 }
 

@@ -28,6 +28,7 @@ func (f *following) rejoin() {
 	case f.lastID:
 	default:
 		f.skipBehind(f.from.ID)
+		f.unplaced = f.gap
 	}
 }
 
@@ -47,8 +48,8 @@ func (f *following) compare(id string) {
 	}
 }
 
-// place is compare by the first event of the stream that has an id: if the topic has that, it
-// has what comes up to its own last event.
+// place finds out by the next event of the stream that has an id whether the topic is ahead: if
+// it has that, it has what comes up to its own last event.
 func (f *following) place(e *sse.Event, id string) {
 	if !f.unplaced || !e.HasID {
 		return
@@ -77,13 +78,6 @@ func (f *following) skips(e *sse.Event, id string) bool {
 	case e.HasID && id == f.skipTo:
 		f.skipTo, f.gap = "", false // what is missing before it, the topic has had
 		return true
-	case f.gap && e.HasID:
-		// The stream may have passed over where the topic is.
-		f.gap = false
-		if f.bridges(e, id) {
-			f.skipTo = ""
-			return false
-		}
 	case f.skipUntil.IsZero():
 		// Not before: the stream may have got nothing for long.
 		f.skipUntil = time.Now().Add(skipTime)

@@ -67,7 +67,9 @@ type state struct {
 type read struct {
 	message *message
 	seq     uint64
-	more    bool // another one comes at once
+	more    bool       // another one comes at once
+	event   *sse.Event // that it is, or completes, once that is known
+	bridged bool       // a bridge to it has been tried
 }
 
 // Source implements fleet.Fleet. The node asks origin if it holds the topic's lease, or if
