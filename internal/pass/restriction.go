@@ -23,7 +23,7 @@ func RestrictionOf(s *settings.Settings, header http.Header, learned []string) r
 		case name == "*":
 			return relay.Restriction{Pass: string(Vary), Differs: name}
 		case slices.Contains(s.VaryHeaders, name), slices.Contains(learned, name), slices.Contains(vary, name):
-		case fields.SameForAll(name):
+		case fields.SameForAll(name), s.Wrapping && slices.Contains(fields.Countries, name):
 		case fields.SelectsVariant(name):
 			vary = append(vary, name)
 		default:
