@@ -173,8 +173,8 @@ const nodeExitTime = exitTime + lease
 func (f *fleet) happenToNATS(fault *fault, r *rand.Rand, topic string) error {
 	switch fault.kind.name {
 	case deletion:
-		if time.Since(f.began) > *duration/2 {
-			return nil // the stream is to have a history at the end
+		if time.Since(f.began) > max(*duration/2, *duration-time.Minute) {
+			return nil // it would take long until the stream has a history again
 		}
 		if err := f.storehouse.delete(f.t.Context()); err != nil {
 			return err
