@@ -278,6 +278,31 @@ func TestAllNodesWithoutNATS(t *testing.T) {
 	eventually(t, "there is one connection to the origin again", func() bool { now, _ := o.connections(); return now == 1 })
 }
 
+// A connection to NATS may be half open: neither side is told, and the node notices by pings that
+// have no answer.
+func TestAHalfOpenConnectionIsLeft(t *testing.T) {
+	t.Parallel()
+	s, o := startServer(t), newOrigin()
+	a, b := newNode(t, s, o, "a", options{}), newNode(t, s, o, "b", options{})
+	clients := []*client{newClient(a, ""), newClient(b, "")}
+	eventually(t, "both are connected", func() bool { return a.isConnected() && b.isConnected() })
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	a.link.freeze()
+	b.link.freeze()
+	o.send(10)
+	for _, n := range []*node{a, b} {
+		eventually(t, n.name+" is connected to NATS again", func() bool { return n.logs.FilterMessageSnippet("connected to NATS again").Len() > 0 })
+		eventually(t, n.name+" is with the fleet", func() bool { return !n.isApart() })
+	}
+	o.send(10)
+	for _, c := range clients {
+		c.await("30").sequence(1, 30)
+	}
+}
+
 // A node that reaches neither NATS nor the origin is with the fleet as soon as it reaches NATS,
 // however long it would have waited to ask the origin again. It once did not notice: it looked
 // for NATS only while it asked the origin.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"go.uber.org/zap"
@@ -78,7 +79,7 @@ func (l *link) InProcessConn() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &linked{Conn: conn, link: l}
+	c := &linked{Conn: conn, link: l, frozen: make(chan struct{}), closed: make(chan struct{})}
 	l.conns[c] = struct{}{}
 	return c, nil
 }
@@ -90,7 +91,7 @@ func (l *link) cut(is bool) {
 	l.isCut = is
 	if is {
 		for c := range l.conns {
-			c.Conn.Close()
+			c.Close()
 		}
 		clear(l.conns)
 	}
@@ -112,20 +113,55 @@ func (l *link) pass() {
 	<-held
 }
 
+// freeze makes the connections that there are half open: nothing gets through any more, and
+// neither side is told.
+func (l *link) freeze() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		close(c.frozen)
+	}
+	clear(l.conns)
+}
+
 type linked struct {
 	net.Conn
-	link *link
+	link   *link
+	frozen chan struct{} // closed when nothing gets through any more
+	closed chan struct{}
+	once   sync.Once
+}
+
+// isFrozen waits until something may get through, and reports whether nothing ever will.
+func (c *linked) isFrozen() bool {
+	c.link.pass()
+	select {
+	case <-c.frozen:
+		return true
+	default:
+		return false
+	}
 }
 
 func (c *linked) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.link.pass()
+	if c.isFrozen() {
+		<-c.closed
+		return 0, net.ErrClosed
+	}
 	return n, err
 }
 
 func (c *linked) Write(p []byte) (int, error) {
-	c.link.pass()
+	if c.isFrozen() {
+		return len(p), nil // as a kernel takes it that waits for the other side
+	}
 	return c.Conn.Write(p)
+}
+
+func (c *linked) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
 }
 
 // An origin has numbered events, and sends them from behind the id that it is asked with.
@@ -398,12 +434,6 @@ type options struct {
 func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string, opts options) *node {
 	t.Helper()
 	n := &node{t: t, name: name, link: newLink(s), origin: o, assign: opts.assign}
-	var err error
-	n.conn, err = nats.Connect("", nats.InProcessServer(n.link), nats.Name(name), nats.RetryOnFailedConnect(true),
-		nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(10*time.Millisecond, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
 	core, logs := observer.New(zapcore.InfoLevel)
 	n.logs = logs
 	if testing.Verbose() && os.Getenv("FLEET_LOG") != "" {
@@ -417,6 +447,15 @@ func newNode(t testing.TB, s nats.InProcessConnProvider, o *origin, name string,
 	}
 	if opts.lease == 0 {
 		opts.lease = testLease
+	}
+	app := &App{Lease: caddy.Duration(opts.lease), logger: zap.New(core)}
+	reached, err := app.natsOptions(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.conn, err = nats.Connect("", append(reached, nats.InProcessServer(n.link), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(10*time.Millisecond, 0))...)
+	if err != nil {
+		t.Fatal(err)
 	}
 	n.fleet, err = New(n.conn, name, []byte(opts.secret), Settings{
 		Stream: opts.stream, Replicas: max(1, opts.replicas), Memory: true, Lease: opts.lease, HistoryEvents: 10000, HistoryAge: 5 * time.Minute,
