@@ -41,6 +41,7 @@ type delivery struct {
 	message message
 	seq     uint64
 	stored  time.Time // when the stream has got it
+	born    uint64    // when the stream was made, in Unix nanoseconds
 
 	generation uint64
 
@@ -48,6 +49,10 @@ type delivery struct {
 	renewed  bool // the stream is another than the last message was from
 	caughtUp bool // the stream had no more when this was sent
 }
+
+// isStray reports whether the message was sent to a stream that is no more, and has come to the
+// one that was made in its place.
+func (d *delivery) isStray() bool { return d.message.epoch.term < d.born }
 
 const (
 	// feedHeartbeat is how often the server tells that a consumer is there. One that has said
@@ -92,6 +97,7 @@ func (f *feed) read(ctx context.Context) error {
 	if err := f.check(ctx); err != nil {
 		return err
 	}
+	born := uint64(f.born())
 	consumer, err := f.consumer(ctx)
 	if err != nil {
 		return err
@@ -109,7 +115,7 @@ func (f *feed) read(ctx context.Context) error {
 	defer messages.Stop()
 
 	if f.renewed || consumer.CachedInfo().NumPending == 0 {
-		d := delivery{generation: generation, empty: true, renewed: f.renewed, caughtUp: consumer.CachedInfo().NumPending == 0}
+		d := delivery{born: born, generation: generation, empty: true, renewed: f.renewed, caughtUp: consumer.CachedInfo().NumPending == 0}
 		if !f.send(ctx, d, messages.Stop) {
 			return nil
 		}
@@ -128,7 +134,7 @@ func (f *feed) read(ctx context.Context) error {
 				meta.Sequence.Consumer, expected)
 		}
 		f.lag.Store(int64(meta.NumPending))
-		d := delivery{generation: generation, seq: meta.Sequence.Stream, stored: meta.Timestamp, caughtUp: meta.NumPending == 0}
+		d := delivery{born: born, generation: generation, seq: meta.Sequence.Stream, stored: meta.Timestamp, caughtUp: meta.NumPending == 0}
 		if d.message, err = decodeMessage(msg.Headers(), msg.Data()); err != nil {
 			f.store.notice("decoding a message", f.subject, err)
 			d.empty = true

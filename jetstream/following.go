@@ -51,8 +51,9 @@ func (f *following) run() relay.Outcome {
 		select {
 		case <-done:
 			why := context.Cause(f.ctx)
-			if errors.Is(why, relay.ErrIdle) && f.lead != nil && f.lead.isAsking() {
-				// The origin is silent, and may be listened to until it ends.
+			if errors.Is(why, relay.ErrIdle) && f.lead != nil && f.lead.inner != nil {
+				// The origin is silent, and may be listened to until it ends. What it has sent
+				// may be on its way through the stream: it must not be asked for that again.
 				f.lead.inner.cancel(why)
 				done = f.topic.Closing()
 				continue
@@ -122,7 +123,10 @@ func (f *following) rule(v view) (out relay.Outcome, over bool) {
 		f.lead = newLeadership(f.source, v.reign)
 	}
 	l := f.lead
-	if _, stall := l.publisher.state(); stall != nil && !l.isMarking() {
+	if pause := feedRetry - time.Since(l.failed); pause > 0 {
+		f.retry = time.After(pause)
+	}
+	if _, stall := l.publisher.state(); stall != nil && l.mayMark() {
 		if errors.Is(stall, errBehind) || l.isFutile() {
 			f.fleet.store.notice("publishing", f.subject, stall)
 			f.shun()
@@ -130,7 +134,7 @@ func (f *following) rule(v view) (out relay.Outcome, over bool) {
 		}
 		if err := l.mark(f.ctx, v.newest); err != nil {
 			f.fleet.store.notice("marking an epoch", f.subject, err)
-			l.marked = time.Time{}
+			l.marked, l.failed = time.Time{}, time.Now()
 			f.retry = time.After(feedRetry)
 		}
 	}
@@ -180,6 +184,7 @@ func (f *following) resumption() relay.Resumption {
 
 // take takes what the feed has read.
 func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
+	f.born = d.born
 	anew := d.renewed && (f.given || f.accepted)
 	if d.renewed {
 		f.begin()
@@ -196,6 +201,9 @@ func (f *following) take(d *delivery) (out relay.Outcome, over bool) {
 		if f.lead != nil && f.lead.ready {
 			f.lead.publisher.add(kindStands, nil)
 		}
+		return out, false
+	}
+	if d.isStray() {
 		return out, false
 	}
 	counts, missed := f.order.take(&d.message)

@@ -55,3 +55,23 @@ func TestAStreamMadeAnewForgetsTheGapOfTheLast(t *testing.T) {
 			f.gap, f.unplaced, f.skipTo)
 	}
 }
+
+// A message that was sent to a stream that is no more may come to the one that was made in its
+// place, in front of the first marker. What it has is sent again there: nodes that read it gave
+// their clients events twice.
+func TestStrayMessagesDoNotCount(t *testing.T) {
+	f := &following{source: new(source)}
+	r := &recall{source: f.source, id: "7"}
+	stray := delivery{message: message{kind: kindEvent, epoch: epoch{5, 3}, index: 7, acked: 7, part: 1, parts: 1}, born: 6}
+	if _, over := f.take(&stray); over || f.order.known {
+		t.Errorf("the node follows a stray message, to %v", f.order.at)
+	}
+	stray.caughtUp = true
+	if goesOn := r.take(&stray); goesOn || r.order.known {
+		t.Errorf("a recall follows a stray message, to %v", r.order.at)
+	}
+	marker := delivery{message: message{kind: kindMarker, epoch: epoch{6, 4}, part: 1, parts: 1}, born: 6}
+	if f.take(&marker); f.order.at != (place{epoch{6, 4}, 1}) {
+		t.Errorf("the node is at %v", f.order.at)
+	}
+}

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/sse-fanout/caddy-sse-fanout/internal/relay"
 	"github.com/sse-fanout/caddy-sse-fanout/internal/sse"
@@ -16,14 +17,18 @@ func TestAGapInTheHistoryIsTold(t *testing.T) {
 	s, o := startServer(t), newOrigin()
 	n := newNode(t, s, o, "a", options{})
 	store := n.fleet.store
+	var made time.Time
 	eventually(t, "there is a stream", func() bool {
-		_, err := store.info(t.Context())
+		info, err := store.info(t.Context())
+		if err == nil {
+			made = info.Created
+		}
 		return err == nil
 	})
 	subject := subject(store.name, store.secret.topicName("definition", "topic"))
 	index := uint64(0)
 	publish := func(k kind, body []byte) {
-		m := message{kind: k, index: index, acked: index, part: 1, parts: 1, body: body}
+		m := message{kind: k, epoch: epoch{term: uint64(made.UnixNano())}, index: index, acked: index, part: 1, parts: 1, body: body}
 		if _, err := store.js.PublishMsg(t.Context(), m.encode(subject)); err != nil {
 			t.Fatal(err)
 		}

@@ -59,13 +59,14 @@ type link struct {
 	server  nats.InProcessConnProvider
 	isCut   bool
 	stopped chan struct{} // closed unless it is stopped
+	held    chan struct{} // the same for what comes from the server
 	conns   map[*linked]struct{}
 }
 
 func newLink(s nats.InProcessConnProvider) *link {
 	open := make(chan struct{})
 	close(open)
-	return &link{server: s, stopped: open, conns: make(map[*linked]struct{})}
+	return &link{server: s, stopped: open, held: open, conns: make(map[*linked]struct{})}
 }
 
 // InProcessConn implements nats.InProcessConnProvider.
@@ -113,6 +114,15 @@ func (l *link) pass() {
 	<-held
 }
 
+// hold keeps what comes from the server until the function that it returns is called.
+func (l *link) hold() (goOn func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held := make(chan struct{})
+	l.held = held
+	return func() { close(held) }
+}
+
 // freeze makes the connections that there are half open: nothing gets through any more, and
 // neither side is told.
 func (l *link) freeze() {
@@ -145,6 +155,10 @@ func (c *linked) isFrozen() bool {
 
 func (c *linked) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	c.link.mu.Lock()
+	held := c.link.held
+	c.link.mu.Unlock()
+	<-held
 	if c.isFrozen() {
 		<-c.closed
 		return 0, net.ErrClosed

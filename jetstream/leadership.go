@@ -26,6 +26,7 @@ type leadership struct {
 	epoch  epoch
 	term   uint64
 	marked time.Time // when the epoch's marker was published, if it was not read yet
+	failed time.Time // when a marker was last not published
 	ready  bool      // a marker was read
 	futile time.Time // since when no epoch has got a message stored
 	inner  *asking   // a connection to the origin, until the stream says that it has ended
@@ -55,7 +56,7 @@ func newLeadership(s *source, reign uint64) *leadership {
 	l := &leadership{
 		source: s,
 		reign:  reign,
-		term:   s.order.at.epoch.term,
+		term:   max(s.order.at.epoch.term, s.born),
 		publisher: newPublisher(s.fleet.store.js, s.subject, func() bool {
 			return s.contest.look().reign == reign
 		}, limit),
@@ -68,9 +69,11 @@ func newLeadership(s *source, reign uint64) *leadership {
 	return l
 }
 
-// isMarking reports whether a marker is on its way.
-func (l *leadership) isMarking() bool {
-	return !l.marked.IsZero() && time.Since(l.marked) < l.source.fleet.store.settings.Lease
+// mayMark reports whether a marker may be published: none is on its way, nor has one failed a
+// moment ago.
+func (l *leadership) mayMark() bool {
+	isMarking := !l.marked.IsZero() && time.Since(l.marked) < l.source.fleet.store.settings.Lease
+	return !isMarking && time.Since(l.failed) >= feedRetry
 }
 
 // isFutile reports whether the stream has stored nothing for the duration of a lease.
@@ -89,7 +92,7 @@ func (l *leadership) mark(ctx context.Context, newest uint64) error {
 	}
 	if _, stall := l.publisher.state(); l.epoch == (epoch{}) {
 		l.source.fleet.leads(l.source)
-	} else {
+	} else if l.ready {
 		l.source.fleet.stalled(l.source, stall)
 	}
 	if l.publisher.progress() {
@@ -123,7 +126,7 @@ func (l *leadership) hasRead(d *delivery, counts bool, o *order) {
 // lost, be it stored or not: the origin is asked for it again.
 func (l *leadership) renew() {
 	l.silence(errRenewed)
-	l.ready, l.marked = false, time.Time{}
+	l.ready, l.marked, l.term = false, time.Time{}, max(l.term, l.source.born)
 	l.publisher.restart(errRenewed)
 }
 

@@ -59,8 +59,8 @@ const (
 const firstIndex = 2
 
 // An epoch is a time in which one holder publishes. Leases have revisions that grow with
-// each holder and each renewal; the term grows when the bucket of leases was made anew and
-// its revisions begin at 1 again.
+// each holder and each renewal. The term is when the stream was made, in Unix nanoseconds, and
+// grows when the bucket of leases was made anew and its revisions begin at 1 again.
 type epoch struct{ term, revision uint64 }
 
 // less reports whether e is older than o.

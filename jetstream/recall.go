@@ -61,6 +61,9 @@ func (r *recall) take(d *delivery) bool {
 	if m.kind == kindAsked {
 		return r.found || !d.caughtUp
 	}
+	if d.isStray() {
+		return r.found || !d.caughtUp
+	}
 	counts, missed := r.order.take(m)
 	if missed && r.found {
 		return false

@@ -40,6 +40,7 @@ type source struct {
 // A state is what a source knows of the stream, from one call of Follow to the next.
 type state struct {
 	order        order
+	born         uint64 // when the stream was made, in Unix nanoseconds
 	parts        assembler
 	generation   uint64         // of deliveries that count for caughtUp
 	caughtUp     bool           // everything that the stream had was read
