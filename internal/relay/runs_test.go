@@ -48,6 +48,25 @@ func TestReplayOfTheNewestRun(t *testing.T) {
 	})
 }
 
+// A run may go on where the last one has ended, as that one did where the one before had. It is a
+// new one: what it repeats after a break is what came in it, and not what came in an older one.
+// Clients once missed what that had had.
+func TestRunBehindTheLastOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, testConfig())
+		r, up := b.following(5, 5, eighth)
+		defer r.Close()
+		up.fail()
+		time.Sleep(5 * time.Second)
+		b.next().accept().events(1, 1).fail()
+		time.Sleep(5 * time.Second)
+		b.next().accept().events(1, 6)
+		if got, _ := read(r); got != numbered(1, 6) {
+			t.Errorf("got %q, want events 1 to 6", got)
+		}
+	})
+}
+
 // A run is seen at its pace, though the same events came with pauses before.
 func TestRunBehindPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

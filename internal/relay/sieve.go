@@ -157,7 +157,7 @@ func (s *Sieve) place() int {
 
 // judge decides whether an event that is no greeting is news.
 func (s *Sieve) judge(f *finding) {
-	if s.replaying && s.isReplay(f.entry) {
+	if s.replaying && s.isReplay(f) {
 		if f.known = !s.isNewRun(&f.entry, s.replayed); f.known {
 			return
 		}
@@ -191,7 +191,8 @@ func (s *Sieve) repeats(e *sse.Event) bool {
 // isReplay reports whether an event at the start of a connection is in the log
 // already, in its turn: an origin that ignores the last event id, or counts it
 // differently, begins with what was there before.
-func (s *Sieve) isReplay(e hub.Entry) bool {
+func (s *Sieve) isReplay(f *finding) bool {
+	e := f.entry
 	if !e.SetsID && s.replayed == 0 {
 		return false
 	}
@@ -200,7 +201,11 @@ func (s *Sieve) isReplay(e hub.Entry) bool {
 		from = t.runs.newest() // an older one may have gone further
 	}
 	next, ok := t.log.Match(from, e)
-	if ok && (s.limit > 0 && next > s.limit || s.replayed == 0 && s.goesOn(&e, next-1)) {
+	switch {
+	case ok && s.limit > 0 && next > s.limit:
+		return false
+	case ok && s.replayed == 0 && s.goesOn(&e, next-1):
+		f.run = s.rerun.possible
 		return false
 	}
 	if ok {
