@@ -17,13 +17,14 @@ func (f *following) alone(why error) relay.Outcome {
 		f.fleet.fallen(f.source, why)
 	}
 	ctx, cancel := context.WithCancelCause(f.ctx)
+	defer context.AfterFunc(f.call, func() { cancel(context.Cause(f.call)) })()
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
 		f.await(ctx, func() { cancel(errReturned) })
 	}()
 	out := f.origin.Follow(ctx, f.from, f.sink)
-	returned := f.ctx.Err() == nil && errors.Is(context.Cause(ctx), errReturned)
+	returned := f.call.Err() == nil && errors.Is(context.Cause(ctx), errReturned)
 	cancel(nil)
 	<-watched
 	if returned {

@@ -306,6 +306,30 @@ func TestAHolderReadsWhatItHasPublishedBeforeItAsksAgain(t *testing.T) {
 	c.await("20").sequence(1, 20)
 }
 
+// A holder that waits for its own messages can exit. It once turned in a circle.
+func TestAHolderExitsThoughItHasNotReadWhatItHasPublished(t *testing.T) {
+	t.Parallel()
+	s, o := startServer(t), newOrigin()
+	a := newNode(t, s, o, "a", options{engine: func(cfg *relay.Config) { cfg.IdleTimeout = testLease / 10 }})
+	c := newClient(a, "")
+	eventually(t, "a is connected", a.isConnected)
+	o.send(10)
+	c.await("10")
+	defer a.link.hold()()
+	o.end(io.ErrUnexpectedEOF)
+	time.Sleep(testLease / 3) // idle_timeout passes
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		a.end()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the node has not exited for 10 s")
+	}
+}
+
 // A connection to NATS may be half open: neither side is told, and the node notices by pings that
 // have no answer.
 func TestAHalfOpenConnectionIsLeft(t *testing.T) {

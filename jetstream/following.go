@@ -13,7 +13,8 @@ import (
 // connection to the origin ends, or begins, whichever node has it.
 type following struct {
 	*source
-	ctx  context.Context
+	call context.Context // that of the call
+	ctx  context.Context // of what is done in it, which may go on when call has ended with relay.ErrIdle
 	from relay.Resumption
 	sink relay.Sink
 
@@ -34,15 +35,18 @@ func (f *following) run() relay.Outcome {
 	f.rejoin()
 	alive := time.NewTicker(f.fleet.store.settings.Lease / 2)
 	defer alive.Stop()
-	done := f.ctx.Done()
-	for {
+	done := f.call.Done()
+	for lingers := false; ; {
 		v := f.contest.look()
 		if out, over := f.advance(v); over {
 			return out
 		}
 		var stalled, crossed <-chan struct{}
 		if f.lead != nil {
-			stalled, _ = f.lead.publisher.state()
+			var stall error
+			if stalled, stall = f.lead.publisher.state(); stall != nil {
+				stalled = nil // advance knows
+			}
 		}
 		feed := f.feed.out
 		if f.bridge != nil {
@@ -50,14 +54,18 @@ func (f *following) run() relay.Outcome {
 		}
 		select {
 		case <-done:
-			why := context.Cause(f.ctx)
-			if errors.Is(why, relay.ErrIdle) && f.lead != nil && f.lead.inner != nil {
+			why := context.Cause(f.call)
+			if errors.Is(why, relay.ErrIdle) && f.lead != nil && f.lead.inner != nil && !lingers {
 				// The origin is silent, and may be listened to until it ends. What it has sent
 				// may be on its way through the stream: it must not be asked for that again.
 				f.lead.inner.cancel(why)
-				done = f.topic.Closing()
+				done, lingers = f.topic.Closing(), true
 				continue
 			}
+			f.pause(why)
+			return relay.Outcome{Err: why}
+		case <-f.ctx.Done():
+			why := context.Cause(f.ctx)
 			f.pause(why)
 			return relay.Outcome{Err: why}
 		case d := <-feed:

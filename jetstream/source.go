@@ -105,10 +105,10 @@ func (s *source) Follow(ctx context.Context, from relay.Resumption, sink relay.S
 		return relay.Outcome{Err: relay.ErrClosing}
 	}
 	defer s.leave()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(s.fleet.ctx, func() { cancel(relay.ErrClosing) })()
-	f := &following{source: s, ctx: ctx, from: from, sink: sink}
+	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	defer context.AfterFunc(s.fleet.ctx, func() { end(relay.ErrClosing) })()
+	f := &following{source: s, call: ctx, ctx: life, from: from, sink: sink}
 	return f.run()
 }
 
