@@ -380,6 +380,40 @@ func TestANodeWithoutNATSAndOriginComesBack(t *testing.T) {
 	c.await("20").sequence(1, 20)
 }
 
+// Nodes that begin without NATS have events when they come to a stream that has none: it goes on
+// where they are. The holder once asked the origin without an id, and all waited for an event
+// that the stream was never to get.
+func TestNodesComeToAnEmptyStream(t *testing.T) {
+	t.Parallel()
+	s, o := startServer(t), newOrigin()
+	var nodes []*node
+	var clients []*client
+	for _, name := range []string{"a", "b"} {
+		n := newNode(t, s, o, name, options{})
+		n.link.cut(true)
+		eventually(t, "the connection is lost", func() bool { return !n.conn.IsConnected() })
+		n.fleet.began = time.Now().Add(-time.Hour)
+		nodes, clients = append(nodes, n), append(clients, newClient(n, ""))
+		eventually(t, name+" asks the origin", n.isConnected)
+	}
+	o.send(10)
+	for _, c := range clients {
+		c.await("10")
+	}
+	for _, n := range nodes {
+		n.link.cut(false)
+	}
+	eventually(t, "one node asks the origin for both", func() bool { now, _ := o.connections(); return now == 1 && holder(nodes...) != nil })
+	began := time.Now()
+	o.send(5)
+	for _, c := range clients {
+		c.await("15").sequence(1, 15)
+	}
+	if took := time.Since(began); took >= skipTime {
+		t.Errorf("the nodes have waited for %s", took)
+	}
+}
+
 func TestNodesWithDifferentSecretsDoNotMix(t *testing.T) {
 	t.Parallel()
 	s, o := startServer(t), newOrigin()

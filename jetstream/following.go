@@ -179,10 +179,10 @@ func (f *following) shun() {
 const longestShun = 5 * time.Minute
 
 // resumption returns what the origin is asked with: the topic's id, or the stream's if the
-// topic is ahead of it.
+// topic is ahead of it. A stream that has had nothing begins where the topic is.
 func (f *following) resumption() relay.Resumption {
 	switch {
-	case f.skipTo == "":
+	case f.skipTo == "" || !f.eventful:
 		return f.from
 	case relay.SendableID(f.lastID):
 		return relay.Resumption{ID: f.lastID}
@@ -265,7 +265,9 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 		if o, err = decodeOpening(m.body); err == nil {
 			f.open, f.ended, f.told, f.endedCleanly = &o, nil, true, false
 			f.gap = f.gap || o.Gap
-			f.compare(o.From)
+			if f.renewed || f.skipTo != "" {
+				f.compare(o.From)
+			}
 			f.sink.Note(relay.Note{Opened: true})
 		}
 	case kindBegun:
@@ -279,7 +281,9 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 		}
 		f.sink.Note(relay.Note{Run: true})
 	case kindEvent:
-		f.compare("")
+		if f.renewed {
+			f.compare("")
+		}
 		err = f.event(r)
 	case kindEnded:
 		out, over, err = f.end(m)
@@ -313,6 +317,7 @@ func (f *following) event(r *read) error {
 	}
 	f.eventful = true
 	f.place(e, id)
+	f.giveUp()
 	if f.gap && e.HasID && id != f.skipTo && !r.bridged && f.mayBridge() {
 		f.build(r)
 		return nil

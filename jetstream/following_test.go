@@ -17,6 +17,7 @@ func TestSkippingBeginsWithAnEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		skips := func(f *following, n int) bool {
 			id := strconv.Itoa(n)
+			f.giveUp()
 			return f.skips(&sse.Event{HasID: true, ID: []byte(id), HasData: true}, id)
 		}
 		f := &following{source: &source{state: state{caughtUp: true, skipTo: "5"}}}

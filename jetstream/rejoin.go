@@ -32,19 +32,22 @@ func (f *following) rejoin() {
 	}
 }
 
-// compare decides how a stream that was made anew follows on what the topic has. The stream
-// begins with what the origin had behind an id, if that is known.
+// compare decides how the stream follows on what the topic has, where it was made anew, or the
+// topic is ahead of it. What comes next is what the origin had behind an id, if that is known.
 func (f *following) compare(id string) {
-	if !f.renewed {
-		return
-	}
-	f.renewed, f.gap, f.skipTo = false, false, ""
+	wasRenewed := f.renewed
+	f.renewed = false
 	switch {
 	case id != "" && id == f.from.ID:
+		f.gap, f.skipTo = false, ""
 	case id != "" && f.from.ID != "" && f.topic.Has(id):
+		f.gap = false
 		f.skipBehind(f.from.ID)
 	default:
 		f.gap, f.unplaced = true, true
+		if wasRenewed {
+			f.skipTo = ""
+		}
 	}
 }
 
@@ -67,6 +70,19 @@ const skipTime = 10 * time.Second
 // skipBehind makes the topic be given what comes behind an id.
 func (f *following) skipBehind(id string) { f.skipTo, f.skipUntil = id, time.Time{} }
 
+// giveUp gives up to wait for the id behind which the stream has what the topic has not, if
+// events have come without it for long enough.
+func (f *following) giveUp() {
+	switch {
+	case f.skipTo == "":
+	case f.skipUntil.IsZero():
+		// Not before: the stream may have got nothing for long.
+		f.skipUntil = time.Now().Add(skipTime)
+	case time.Now().After(f.skipUntil):
+		f.skipTo, f.gap = "", true
+	}
+}
+
 // skips reports whether the topic has an event already.
 func (f *following) skips(e *sse.Event, id string) bool {
 	switch {
@@ -77,13 +93,6 @@ func (f *following) skips(e *sse.Event, id string) bool {
 		return false
 	case e.HasID && id == f.skipTo:
 		f.skipTo, f.gap = "", false // what is missing before it, the topic has had
-		return true
-	case f.skipUntil.IsZero():
-		// Not before: the stream may have got nothing for long.
-		f.skipUntil = time.Now().Add(skipTime)
-	case time.Now().After(f.skipUntil):
-		f.skipTo, f.gap = "", true
-		return false
 	}
 	return true
 }
