@@ -28,6 +28,7 @@ type bridge struct {
 	events []sse.Event // that come between
 	bytes  int
 	met    bool // the event that has come from the stream has come from the origin, too
+	late   bool // it has not, though the origin has sent what follows the topic's last event
 }
 
 const (
@@ -78,7 +79,11 @@ func (f *following) cross() (out relay.Outcome, over bool) {
 		}
 	case f.skipTo != "":
 		f.gap = false // the topic may still be ahead
+	case f.unplaced && b.late:
+		f.gap = false // it is: the event came so long ago that the topic's log has lost it
+		f.skipBehind(f.from.ID)
 	}
+	f.unplaced = false
 	return f.dispatch(b.to)
 }
 
@@ -111,8 +116,9 @@ func (b *bridge) ask(ctx context.Context) (settled bool) {
 	ctx, b.fetch = context.WithCancelCause(ctx)
 	defer b.fetch(nil)
 	out := b.source.ask(ctx, relay.Resumption{ID: b.from}, &acceptor{Sink: b})
-	switch why := context.Cause(ctx); {
-	case errors.Is(why, errBridgeMet), errors.Is(why, errBridgeLate), errors.Is(why, errBridgeFull):
+	why := context.Cause(ctx)
+	b.late = errors.Is(why, errBridgeLate)
+	if b.met || b.late || errors.Is(why, errBridgeFull) {
 		return true
 	}
 	return out.Verdict != relay.Unavailable && out.Verdict != relay.Stream

@@ -118,14 +118,22 @@ func TestFetchingWaitsForTheOrigin(t *testing.T) {
 // Nodes that are ahead of a stream that was made anew do not give out twice what it brings.
 func TestNodesAreAheadOfAStreamMadeAnew(t *testing.T) {
 	t.Parallel()
-	o := newOrigin()
-	r := renew(t, o, true, options{})
-	o.send(5)
-	r.fresh.await("20").sequence(16, 20)
-	r.all(20)
-	r.reunite()
-	o.send(1)
-	r.all(21)
+	for name, opts := range map[string]options{
+		"their logs have where it begins": {},
+		"their logs have lost that":       {engine: func(cfg *relay.Config) { cfg.History.Events = 3 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOrigin()
+			r := renew(t, o, true, opts)
+			o.send(5)
+			r.fresh.await("20").sequence(16, 20)
+			r.all(20)
+			r.reunite()
+			o.send(1)
+			r.all(21)
+		})
+	}
 }
 
 // What the origin has no longer is a gap, and so is what must not be fetched.

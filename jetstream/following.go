@@ -326,6 +326,7 @@ func (f *following) event(r *read) error {
 		return nil
 	}
 	if e.HasID || e.HasData { // a reconnection time alone has no place
+		f.unplaced = false
 		f.tellGap()
 	}
 	f.identify(e, r.seq)

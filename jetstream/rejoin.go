@@ -57,9 +57,8 @@ func (f *following) place(e *sse.Event, id string) {
 	if !f.unplaced || !e.HasID {
 		return
 	}
-	f.unplaced = false
 	if f.from.ID != "" && f.topic.Has(id) {
-		f.gap = false
+		f.gap, f.unplaced = false, false
 		f.skipBehind(f.from.ID)
 	}
 }
