@@ -141,6 +141,11 @@ func (b *bridge) Event(e *sse.Event) {
 		b.fetch(errBridgeMet)
 		return
 	}
+	if e.HasID && b.source.topic.Has(relay.TrimBlanks(string(e.ID))) {
+		// The origin has ignored the id, and begins with what was there before.
+		b.events, b.bytes = nil, 0
+		return
+	}
 	kept := *e
 	kept.ID, kept.Type, kept.Data = bytes.Clone(e.ID), bytes.Clone(e.Type), bytes.Clone(e.Data)
 	b.events = append(b.events, kept)

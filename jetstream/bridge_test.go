@@ -96,6 +96,19 @@ func TestWhatTheStreamHasNotIsFetched(t *testing.T) {
 	}
 }
 
+// An origin that ignores ids sends all that it has: what the topic has of that is not missing.
+func TestFetchingFromAnOriginThatIgnoresIDs(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	r := renew(t, o, false, options{})
+	o.send(5)
+	r.fresh.await("20")
+	o.ignore()
+	r.reunite()
+	o.send(1)
+	r.all(21)
+}
+
 // The origin may be away for a moment just when something is to be fetched.
 func TestFetchingWaitsForTheOrigin(t *testing.T) {
 	t.Parallel()

@@ -253,6 +253,13 @@ func (o *origin) empty() {
 	o.events = 0
 }
 
+// ignore makes the origin send all that it has, whatever id it is asked with.
+func (o *origin) ignore() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ignores = true
+}
+
 // forget makes the origin refuse to send what follows the oldest events.
 func (o *origin) forget(oldest int) {
 	o.mu.Lock()
