@@ -317,7 +317,7 @@ func (f *following) event(r *read) error {
 	}
 	f.eventful = true
 	f.place(e, id)
-	f.giveUp()
+	f.giveUp(id)
 	if f.gap && e.HasID && id != f.skipTo && !r.bridged && f.mayBridge() {
 		f.build(r)
 		return nil

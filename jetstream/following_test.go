@@ -17,7 +17,7 @@ func TestSkippingBeginsWithAnEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		skips := func(f *following, n int) bool {
 			id := strconv.Itoa(n)
-			f.giveUp()
+			f.giveUp(id)
 			return f.skips(&sse.Event{HasID: true, ID: []byte(id), HasData: true}, id)
 		}
 		f := &following{source: &source{state: state{caughtUp: true, skipTo: "5"}}}
@@ -30,6 +30,15 @@ func TestSkippingBeginsWithAnEvent(t *testing.T) {
 		}
 		if f.gap {
 			t.Error("there is a gap")
+		}
+
+		// One that comes late.
+		f = &following{source: &source{state: state{caughtUp: true, skipTo: "5"}}}
+		for _, n := range []int{4, 5} {
+			if !skips(f, n) || f.gap {
+				t.Errorf("event %d is not skipped, or there is a gap before it (%t)", n, f.gap)
+			}
+			time.Sleep(2 * skipTime)
 		}
 
 		// An event that never comes.

@@ -70,10 +70,10 @@ const skipTime = 10 * time.Second
 func (f *following) skipBehind(id string) { f.skipTo, f.skipUntil = id, time.Time{} }
 
 // giveUp gives up to wait for the id behind which the stream has what the topic has not, if
-// events have come without it for long enough.
-func (f *following) giveUp() {
+// events have come without it for long enough, and the next one has another id, too.
+func (f *following) giveUp(id string) {
 	switch {
-	case f.skipTo == "":
+	case f.skipTo == "", f.skipTo == id:
 	case f.skipUntil.IsZero():
 		// Not before: the stream may have got nothing for long.
 		f.skipUntil = time.Now().Add(skipTime)
