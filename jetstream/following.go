@@ -265,7 +265,7 @@ func (f *following) dispatch(r *read) (out relay.Outcome, over bool) {
 		if o, err = decodeOpening(m.body); err == nil {
 			f.open, f.ended, f.told, f.endedCleanly = &o, nil, true, false
 			f.gap = f.gap || o.Gap
-			if f.renewed || f.skipTo != "" {
+			if f.renewed || f.skipTo != "" && f.caughtUp {
 				f.compare(o.From)
 			}
 			f.sink.Note(relay.Note{Opened: true})
@@ -318,7 +318,8 @@ func (f *following) event(r *read) error {
 	f.eventful = true
 	f.place(e, id)
 	f.giveUp(id)
-	if f.gap && e.HasID && id != f.skipTo && !r.bridged && f.mayBridge() {
+	isHistory := f.skipTo != "" && !f.caughtUp // which says nothing of where the topic is
+	if f.gap && e.HasID && id != f.skipTo && !isHistory && !r.bridged && f.mayBridge() {
 		f.build(r)
 		return nil
 	}

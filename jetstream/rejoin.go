@@ -73,7 +73,7 @@ func (f *following) skipBehind(id string) { f.skipTo, f.skipUntil = id, time.Tim
 // events have come without it for long enough, and the next one has another id, too.
 func (f *following) giveUp(id string) {
 	switch {
-	case f.skipTo == "", f.skipTo == id:
+	case f.skipTo == "", f.skipTo == id, !f.caughtUp:
 	case f.skipUntil.IsZero():
 		// Not before: the stream may have got nothing for long.
 		f.skipUntil = time.Now().Add(skipTime)

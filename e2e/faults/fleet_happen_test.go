@@ -19,9 +19,9 @@ const (
 
 const deletion = "the stream is deleted"
 
-func fleetKinds() []kind {
+func fleetKinds(except part) []kind {
 	const ms = time.Millisecond
-	return []kind{
+	kinds := []kind{
 		{"kill -9 of the holder", partNodes, 0, 2000 * ms, 1},
 		{"kill -9 of a follower", partNodes, 0, 2000 * ms, 1},
 		{"the holder is stopped", partNodes, lease + 500*ms, lease + 4000*ms, 1},
@@ -49,6 +49,7 @@ func fleetKinds() []kind {
 		{"clients are loaded anew", partClients, 0, 0, 1},
 		{"clients stop reading", partClients, 1000 * ms, 4000 * ms, 1},
 	}
+	return slices.DeleteFunc(kinds, func(k kind) bool { return k.part == except })
 }
 
 // deal makes a schedule in which each part has its faults in turn, each as often as it weighs,

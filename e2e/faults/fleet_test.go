@@ -54,7 +54,7 @@ type fleet struct {
 func TestFleet(t *testing.T) {
 	decides := seeded()
 	f := &fleet{stage: stage{t: t}}
-	schedule := deal(rand.New(rand.NewPCG(decides, 1)), *duration, restrict(fleetKinds(), *only))
+	schedule := deal(rand.New(rand.NewPCG(decides, 1)), *duration, restrict(fleetKinds(part(*except)), *only))
 	t.Logf("go test -v -timeout 0 -run TestFleet ./faults -duration %s -clients %d -seed %d", *duration, *clients, decides)
 	f.build(rand.New(rand.NewPCG(decides, 2)))
 	f.live(schedule, f.happen)

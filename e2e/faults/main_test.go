@@ -15,6 +15,7 @@ var (
 	clients  = flag.Int("clients", 500, "how many clients there are")
 	seed     = flag.Uint64("seed", 0, "decides the schedule; 0: a new one")
 	direct   = flag.String("direct", "on", "on, or off: direct delivery")
+	except   = flag.String("except", "", "fleet: the part that has no faults: nodes, NATS, origin, link or clients")
 	only     = flag.String("only", "", "names of the faults to have, by semicolons; empty: all")
 
 	caddyBinary = flag.String("caddy", "", "the Caddy to test; empty: cmd/caddy of the parent directory, built now")
