@@ -136,12 +136,13 @@ func (b *bridge) Event(e *sse.Event) {
 	if b.met || !e.HasID && !e.HasData {
 		return
 	}
-	if e.HasID && bytes.Equal(bytes.Trim(e.ID, " \t"), bytes.Trim(b.to.event.ID, " \t")) {
+	id := relay.TrimBlanks(string(e.ID))
+	if e.HasID && id == relay.TrimBlanks(string(b.to.event.ID)) {
 		b.met = true
 		b.fetch(errBridgeMet)
 		return
 	}
-	if e.HasID && b.source.topic.Has(relay.TrimBlanks(string(e.ID))) {
+	if e.HasID && b.source.topic.Has(id) {
 		// The origin has ignored the id, and begins with what was there before.
 		b.events, b.bytes = nil, 0
 		return

@@ -223,7 +223,7 @@ func TestAGapInFrontOfANewRun(t *testing.T) {
 	}
 }
 
-// noting takes note of notes.
+// A noting sink keeps the notes that it is given.
 type noting struct {
 	relay.Sink
 	notes []relay.Note

@@ -85,3 +85,20 @@ func TestStrayMessagesDoNotCount(t *testing.T) {
 		t.Errorf("the node is at %v", f.order.at)
 	}
 }
+
+// A node that is ahead of a stream reads all of its history to find where it is: neither what that
+// tells of gaps and openings, nor how long it takes, says that the stream has passed the node.
+func TestHistorySaysNothingOfWhereANodeIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &following{source: &source{state: state{skipTo: "5", gap: true}}, from: relay.Resumption{ID: "5"}, sink: &noting{}}
+		for _, id := range []string{"1", "2"} {
+			f.dispatch(&read{message: &message{kind: kindOpened, body: encodeOpening(&relay.Opening{}, "", true)}})
+			e := &sse.Event{HasID: true, ID: []byte(id), HasData: true}
+			f.dispatch(&read{message: &message{kind: kindEvent}, event: e})
+			time.Sleep(2 * skipTime)
+		}
+		if f.skipTo != "5" || f.unplaced || f.bridge != nil {
+			t.Errorf("the node waits for %q, its place is in doubt (%t), and something is fetched (%t)", f.skipTo, f.unplaced, f.bridge != nil)
+		}
+	})
+}

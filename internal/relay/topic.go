@@ -91,8 +91,8 @@ func (t *Topic) Changed() {
 	t.signal()
 }
 
-// Reroute makes the topic look whether its source has moved. A topic that waits before it asks
-// its source again asks at once.
+// Reroute makes the topic ask its source whether that has moved. It ends the pause before the
+// next connection, if there is one.
 func (t *Topic) Reroute() {
 	select {
 	case t.follower.rerouted <- struct{}{}:
